@@ -1,0 +1,192 @@
+//! Building packets: first the secrets of every hop, then the fields that may depend on them.
+
+use std::fmt;
+
+use chacha20::ChaCha20;
+use chacha20::cipher::{KeyIvInit, StreamCipher};
+use curve25519_dalek::montgomery::MontgomeryPoint;
+use curve25519_dalek::scalar::{Scalar, clamp_integer};
+use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::layout::{
+    ALPHA_LEN, FINAL_LEN, HEADER_LEN, HOP_LEN, MAX_HOPS, PACKET_LEN, PLAINTEXT_MAX, ROUTING_LEN, STREAM_LEN,
+    split_mut, write_header, xor,
+};
+use crate::lioness::Lioness;
+use crate::payload::enclose;
+use crate::point::PublicKey;
+use crate::routing::{Destination, HopField, apply_stream, mac, write_final, write_forward};
+use crate::secrets::{HopSecrets, RelaySecrets};
+
+/// Why a packet or a reply block was not built. All of these are mistakes of the caller.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum BuildError {
+    /// A route has 1 to [`MAX_HOPS`] hops.
+    #[error("a route has 1 to {MAX_HOPS} hops, not {0}")]
+    RouteLength(usize),
+    /// Every hop but the last has a field.
+    #[error("{expected} hop fields are needed for this route, not {got}")]
+    FieldCount {
+        /// Hops of the route, less one.
+        expected: usize,
+        /// Fields that were given.
+        got: usize,
+    },
+    /// A plaintext has at most [`PLAINTEXT_MAX`] bytes.
+    #[error("a plaintext has at most {PLAINTEXT_MAX} bytes, not {0}")]
+    PlaintextLength(usize),
+    /// The identifier of a reply block is how its maker finds the keys again; zero is no identifier.
+    #[error("the identifier of a reply block must not be zero")]
+    ZeroIdentifier,
+}
+
+/// Everything that a sender derives before it fills in the hop fields, which depend on the relay secrets.
+///
+/// Use it for one packet or reply block only: a second one would carry the same replay tags.
+pub struct RouteSecrets {
+    alpha: [u8; ALPHA_LEN],
+    hops: [HopSecrets; MAX_HOPS],
+    len: usize,
+}
+
+impl RouteSecrets {
+    /// Derives the secrets that the owner of `secret` (32 uniform bytes, never used before) shares with each hop of
+    /// the route.
+    ///
+    /// Hop i sees alpha = x b_0 ... b_(i-1) B and multiplies it by its own key, so their secret is
+    /// (x b_0 ... b_(i-1)) K_i, where x and the blinding factors b are clamped integers and K_i is the hop's public
+    /// key. Because K_i lies in the subgroup of prime order l ([`PublicKey`] guarantees it), the product may be reduced
+    /// modulo l and costs one multiplication per hop, not i of them. It is not zero modulo l, since l is prime and no
+    /// clamped integer is a multiple of it.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::RouteLength`] unless there are 1 to [`MAX_HOPS`] keys.
+    pub fn derive(mut secret: [u8; 32], keys: &[PublicKey]) -> Result<Self, BuildError> {
+        if keys.is_empty() || keys.len() > MAX_HOPS {
+            secret.zeroize();
+            return Err(BuildError::RouteLength(keys.len()));
+        }
+        let mut exponent = Zeroizing::new(clamped(&secret));
+        let mut route = Self {
+            alpha: MontgomeryPoint::mul_base_clamped(secret).to_bytes(),
+            hops: [const { HopSecrets::none() }; MAX_HOPS],
+            len: keys.len(),
+        };
+        secret.zeroize();
+        for (hop, key) in route.hops.iter_mut().zip(keys) {
+            let shared = Zeroizing::new(key.multiply(&exponent));
+            *hop = HopSecrets::expand(&shared);
+            *exponent *= clamped(&hop.blinding);
+        }
+        Ok(route)
+    }
+
+    /// The number of hops.
+    #[must_use]
+    pub const fn hops(&self) -> usize {
+        self.len
+    }
+
+    /// The relay secrets shared with hop `hop`, counted from 0.
+    ///
+    /// # Panics
+    ///
+    /// If the route has no such hop.
+    #[must_use]
+    pub fn relay_secrets(&self, hop: usize) -> &RelaySecrets {
+        &self.used()[hop].relay
+    }
+
+    pub(crate) fn used(&self) -> &[HopSecrets] {
+        &self.hops[..self.len]
+    }
+
+    /// Builds the header that the first hop gets.
+    pub(crate) fn header(
+        &self,
+        fields: &[HopField],
+        destination: &Destination,
+        padding_seed: [u8; 32],
+        header: &mut [u8; HEADER_LEN],
+    ) -> Result<(), BuildError> {
+        let padding_seed = Zeroizing::new(padding_seed);
+        let last = self.len - 1;
+        if fields.len() != last {
+            return Err(BuildError::FieldCount { expected: last, got: fields.len() });
+        }
+        let mut streams = Zeroizing::new([[0; STREAM_LEN]; MAX_HOPS]);
+        for (stream, hop) in streams.iter_mut().zip(self.used()) {
+            apply_stream(&hop.stream_key, stream);
+        }
+
+        // The filler is what the hops before the last one will have shifted in: the ends of their key streams, each
+        // shifted on by those that follow. It is at the end of the last hop's routing part already, so that the MAC
+        // covers it.
+        let mut routing = [0; ROUTING_LEN];
+        let own_len = ROUTING_LEN - HOP_LEN * last;
+        for (shifted_in, stream) in streams[..last].iter().enumerate() {
+            let filled = HOP_LEN * (shifted_in + 1);
+            // One hop's length further left than before, with zeros behind: that is the shift.
+            routing.copy_within(ROUTING_LEN - filled + HOP_LEN.., ROUTING_LEN - filled);
+            routing[ROUTING_LEN - HOP_LEN..].fill(0);
+            xor(&mut routing[ROUTING_LEN - filled..], &stream[STREAM_LEN - filled..]);
+        }
+        // Unused space is random, not zero: else the last hop could read the length of the route off it (Kuhn et al.,
+        // "Breaking and (Partially) Fixing Provably Secure Onion Routing", 2020, section 4).
+        routing[..own_len].fill(0);
+        ChaCha20::new((&*padding_seed).into(), &[0; 12].into())
+            .apply_keystream(&mut routing[FINAL_LEN..own_len]);
+        write_final(routing.first_chunk_mut().expect("the routing part is longer than one hop"), destination);
+        xor(&mut routing[..own_len], &streams[last][..own_len]);
+        let mut next_mac = mac(&self.hops[last].mac_key, &routing);
+
+        for at in (0..last).rev() {
+            routing.copy_within(..ROUTING_LEN - HOP_LEN, HOP_LEN);
+            let hop = routing.first_chunk_mut().expect("the routing part is longer than one hop");
+            write_forward(hop, &fields[at], &next_mac);
+            xor(&mut routing, &streams[at][..ROUTING_LEN]);
+            next_mac = mac(&self.hops[at].mac_key, &routing);
+        }
+        write_header(header, &self.alpha, &next_mac, &routing);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RouteSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteSecrets").field("hops", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// Writes a packet for the route whose secrets were derived.
+///
+/// `fields` holds what each hop but the last reads, in order; hop i's `next` leads to hop i + 1. `padding_seed` (32
+/// uniform bytes, never used before) is stretched into the header space that a route does not use.
+///
+/// # Errors
+///
+/// [`BuildError`] if the number of fields does not fit the route or the plaintext is too long; `packet` then holds
+/// nothing of use.
+pub fn build(
+    secrets: &RouteSecrets,
+    fields: &[HopField],
+    destination: &Destination,
+    padding_seed: [u8; 32],
+    plaintext: &[u8],
+    packet: &mut [u8; PACKET_LEN],
+) -> Result<(), BuildError> {
+    let (header, payload) = split_mut(packet);
+    secrets.header(fields, destination, padding_seed, header)?;
+    enclose(plaintext, payload).ok_or(BuildError::PlaintextLength(plaintext.len()))?;
+    for hop in secrets.used().iter().rev() {
+        Lioness::from_seed(&hop.seed).encrypt(payload);
+    }
+    Ok(())
+}
+
+/// The scalar that X25519 multiplies by, modulo the order of the prime subgroup.
+fn clamped(bytes: &[u8; 32]) -> Scalar {
+    Scalar::from_bytes_mod_order(clamp_integer(*bytes))
+}

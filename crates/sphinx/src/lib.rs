@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+
+mod build;
+mod ladder;
+mod layout;
+mod lioness;
+mod payload;
+mod point;
+mod routing;
+mod secrets;
+mod surb;
+mod unwrap;
+
+pub use build::{BuildError, RouteSecrets, build};
+pub use layout::{
+    ALPHA_LEN, CHECK_LEN, HEADER_LEN, HOP_LEN, IDENTIFIER_LEN, MAC_LEN, MAX_HOPS, NEXT_HOP_LEN, PACKET_LEN,
+    PAYLOAD_LEN, PLAINTEXT_MAX, ROUTING_LEN, SEED_LEN, SURB_LEN, VERSION, payload_of, payload_of_mut,
+};
+pub use payload::{PayloadError, plaintext};
+pub use point::{PointError, PublicKey, SecretKey};
+pub use routing::{Destination, HopField, Routing};
+pub use secrets::{RelaySecrets, ReplayTag};
+pub use surb::{ReplyKeys, Surb, SurbError, build_surb};
+pub use unwrap::{
+    Admission, Admitted, Fresh, ReplayFilter, UnwrapError, Unwrapped, Verified, unwrap_batch, verify,
+    verify_batch,
+};
