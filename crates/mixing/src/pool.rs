@@ -1,0 +1,177 @@
+//! Where packets wait out their delays.
+
+use core::cmp::Ordering;
+use core::fmt;
+use core::time::Duration;
+use std::collections::BinaryHeap;
+
+use crate::{Rng, Time};
+
+/// Holds each item until its own deadline: a continuous ("stop-and-go") mix.
+///
+/// **Order.** Items leave in the order of their deadlines, to the nanosecond. Items with the same deadline leave in
+/// uniformly random order: the tie-break is a random number that is drawn when the item arrives, so neither the
+/// order of arrival nor the shape of the heap shows.
+///
+/// **Bound.** The pool never holds more than `capacity` items. Load is shed before a packet costs anything and
+/// before its delay is known: ask [`DelayPool::room`] first, and drop the packet unopened if there is none. So the
+/// chance of being dropped is the same for every packet that arrives at an instant, whoever sent it and however
+/// long it wants to stay; nobody is evicted. [`DelayPool::insert`] refuses only as a last resort, and hands the
+/// item back. A capacity of admitted rate times `max_delay` is never reached at the admitted rate, not even by
+/// traffic that asks for the longest delay throughout.
+///
+/// **Memory.** Allocated once, by [`DelayPool::new`]: `capacity` times ([`DelayPool::SLOT_BYTES`] plus what an
+/// item owns). With boxed packets that is 24 bytes a slot, 480 kB for 20 000 packets, plus the packets. Items are
+/// moved while the heap is put in order: let `T` be a box or an index, not a buffer.
+///
+/// **Time.** The pool knows no time but the `now` of each call. If `now` steps back, nothing becomes due until it
+/// has caught up (every delay grows by the step). If it steps forward by an hour, everything that was due within
+/// that hour is released at once, in order of deadlines, and what was mixed over that time is not mixed any more.
+/// So `now` has to come from a monotonic clock that ignores changes of the wall clock.
+pub struct DelayPool<T> {
+    heap: BinaryHeap<Waiting<T>>,
+    capacity: usize,
+    max_delay: Duration,
+    rng: Rng,
+}
+
+impl<T> DelayPool<T> {
+    /// Bytes that one slot takes, apart from what an item owns.
+    pub const SLOT_BYTES: usize = size_of::<Waiting<T>>();
+
+    /// An empty pool for at most `capacity` items; delays above `max_delay` are cut to it. `rng` orders items with
+    /// equal deadlines.
+    #[must_use]
+    pub fn new(capacity: usize, max_delay: Duration, rng: Rng) -> DelayPool<T> {
+        DelayPool { heap: BinaryHeap::with_capacity(capacity), capacity, max_delay, rng }
+    }
+
+    /// Whether at least one more item may be inserted.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.room() > 0
+    }
+
+    /// How many more items may be inserted: the size of the batch that may be opened next.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.capacity - self.heap.len()
+    }
+
+    /// Items that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// The bound on [`DelayPool::len`].
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Takes `item`, to be released `delay` (or `max_delay`, if that is shorter) after `now`; says when that is.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolFull`] if [`DelayPool::has_room`] is false; it contains the item, and the pool is unchanged.
+    pub fn insert(&mut self, now: Time, delay: Duration, item: T) -> Result<Time, PoolFull<T>> {
+        if !self.has_room() {
+            return Err(PoolFull(item));
+        }
+        let deadline = now + delay.min(self.max_delay);
+        self.heap.push(Waiting { deadline, tie: self.rng.next_u64(), item });
+        Ok(deadline)
+    }
+
+    /// The next item whose deadline is not after `now`, with that deadline. Call until `None`.
+    pub fn poll_release(&mut self, now: Time) -> Option<(Time, T)> {
+        if self.poll_timeout()? > now {
+            return None;
+        }
+        self.heap.pop().map(|waiting| (waiting.deadline, waiting.item))
+    }
+
+    /// When [`DelayPool::poll_release`] wants to be called again: the earliest deadline.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.heap.peek().map(|waiting| waiting.deadline)
+    }
+}
+
+impl<T> fmt::Debug for DelayPool<T> {
+    /// Neither items nor deadlines: together they would link an arrival to a departure.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DelayPool")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The pool has no room; here is the item again.
+#[derive(thiserror::Error)]
+#[error("the delay pool is full")]
+pub struct PoolFull<T>(pub T);
+
+impl<T> fmt::Debug for PoolFull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PoolFull(..)")
+    }
+}
+
+struct Waiting<T> {
+    deadline: Time,
+    tie: u64,
+    item: T,
+}
+
+impl<T> Ord for Waiting<T> {
+    /// Reversed, because the heap of the standard library yields its greatest element first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.deadline, other.tie).cmp(&(self.deadline, self.tie))
+    }
+}
+
+impl<T> PartialOrd for Waiting<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> PartialEq for Waiting<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<T> Eq for Waiting<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_allocated_once() {
+        let mut pool = DelayPool::new(1000, Duration::from_secs(10), Rng::from_seed([0; 32]));
+        let allocated = pool.heap.capacity();
+        for round in 0..10_000_u64 {
+            let now = Time::from_nanos(round);
+            while pool.insert(now, Duration::from_nanos(round % 7), Box::new(round)).is_ok() {}
+            assert_eq!(pool.len(), 1000);
+            while pool.poll_release(now).is_some() {}
+            assert_eq!(pool.heap.capacity(), allocated);
+        }
+    }
+
+    #[test]
+    fn a_slot_for_a_boxed_packet_takes_24_bytes() {
+        assert_eq!(DelayPool::<Box<[u8; 2448]>>::SLOT_BYTES, 24);
+    }
+}
