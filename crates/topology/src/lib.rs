@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+mod address;
+mod authority;
+mod canonical;
+mod document;
+pub mod duration;
+mod epoch;
+mod error;
+mod ids;
+mod json;
+mod node;
+mod parameters;
+mod reader;
+mod route;
+
+pub use address::{AddressError, ClientAddress};
+pub use authority::{AuthorityKey, AuthorityKeyError, AuthoritySecret};
+pub use document::{Draft, FORMAT, MAX_DOCUMENT_LEN, Network, SIGNATURE_DOMAIN};
+pub use epoch::{Epoch, EpochDraft, MAX_NODES};
+pub use error::{DocumentError, EpochError, Invalid, Problem};
+pub use ids::{EpochNumber, HexError, IdentityKey, MailboxId, NodeIndex, SphinxKey, UnixTime};
+pub use node::{MAX_ADDRESS_LEN, MAX_ADDRESSES, Node, Role};
+pub use parameters::{MAX_LAYERS, Parameters};
+pub use route::MixRoute;
