@@ -1,0 +1,313 @@
+//! The one frame that links carry, byte for byte.
+//!
+//! | offset | length | what |
+//! |---|---|---|
+//! | 0 | 1 | kind: see [`FrameKind`] |
+//! | 1 | 1 | parity (0 or 1) of the epoch of the key that opens the packet |
+//! | 2 | 2 | zero |
+//! | 4 | 48 | meta: what this one link needs to know, by kind and direction |
+//! | 52 | 2396 | body: a Sphinx packet, or zero |
+//!
+//! Every frame on every link has this length, whatever it carries, so that an observer of the encrypted link can
+//! tell nothing apart by size. Meta, by kind and direction:
+//!
+//! | kind, direction | meta |
+//! |---|---|
+//! | packet, client to gateway | next hop 4, ack check 8, challenge 20, opener 16 ([`ClientMeta`]) |
+//! | packet, gateway to layer 1 | challenge 20, ack check 8, zero 20 ([`LinkMeta`]) |
+//! | packet, node to node | challenge 20, zero 28 ([`LinkMeta`], ack check zero) |
+//! | mail, gateway to client | held 8 (nanoseconds that the gateway held it), zero 40 |
+//! | padding, gateway to client | zero 48 |
+//! | collect, hold, client to gateway | zero 48 |
+//!
+//! The payment fields (ack check, challenge, opener) are random in an unpaid network, and nobody reads them.
+//! Integers are big-endian.
+
+use core::time::Duration;
+
+use thiserror::Error;
+use tombola_sphinx::PACKET_LEN;
+use tombola_topology::NodeIndex;
+
+/// Offset of the meta field.
+pub const META_OFFSET: usize = 4;
+/// Length of the meta field.
+pub const META_LEN: usize = 48;
+/// Offset of the body.
+pub const BODY_OFFSET: usize = META_OFFSET + META_LEN;
+/// Length of every frame on every link, in bytes.
+pub const FRAME_LEN: usize = BODY_OFFSET + PACKET_LEN;
+
+/// Length of a ticket's challenge.
+pub const CHALLENGE_LEN: usize = 20;
+/// Length of the check of `ack_1` that travels on the first link.
+pub const ACK_CHECK_LEN: usize = 8;
+/// Length of the opener of the gateway's ticket.
+pub const OPENER_LEN: usize = 16;
+
+const _: () = assert!(FRAME_LEN == 2448);
+const _: () = assert!(4 + ACK_CHECK_LEN + CHALLENGE_LEN + OPENER_LEN == META_LEN);
+
+/// What a frame carries. `0x02` is kept for control frames (acknowledgements, batches, commitments).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// A Sphinx packet on its way.
+    Packet = 0x01,
+    /// A Sphinx packet that a gateway hands to its recipient.
+    Mail = 0x03,
+    /// Nothing: keeps the downlink's pace when there is no mail.
+    Padding = 0x04,
+    /// A client asks for its mail. First frame of a session, or [`Hold`](Self::Hold).
+    Collect = 0x05,
+    /// A client asks its gateway to keep its mail: it only sends, or is about to leave.
+    Hold = 0x06,
+}
+
+/// A frame that this version does not know, or that breaks its own layout. The sender is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// The kind byte is not one of [`FrameKind`].
+    #[error("unknown frame kind {0:#04x}")]
+    Kind(u8),
+    /// The parity byte is neither 0 nor 1.
+    #[error("key parity is {0}, expected 0 or 1")]
+    Parity(u8),
+    /// A byte that must be zero is not.
+    #[error("a reserved byte is not zero")]
+    Reserved,
+}
+
+/// Parity of the epoch whose key opens a packet: enough to choose between the two keys that overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parity(bool);
+
+impl Parity {
+    /// The parity of an epoch number.
+    pub fn of(epoch: u64) -> Self {
+        Self(epoch & 1 == 1)
+    }
+
+    /// 0 or 1.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// Meta of a packet frame from a client to its gateway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ClientMeta {
+    /// The layer-1 node that the gateway forwards to.
+    pub next: NodeIndex,
+    /// Lets gateway and client recognise the first hop's acknowledgement.
+    pub ack_check: [u8; ACK_CHECK_LEN],
+    /// Challenge of the first hop's ticket.
+    pub challenge: [u8; CHALLENGE_LEN],
+    /// Opener of the gateway's own ticket.
+    pub opener: [u8; OPENER_LEN],
+}
+
+/// Meta of a packet frame between nodes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LinkMeta {
+    /// Challenge of the receiving hop's ticket.
+    pub challenge: [u8; CHALLENGE_LEN],
+    /// On the link into layer 1 only; zero elsewhere.
+    pub ack_check: [u8; ACK_CHECK_LEN],
+}
+
+/// One frame in a buffer of its own. Moving it moves a pointer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame(Box<[u8; FRAME_LEN]>);
+
+impl Frame {
+    /// A frame of zeroes, to be filled.
+    pub fn zeroed() -> Self {
+        Self(Box::new([0; FRAME_LEN]))
+    }
+
+    /// The whole frame.
+    pub fn as_bytes(&self) -> &[u8; FRAME_LEN] {
+        &self.0
+    }
+
+    /// The whole frame, to be filled by a link.
+    pub fn as_bytes_mut(&mut self) -> &mut [u8; FRAME_LEN] {
+        &mut self.0
+    }
+
+    /// Checks what can be checked without a key: kind, parity and reserved bytes.
+    pub fn kind(&self) -> Result<FrameKind, FrameError> {
+        let kind = match self.0[0] {
+            0x01 => FrameKind::Packet,
+            0x03 => FrameKind::Mail,
+            0x04 => FrameKind::Padding,
+            0x05 => FrameKind::Collect,
+            0x06 => FrameKind::Hold,
+            other => return Err(FrameError::Kind(other)),
+        };
+        if self.0[1] > 1 {
+            return Err(FrameError::Parity(self.0[1]));
+        }
+        if self.0[2..META_OFFSET] != [0, 0] {
+            return Err(FrameError::Reserved);
+        }
+        Ok(kind)
+    }
+
+    /// Which of two overlapping keys opens the packet. Only the lowest bit counts; [`kind`](Self::kind) refuses more.
+    pub fn parity(&self) -> Parity {
+        Parity(self.0[1] & 1 == 1)
+    }
+
+    /// Turns the frame into a packet frame from a client to its gateway. The body stays.
+    pub fn set_client_packet(&mut self, parity: Parity, meta: &ClientMeta) {
+        self.set_head(FrameKind::Packet, parity);
+        let (next, rest) = self.meta_mut().split_at_mut(4);
+        next.copy_from_slice(&meta.next.0.to_be_bytes());
+        let (ack_check, rest) = rest.split_at_mut(ACK_CHECK_LEN);
+        ack_check.copy_from_slice(&meta.ack_check);
+        let (challenge, opener) = rest.split_at_mut(CHALLENGE_LEN);
+        challenge.copy_from_slice(&meta.challenge);
+        opener.copy_from_slice(&meta.opener);
+    }
+
+    /// Reads the meta of a packet frame from a client.
+    pub fn client_meta(&self) -> ClientMeta {
+        let meta = self.meta();
+        ClientMeta {
+            next: NodeIndex(u32::from_be_bytes(array(&meta[..4]))),
+            ack_check: array(&meta[4..12]),
+            challenge: array(&meta[12..32]),
+            opener: array(&meta[32..48]),
+        }
+    }
+
+    /// Turns the frame into a packet frame between nodes. The body stays.
+    pub fn set_link_packet(&mut self, parity: Parity, meta: &LinkMeta) {
+        self.set_head(FrameKind::Packet, parity);
+        let field = self.meta_mut();
+        field.fill(0);
+        field[..CHALLENGE_LEN].copy_from_slice(&meta.challenge);
+        field[CHALLENGE_LEN..CHALLENGE_LEN + ACK_CHECK_LEN].copy_from_slice(&meta.ack_check);
+    }
+
+    /// Reads the meta of a packet frame from a node.
+    pub fn link_meta(&self) -> LinkMeta {
+        let meta = self.meta();
+        LinkMeta { challenge: array(&meta[..20]), ack_check: array(&meta[20..28]) }
+    }
+
+    /// Turns the frame into mail for a client. The body stays.
+    pub fn set_mail(&mut self, parity: Parity, held: Duration) {
+        self.set_head(FrameKind::Mail, parity);
+        let held = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
+        let field = self.meta_mut();
+        field.fill(0);
+        field[..8].copy_from_slice(&held.to_be_bytes());
+    }
+
+    /// How long the gateway says that it held this mail.
+    pub fn mail_held(&self) -> Duration {
+        Duration::from_nanos(u64::from_be_bytes(array(&self.meta()[..8])))
+    }
+
+    /// Turns the frame into padding, all zero: what the buffer carried before was somebody else's. The link encrypts it,
+    /// so that an observer sees no difference.
+    pub fn set_padding(&mut self) {
+        self.0.fill(0);
+        self.set_head(FrameKind::Padding, Parity(false));
+    }
+
+    /// A frame that asks the gateway for mail, or to keep it.
+    pub fn collect(wanted: bool) -> Self {
+        let mut frame = Self::zeroed();
+        frame.set_head(if wanted { FrameKind::Collect } else { FrameKind::Hold }, Parity(false));
+        frame
+    }
+
+    /// The Sphinx packet.
+    pub fn packet(&self) -> &[u8; PACKET_LEN] {
+        self.0.last_chunk().expect("the body is the frame's last PACKET_LEN bytes")
+    }
+
+    /// The Sphinx packet, to be written or unwrapped in place.
+    pub fn packet_mut(&mut self) -> &mut [u8; PACKET_LEN] {
+        self.0.last_chunk_mut().expect("the body is the frame's last PACKET_LEN bytes")
+    }
+
+    fn set_head(&mut self, kind: FrameKind, parity: Parity) {
+        self.0[..META_OFFSET].copy_from_slice(&[kind as u8, u8::from(parity.0), 0, 0]);
+    }
+
+    fn meta(&self) -> &[u8] {
+        &self.0[META_OFFSET..BODY_OFFSET]
+    }
+
+    fn meta_mut(&mut self) -> &mut [u8] {
+        &mut self.0[META_OFFSET..BODY_OFFSET]
+    }
+}
+
+impl AsMut<[u8; PACKET_LEN]> for Frame {
+    fn as_mut(&mut self) -> &mut [u8; PACKET_LEN] {
+        self.packet_mut()
+    }
+}
+
+impl core::fmt::Debug for Frame {
+    /// Shows no content: a frame's bytes never belong in a log.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Frame(..)")
+    }
+}
+
+/// Copies a slice whose length the caller has fixed by its range.
+pub(crate) fn array<const N: usize>(slice: &[u8]) -> [u8; N] {
+    slice.try_into().expect("the caller's range has exactly N bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_kinds_parities_and_reserved_bytes_are_refused() {
+        let mut frame = Frame::zeroed();
+        for kind in [0u8, 2, 7, 0x7f, 0xff] {
+            frame.as_bytes_mut()[0] = kind;
+            assert_eq!(frame.kind(), Err(FrameError::Kind(kind)));
+        }
+        frame.as_bytes_mut()[0] = 1;
+        frame.as_bytes_mut()[1] = 2;
+        assert_eq!(frame.kind(), Err(FrameError::Parity(2)));
+        frame.as_bytes_mut()[1] = 1;
+        frame.as_bytes_mut()[3] = 1;
+        assert_eq!(frame.kind(), Err(FrameError::Reserved));
+        frame.as_bytes_mut()[3] = 0;
+        assert_eq!(frame.kind(), Ok(FrameKind::Packet));
+    }
+
+    #[test]
+    fn metas_come_back_as_they_were_set() {
+        let mut frame = Frame::zeroed();
+        let meta = ClientMeta { next: NodeIndex(7), ack_check: [1; 8], challenge: [2; 20], opener: [3; 16] };
+        frame.set_client_packet(Parity::of(3), &meta);
+        assert_eq!(frame.kind(), Ok(FrameKind::Packet));
+        assert_eq!(frame.parity().index(), 1);
+        assert!(frame.client_meta() == meta);
+        let meta = LinkMeta { challenge: [4; 20], ack_check: [5; 8] };
+        frame.set_link_packet(Parity::of(2), &meta);
+        assert!(frame.link_meta() == meta);
+        assert_eq!(frame.parity().index(), 0);
+        frame.set_mail(Parity::of(2), Duration::from_micros(1500));
+        assert_eq!(frame.mail_held(), Duration::from_micros(1500));
+        frame.packet_mut().fill(9);
+        frame.set_padding();
+        assert_eq!(frame.kind(), Ok(FrameKind::Padding));
+        assert!(
+            frame.as_bytes()[META_OFFSET..].iter().all(|byte| *byte == 0),
+            "nothing of the last use is left"
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! Opens batches of packets: the stateless half of every hop, shared by its workers.
+//!
+//! The order is fixed by the types of `tombola-sphinx`: header MAC, then freshness, then admission (next hop of the
+//! right role; later the ticket), then the payload, in place. Load is shed before a header is processed: a packet
+//! takes its place in the node ([`Occupancy`]) first, and what was opened is never dropped for load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tombola_mixing::Time;
+use tombola_sphinx::{
+    Admission, Admitted, Destination, PACKET_LEN, RelaySecrets, Routing, SecretKey, UnwrapError, Verified,
+    unwrap_batch, verify_batch,
+};
+use tombola_topology::{MailboxId, NodeIndex, Role};
+
+use crate::drops::{DropCounters, DropReason};
+use crate::frame::{CHALLENGE_LEN, Frame, FrameKind};
+use crate::hop::NextHop;
+use crate::replay::{ReplayError, TagFilter};
+use crate::view::EpochView;
+
+/// How many packets a batch may have.
+pub const BATCH_MAX: usize = 32;
+
+/// A frame as a link handed it over.
+#[derive(Debug)]
+pub struct Inbound {
+    /// When it had arrived.
+    pub arrived: Time,
+    /// The neighbour that sent it.
+    pub from: NodeIndex,
+    /// The frame.
+    pub frame: Frame,
+}
+
+impl AsMut<[u8; PACKET_LEN]> for Inbound {
+    fn as_mut(&mut self) -> &mut [u8; PACKET_LEN] {
+        self.frame.packet_mut()
+    }
+}
+
+/// A packet whose layer was taken off. The frame holds the next hop's packet.
+#[derive(Debug)]
+pub struct Opened {
+    /// When it had arrived: its delay counts from here.
+    pub arrived: Time,
+    /// The frame, with the packet for the next hop; at a final hop with the payload.
+    pub frame: Frame,
+    /// What the header said.
+    pub order: Order,
+}
+
+/// What a header tells this node to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Hold it that long, then pass it on.
+    Forward {
+        /// The next hop, a successor of this node.
+        next: NodeIndex,
+        /// Nanoseconds, as the sender drew them.
+        delay_ns: u64,
+        /// Of the next hop's ticket: goes into the meta field of the next link's frame.
+        challenge: [u8; CHALLENGE_LEN],
+    },
+    /// Put it into a mailbox.
+    Store(MailboxId),
+    /// It ends here.
+    End {
+        /// The id of a loop, or random.
+        identifier: [u8; 16],
+    },
+}
+
+/// Places in a node: how many packets it holds between header and departure.
+#[derive(Clone, Debug)]
+pub struct Occupancy {
+    taken: Arc<AtomicUsize>,
+    capacity: usize,
+}
+
+impl Occupancy {
+    /// `capacity` places.
+    pub fn new(capacity: usize) -> Self {
+        Self { taken: Arc::default(), capacity }
+    }
+
+    /// Takes a place, or not.
+    pub fn take(&self) -> bool {
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.capacity).then_some(n + 1))
+            .is_ok()
+    }
+
+    /// Gives a place back.
+    pub fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Places taken.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// All places.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+}
+
+/// A Sphinx key and what was seen under it.
+struct KeyState {
+    secret: SecretKey,
+    seen: TagFilter,
+}
+
+/// Opens packets for one node. Shared by all its workers.
+pub struct Opener {
+    view: Arc<EpochView>,
+    me: NodeIndex,
+    role: Role,
+    keys: [Option<KeyState>; 2],
+    occupancy: Occupancy,
+    drops: Arc<DropCounters>,
+}
+
+impl Opener {
+    /// An opener for node `me` of `view`.
+    ///
+    /// # Panics
+    /// When `me` is not in the view.
+    pub fn new(
+        view: Arc<EpochView>,
+        me: NodeIndex,
+        secret: SecretKey,
+        seen: TagFilter,
+        occupancy: Occupancy,
+        drops: Arc<DropCounters>,
+    ) -> Self {
+        let role = view.role(me).expect("the caller found itself in this view");
+        let mut keys = [None, None];
+        keys[view.parity().index()] = Some(KeyState { secret, seen });
+        Self { view, me, role, keys, occupancy, drops }
+    }
+
+    /// Opens a batch of at most [`BATCH_MAX`] frames in place and appends what it yields to `out`; the rest is
+    /// counted by reason. `batch` is empty afterwards; `spare` gets the frames of what was dropped, for reuse.
+    pub fn open_batch(&self, batch: &mut Vec<Inbound>, out: &mut Vec<Opened>, spare: &mut Vec<Frame>) {
+        let mut at = 0;
+        while at < batch.len() {
+            match self.precheck(&batch[at]) {
+                Ok(()) => at += 1,
+                Err(reason) => self.drop(reason, batch.swap_remove(at).frame, spare),
+            }
+        }
+        // With one key, which is nearly always, nothing moves.
+        let old = partition(batch, |inbound| inbound.frame.parity().index() == 0);
+        self.open_under_key(1, batch, old, out, spare);
+        self.open_under_key(0, batch, 0, out, spare);
+    }
+
+    /// What costs nothing: layout, direction, a key, a place.
+    fn precheck(&self, inbound: &Inbound) -> Result<(), DropReason> {
+        match inbound.frame.kind() {
+            Ok(FrameKind::Packet) => {}
+            Ok(_) => return Err(DropReason::WrongDirection),
+            Err(_) => return Err(DropReason::BadFrame),
+        }
+        if !self.view.epoch().is_successor(inbound.from, self.me) {
+            return Err(DropReason::WrongDirection);
+        }
+        if self.keys[inbound.frame.parity().index()].is_none() {
+            return Err(DropReason::NoKey);
+        }
+        if !self.occupancy.take() {
+            return Err(DropReason::Overload);
+        }
+        Ok(())
+    }
+
+    /// Opens everything from `start` on under the key of that parity, and takes it out of the batch.
+    fn open_under_key(
+        &self,
+        parity: usize,
+        batch: &mut Vec<Inbound>,
+        start: usize,
+        out: &mut Vec<Opened>,
+        spare: &mut Vec<Frame>,
+    ) {
+        let Some(key) = &self.keys[parity] else {
+            debug_assert!(batch.len() == start, "precheck leaves only frames whose key is here");
+            return batch.truncate(start);
+        };
+        while batch.len() > start {
+            let count = (batch.len() - start).min(BATCH_MAX);
+            let mut orders = [Err(DropReason::BadMac); BATCH_MAX];
+            let mut admitted = [const { None }; BATCH_MAX];
+            verify_batch(
+                &mut batch[start..start + count],
+                |_| &key.secret,
+                |at, verified| match self.admit(key, verified) {
+                    Ok((order, packet)) => {
+                        orders[at] = Ok(order);
+                        admitted[at] = Some(packet);
+                    }
+                    Err(reason) => orders[at] = Err(reason),
+                },
+            );
+            unwrap_batch(admitted.into_iter().flatten(), |_, _| {});
+            for (Inbound { arrived, frame, .. }, order) in batch.drain(start..start + count).zip(orders) {
+                match order {
+                    Ok(order) => out.push(Opened { arrived, frame, order }),
+                    Err(reason) => {
+                        self.occupancy.give_back();
+                        self.drop(reason, frame, spare);
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit<'p>(
+        &self,
+        key: &KeyState,
+        verified: Result<Verified<'p>, UnwrapError>,
+    ) -> Result<(Order, Admitted<'p>), DropReason> {
+        let fresh = verified.map_err(reason_of)?.check_fresh(&key.seen).map_err(reason_of_replay)?;
+        let order = self.order_of(fresh.routing())?;
+        Ok((order, fresh.admit(&Unpaid)?))
+    }
+
+    /// What a header asks for, if this role does it.
+    fn order_of(&self, routing: &Routing) -> Result<Order, DropReason> {
+        match routing {
+            Routing::Forward { next, delay_ns } => match (NextHop::from_bytes(next), self.role) {
+                (NextHop::Node { index, challenge, .. }, Role::Mix { .. })
+                    if self.view.epoch().is_successor(self.me, index) =>
+                {
+                    Ok(Order::Forward { next: index, delay_ns: *delay_ns, challenge })
+                }
+                (NextHop::Mailbox(mailbox), Role::Gateway) => Ok(Order::Store(mailbox)),
+                _ => Err(DropReason::BadNextHop),
+            },
+            Routing::Final(Destination { identifier, .. }) => Ok(Order::End { identifier: *identifier }),
+        }
+    }
+
+    fn drop(&self, reason: DropReason, frame: Frame, spare: &mut Vec<Frame>) {
+        self.drops.count(reason);
+        spare.push(frame);
+    }
+}
+
+/// Admission in an unpaid network: everybody. The ticket's check belongs here, between replay and payload.
+struct Unpaid;
+
+impl Admission for Unpaid {
+    type Refused = DropReason;
+
+    fn admit(&self, _relay: &RelaySecrets, _routing: &Routing) -> Result<(), DropReason> {
+        Ok(())
+    }
+}
+
+/// Takes a client's own layer off: the same typed steps, without a ticket.
+pub(crate) fn unpaid(
+    verified: Result<Verified<'_>, UnwrapError>,
+    seen: &TagFilter,
+) -> Result<Routing, DropReason> {
+    let fresh = verified.map_err(reason_of)?.check_fresh(seen).map_err(reason_of_replay)?;
+    Ok(fresh.admit(&Unpaid)?.unwrap().routing)
+}
+
+fn reason_of_replay(rejected: ReplayError) -> DropReason {
+    match rejected {
+        ReplayError::Seen => DropReason::Replay,
+        ReplayError::Full => DropReason::FilterFull,
+    }
+}
+
+fn reason_of(error: UnwrapError) -> DropReason {
+    match error {
+        UnwrapError::NonCanonicalPoint | UnwrapError::SmallOrderPoint => DropReason::BadPoint,
+        UnwrapError::Mac => DropReason::BadMac,
+        UnwrapError::Version(_) | UnwrapError::Flag(_) => DropReason::BadHeader,
+    }
+}
+
+/// Moves what `belongs` to the front and returns how many that are. Order within the groups is kept for the front.
+fn partition<T>(items: &mut [T], belongs: impl Fn(&T) -> bool) -> usize {
+    let mut front = 0;
+    for at in 0..items.len() {
+        if belongs(&items[at]) {
+            items.swap(front, at);
+            front += 1;
+        }
+    }
+    front
+}
+
+impl core::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Opener").field("role", &self.role).finish_non_exhaustive()
+    }
+}

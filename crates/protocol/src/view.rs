@@ -1,0 +1,157 @@
+//! One epoch of the network as the state machines use it: parameters, nodes, and their Sphinx keys checked once.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tombola_mixing::Rng;
+use tombola_sphinx::{PointError, PublicKey};
+use tombola_topology::{
+    ClientAddress, Epoch, EpochError, IdentityKey, MixRoute, Network, NodeIndex, Parameters, Role, UnixTime,
+};
+
+use crate::frame::Parity;
+
+/// Why an epoch of a verified document cannot be used.
+#[derive(Debug, Error)]
+pub enum ViewError {
+    /// No epoch of the document is valid now.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// A node's Sphinx key is no usable point.
+    #[error(
+        "epoch {epoch}, node {index}: its Sphinx key is unusable: {source}; ask the network's authority for a corrected document"
+    )]
+    SphinxKey {
+        /// The epoch.
+        epoch: u64,
+        /// Index into the epoch's node list.
+        index: u32,
+        /// What is wrong with it.
+        source: PointError,
+    },
+}
+
+/// An address that does not belong to this network.
+#[derive(Debug, Error)]
+pub enum AddressError {
+    /// The gateway is not in the node list.
+    #[error(
+        "the address names a gateway that is not part of this network; check that sender and recipient use the same network document"
+    )]
+    UnknownGateway,
+    /// The Sphinx key is no usable point.
+    #[error("the address holds an unusable Sphinx key: {0}; ask the recipient for the address again")]
+    SphinxKey(#[from] PointError),
+}
+
+/// Where a message goes: a [`ClientAddress`] that was checked against an epoch.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    /// The recipient's address.
+    pub address: ClientAddress,
+    /// Its gateway's place in the node list.
+    pub gateway: NodeIndex,
+    /// Its Sphinx key, a usable point.
+    pub key: PublicKey,
+}
+
+/// One epoch, checked. Shared between the state machines of a process.
+#[derive(Debug)]
+pub struct EpochView {
+    parameters: Parameters,
+    epoch: Arc<Epoch>,
+    keys: Vec<PublicKey>,
+}
+
+impl EpochView {
+    /// The epoch of `network` that is valid at `now`.
+    pub fn at(network: &Network, now: UnixTime) -> Result<Arc<Self>, ViewError> {
+        Self::new(network.parameters().clone(), Arc::clone(network.epoch_at(now)?))
+    }
+
+    fn new(parameters: Parameters, epoch: Arc<Epoch>) -> Result<Arc<Self>, ViewError> {
+        let keys = epoch
+            .nodes()
+            .iter()
+            .zip(0u32..)
+            .map(|(node, index)| {
+                PublicKey::from_bytes(node.sphinx_key.as_bytes()).map_err(|source| ViewError::SphinxKey {
+                    epoch: epoch.number().0,
+                    index,
+                    source,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { parameters, epoch, keys }))
+    }
+
+    /// The network's parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The epoch itself.
+    pub fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    /// How long the epoch, and so its keys, live.
+    pub fn life(&self) -> Duration {
+        let lasts = self.epoch.valid_until().0.saturating_sub(self.epoch.valid_from().0);
+        Duration::from_secs(lasts)
+    }
+
+    /// Parity of the epoch, as frames carry it.
+    pub fn parity(&self) -> Parity {
+        Parity::of(self.epoch.number().0)
+    }
+
+    /// The Sphinx key of a node of this epoch.
+    pub fn key(&self, index: NodeIndex) -> Option<&PublicKey> {
+        self.keys.get(index.0 as usize)
+    }
+
+    /// What a node does.
+    pub fn role(&self, index: NodeIndex) -> Option<Role> {
+        self.epoch.node(index).map(|node| node.role)
+    }
+
+    /// Checks an address against this epoch.
+    pub fn recipient(&self, address: &ClientAddress) -> Result<Recipient, AddressError> {
+        let gateway = self.gateway(&address.gateway).ok_or(AddressError::UnknownGateway)?;
+        let key = PublicKey::from_bytes(address.sphinx_key.as_bytes())?;
+        Ok(Recipient { address: *address, gateway, key })
+    }
+
+    /// The place of a gateway in the node list.
+    pub fn gateway(&self, identity: &IdentityKey) -> Option<NodeIndex> {
+        let index = self.epoch.index_of(identity)?;
+        matches!(self.role(index), Some(Role::Gateway)).then_some(index)
+    }
+
+    /// One mix node per layer, each uniform in its layer.
+    pub fn draw_route(&self, rng: &mut Rng) -> MixRoute {
+        self.epoch.mix_route(draw_with(rng))
+    }
+
+    /// One mix node for each layer after `layer`.
+    pub fn draw_route_after(&self, layer: u8, rng: &mut Rng) -> MixRoute {
+        self.epoch.mix_route_after(layer, draw_with(rng))
+    }
+
+    /// One mix node for each layer before `layer`.
+    pub fn draw_route_before(&self, layer: u8, rng: &mut Rng) -> MixRoute {
+        self.epoch.mix_route_before(layer, draw_with(rng))
+    }
+
+    /// A uniformly random gateway.
+    pub fn draw_gateway(&self, rng: &mut Rng) -> NodeIndex {
+        self.epoch.draw_gateway(draw_with(rng))
+    }
+}
+
+/// A uniform draw below `n`, as route selection wants it.
+fn draw_with(rng: &mut Rng) -> impl FnMut(usize) -> usize + '_ {
+    |n| usize::try_from(rng.below(n as u64)).expect("below a usize")
+}

@@ -1,0 +1,18 @@
+//! A whole network on one thread, in virtual time: what happens in it is a function of its [`Setup`].
+
+mod by_hand;
+mod net;
+mod stats;
+mod world;
+
+pub(crate) use by_hand::{ByHand, Hop, at_layer_3};
+pub(crate) use net::{Net, Place, Sighting};
+pub(crate) use stats::{P_MIN, is_exponential};
+pub(crate) use world::{NODES_PER_LAYER, Setup, World};
+
+use tombola_protocol::drops::{DropCounters, DropReason};
+
+/// What was dropped, by reason; nothing else is in the list.
+pub(crate) fn dropped(drops: &DropCounters) -> Vec<(DropReason, u64)> {
+    drops.iter().filter(|(_, count)| *count > 0).collect()
+}

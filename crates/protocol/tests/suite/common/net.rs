@@ -1,0 +1,481 @@
+//! Links, time, and whose turn it is.
+
+use core::cmp::Reverse;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use tombola_mixing::Time;
+use tombola_protocol::client::{Client, ClientEvent, Emitted, Received};
+use tombola_protocol::drops::DropCounters;
+use tombola_protocol::fragment::MessageId;
+use tombola_protocol::frame::{Frame, FrameKind};
+use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
+use tombola_protocol::opener::{Inbound, Occupancy, Opener, Order};
+use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
+use tombola_topology::{IdentityKey, NodeIndex, Role};
+
+use super::world::{Setup, World, gateway_of};
+
+/// An end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// A node, on the links to its neighbours.
+    Node(u32),
+    /// A client, by number.
+    Client(usize),
+    /// An account of a mix node.
+    Account(u32, usize),
+}
+
+/// What an observer inside all links sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    pub(crate) sent: Time,
+    pub(crate) from: Place,
+    pub(crate) to: Place,
+    pub(crate) frame: Frame,
+}
+
+impl Sighting {
+    pub(crate) fn kind(&self) -> FrameKind {
+        self.frame.kind().unwrap()
+    }
+
+    /// Names the packet on this link.
+    pub(crate) fn alpha(&self) -> [u8; 32] {
+        alpha(&self.frame)
+    }
+}
+
+/// What only the node itself knows: which packet became which.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passage {
+    pub(crate) node: u32,
+    pub(crate) arrived: Time,
+    pub(crate) order: Order,
+    /// Of the packet that arrived.
+    pub(crate) alpha_in: [u8; 32],
+    /// Of the packet for the next hop.
+    pub(crate) alpha_out: [u8; 32],
+}
+
+/// The state machine of a node.
+pub(crate) enum Machine {
+    Mix(Box<Relay>),
+    Gateway(Box<Gateway>),
+}
+
+/// A node: what opens packets, and what is done with them.
+pub(crate) struct NodeState {
+    pub(crate) opener: Opener,
+    pub(crate) machine: Machine,
+    pub(crate) occupancy: Occupancy,
+    pub(crate) drops: Arc<DropCounters>,
+}
+
+impl NodeState {
+    pub(crate) fn relay(&self) -> &Relay {
+        match &self.machine {
+            Machine::Mix(relay) => relay,
+            Machine::Gateway(_) => panic!("a gateway"),
+        }
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        match &self.machine {
+            Machine::Gateway(gateway) => gateway,
+            Machine::Mix(_) => panic!("a mix node"),
+        }
+    }
+
+    /// Packets that left for the next node so far.
+    pub(crate) fn forwarded(&self) -> u64 {
+        match &self.machine {
+            Machine::Mix(relay) => relay.counts().forwarded,
+            Machine::Gateway(gateway) => gateway.counts().forwarded,
+        }
+    }
+}
+
+/// A frame on a link. Frames that arrive at the same instant arrive in the order in which they were sent.
+struct InFlight {
+    at: Time,
+    number: u64,
+    from: Place,
+    to: Place,
+    frame: Frame,
+}
+
+impl Ord for InFlight {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+impl PartialOrd for InFlight {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for InFlight {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for InFlight {}
+
+/// Says which links lose everything.
+type Cut = Box<dyn Fn(Place, Place) -> bool>;
+
+/// The running network.
+pub(crate) struct Net {
+    pub(crate) world: World,
+    pub(crate) now: Time,
+    pub(crate) nodes: Vec<NodeState>,
+    pub(crate) clients: Vec<Client>,
+    /// What each client told its application.
+    pub(crate) events: Vec<Vec<ClientEvent>>,
+    /// Everything that was put on a link, while [`Net::watch`] is on.
+    pub(crate) seen: Vec<Sighting>,
+    /// Every packet that a node opened, while [`Net::watch`] is on.
+    pub(crate) passages: Vec<Passage>,
+    /// Nobody finds the time to work ahead.
+    pub(crate) lazy: bool,
+    watching: bool,
+    cut: Option<Cut>,
+    identities: BTreeMap<Place, IdentityKey>,
+    places: BTreeMap<IdentityKey, Place>,
+    online: BTreeSet<Place>,
+    wire: BinaryHeap<Reverse<InFlight>>,
+    sent: u64,
+    due: Vec<Time>,
+    number: u128,
+}
+
+impl Net {
+    /// A network at time zero with everybody in it online.
+    pub(crate) fn new(setup: Setup) -> Self {
+        let clients: Vec<_> = (0..setup.clients).map(Place::Client).collect();
+        let mut net = Self::offline(setup);
+        clients.into_iter().for_each(|client| net.connect(client));
+        net
+    }
+
+    /// A network at time zero. Accounts of mix nodes are online, clients are not.
+    pub(crate) fn offline(setup: Setup) -> Self {
+        let mut world = setup.world();
+        let mut identities = BTreeMap::new();
+        let nodes: Vec<_> = (0..world.nodes())
+            .map(|index| {
+                let (occupancy, drops) = (Occupancy::new(setup.capacity), Arc::default());
+                let opener = world.opener(index, &occupancy, &drops);
+                let machine = match world.view.role(NodeIndex(index)).unwrap() {
+                    Role::Gateway => Machine::Gateway(Box::new(world.gateway(index, &occupancy, &drops))),
+                    Role::Mix { .. } => {
+                        let (accounts, relay) = world.relay(index, &occupancy, &drops);
+                        for (account, identity) in accounts.into_iter().enumerate() {
+                            identities.insert(Place::Account(index, account), identity);
+                        }
+                        Machine::Mix(Box::new(relay))
+                    }
+                };
+                NodeState { opener, machine, occupancy, drops }
+            })
+            .collect();
+        let accounts: Vec<_> = identities.keys().copied().collect();
+        let clients: Vec<_> = (0..setup.clients)
+            .map(|i| {
+                let (identity, client) = world.client(gateway_of(i));
+                identities.insert(Place::Client(i), identity);
+                client
+            })
+            .collect();
+        let mut net = Self {
+            now: Time::ZERO,
+            due: vec![Time::MAX; nodes.len() + clients.len()],
+            events: clients.iter().map(|_| vec![]).collect(),
+            places: identities.iter().map(|(place, identity)| (*identity, *place)).collect(),
+            world,
+            nodes,
+            clients,
+            seen: vec![],
+            passages: vec![],
+            lazy: false,
+            watching: false,
+            cut: None,
+            identities,
+            online: BTreeSet::new(),
+            wire: BinaryHeap::new(),
+            sent: 0,
+            number: 0,
+        };
+        accounts.into_iter().for_each(|account| net.connect(account));
+        (0..net.due.len()).for_each(|machine| net.settle(machine));
+        net
+    }
+
+    /// Records what is on the links from now on.
+    pub(crate) fn watch(&mut self) {
+        self.watching = true;
+    }
+
+    /// From now on, links from one place to another lose everything if `cut` says so.
+    pub(crate) fn cut(&mut self, cut: impl Fn(Place, Place) -> bool + 'static) {
+        self.cut = Some(Box::new(cut));
+    }
+
+    /// The gateway of a client or an account.
+    pub(crate) fn gateway_of(&self, who: Place) -> u32 {
+        match who {
+            Place::Client(i) | Place::Account(_, i) => gateway_of(i),
+            Place::Node(_) => panic!("nodes have no gateway"),
+        }
+    }
+
+    pub(crate) fn identity(&self, who: Place) -> IdentityKey {
+        self.identities[&who]
+    }
+
+    /// A client's or account's link comes up, at both ends at once.
+    pub(crate) fn connect(&mut self, who: Place) {
+        self.link(who, true);
+    }
+
+    /// It goes down. What is on it is lost.
+    pub(crate) fn disconnect(&mut self, who: Place) {
+        self.link(who, false);
+    }
+
+    fn link(&mut self, who: Place, up: bool) {
+        if up {
+            self.online.insert(who);
+        } else {
+            self.online.remove(&who);
+            self.wire.retain(|Reverse(flight)| flight.from != who && flight.to != who);
+        }
+        let (gateway, identity, now) = (self.gateway_of(who), self.identity(who), self.now);
+        self.tell_gateway(
+            gateway,
+            match up {
+                true => GatewayInput::ClientConnected(identity),
+                false => GatewayInput::ClientDisconnected(identity),
+            },
+        );
+        match who {
+            Place::Client(i) => {
+                self.clients[i].handle_link(up);
+                self.settle(self.nodes.len() + i);
+            }
+            Place::Account(node, account) => {
+                let Machine::Mix(relay) = &mut self.nodes[node as usize].machine else { return };
+                relay.handle(now, RelayInput::AccountLink { account, connected: up });
+                self.settle(node as usize);
+            }
+            Place::Node(_) => {}
+        }
+    }
+
+    /// Everybody's link goes down, so that no client or account emits any more; then waits until the nodes are empty.
+    pub(crate) fn silence(&mut self) {
+        let online: Vec<_> = self.online.iter().copied().collect();
+        online.into_iter().for_each(|who| self.disconnect(who));
+        self.run_for(2 * self.world.setup.parameters.max_delay);
+    }
+
+    /// Queues a message and returns its id.
+    pub(crate) fn send_message(&mut self, from: usize, to: usize, body: &[u8]) -> MessageId {
+        self.number += 1;
+        let id = MessageId(self.number.to_be_bytes());
+        let to = self.world.view.recipient(&self.clients[to].address()).unwrap();
+        self.clients[from].handle_send(self.now, id, to, body.to_vec()).unwrap();
+        self.settle(self.nodes.len() + from);
+        id
+    }
+
+    /// The messages that a client received, in order.
+    pub(crate) fn inbox(&self, client: usize) -> Vec<&Received> {
+        self.events[client]
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::Received(received) => Some(received),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The fragments that a client emitted, in order.
+    pub(crate) fn emitted(&self, client: usize) -> Vec<&Emitted> {
+        self.events[client]
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::Emitted(emitted) => Some(emitted),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What was put on a link in one direction.
+    pub(crate) fn on_link(&self, from: Place, to: Place) -> Vec<&Sighting> {
+        self.seen.iter().filter(|sighting| (sighting.from, sighting.to) == (from, to)).collect()
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run_for(&mut self, duration: Duration) {
+        self.run_until(self.now + duration);
+    }
+
+    /// Lets time pass, from one thing that happens to the next.
+    pub(crate) fn run_until(&mut self, end: Time) {
+        loop {
+            let arrival = self.wire.peek().map_or(Time::MAX, |Reverse(flight)| flight.at);
+            let timeout = self.due.iter().copied().min().unwrap_or(Time::MAX);
+            if arrival.min(timeout) > end {
+                break;
+            }
+            // Nothing that a machine wants done was missed: its timeout is never in the past.
+            assert!(arrival.min(timeout) >= self.now, "time stands still");
+            self.now = arrival.min(timeout);
+            for machine in 0..self.due.len() {
+                if self.due[machine] <= self.now {
+                    self.settle(machine);
+                    assert!(self.due[machine] > self.now, "a timeout that was served is in the future");
+                }
+            }
+            while self.wire.peek().is_some_and(|Reverse(flight)| flight.at <= self.now) {
+                let Some(Reverse(flight)) = self.wire.pop() else { break };
+                self.arrive(flight.from, flight.to, flight.frame);
+            }
+        }
+        self.now = end;
+    }
+
+    /// Puts a frame on a link.
+    pub(crate) fn send(&mut self, from: Place, to: Place, frame: Frame) {
+        if self.watching {
+            self.seen.push(Sighting { sent: self.now, from, to, frame: frame.clone() });
+        }
+        if self.cut.as_ref().is_some_and(|cut| cut(from, to)) {
+            return;
+        }
+        self.sent += 1;
+        let at = self.now + self.world.setup.latency;
+        self.wire.push(Reverse(InFlight { at, number: self.sent, from, to, frame }));
+    }
+
+    /// Hands frames to a node at once, as one batch from a neighbour.
+    pub(crate) fn inject(&mut self, from: u32, to: u32, frames: Vec<Frame>) {
+        let (now, node) = (self.now, &mut self.nodes[to as usize]);
+        let mut before: Vec<_> = frames.iter().map(alpha).collect();
+        let mut batch: Vec<_> =
+            frames.into_iter().map(|frame| Inbound { arrived: now, from: NodeIndex(from), frame }).collect();
+        let count = batch.len();
+        let (mut opened, mut spare) = (vec![], vec![]);
+        node.opener.open_batch(&mut batch, &mut opened, &mut spare);
+        assert_eq!((batch.len(), opened.len() + spare.len()), (0, count), "no frame disappears");
+        if !spare.is_empty() {
+            // Which of a larger batch were dropped is not known here.
+            before.clear();
+        }
+        for (at, opened) in opened.into_iter().enumerate() {
+            if let (true, Some(alpha_in)) = (self.watching, before.get(at)) {
+                self.passages.push(Passage {
+                    node: to,
+                    arrived: now,
+                    order: opened.order,
+                    alpha_in: *alpha_in,
+                    alpha_out: alpha(&opened.frame),
+                });
+            }
+            match &mut node.machine {
+                Machine::Mix(relay) => relay.handle(now, RelayInput::Opened(opened)),
+                Machine::Gateway(gateway) => gateway.handle(now, GatewayInput::Opened(opened)),
+            }
+        }
+        self.settle(to as usize);
+    }
+
+    /// Hands something to a gateway.
+    pub(crate) fn tell_gateway(&mut self, gateway: u32, input: GatewayInput) {
+        let Machine::Gateway(machine) = &mut self.nodes[gateway as usize].machine else {
+            panic!("a mix node")
+        };
+        machine.handle(self.now, input);
+        self.settle(gateway as usize);
+    }
+
+    /// A frame reaches the end of its link.
+    fn arrive(&mut self, from: Place, to: Place, frame: Frame) {
+        match (from, to) {
+            (Place::Node(from), Place::Node(to)) => self.inject(from, to, vec![frame]),
+            (client, Place::Node(gateway)) => {
+                let input = GatewayInput::ClientFrame(self.identity(client), frame);
+                self.tell_gateway(gateway, input);
+            }
+            (_, Place::Client(client)) => {
+                self.clients[client].handle_frame(self.now, frame);
+                self.settle(self.nodes.len() + client);
+            }
+            (_, Place::Account(node, account)) => {
+                let Machine::Mix(relay) = &mut self.nodes[node as usize].machine else { return };
+                relay.handle(self.now, RelayInput::AccountFrame { account, frame });
+                self.settle(node as usize);
+            }
+        }
+    }
+
+    /// Takes everything out of a machine that is due, then lets it work ahead.
+    fn settle(&mut self, machine: usize) {
+        let now = self.now;
+        self.due[machine] = if let Some(client) = machine.checked_sub(self.nodes.len()) {
+            let gateway = Place::Node(self.gateway_of(Place::Client(client)));
+            while let Some(frame) = self.clients[client].poll_transmit(now) {
+                self.send(Place::Client(client), gateway, frame);
+            }
+            while !self.lazy && self.clients[client].work(now) {}
+            while let Some(event) = self.clients[client].poll_event() {
+                self.events[client].push(event);
+            }
+            self.clients[client].poll_timeout()
+        } else {
+            let me = Place::Node(u32::try_from(machine).unwrap());
+            while let Some((from, to, frame)) = self.poll_node(me, machine) {
+                self.send(from, to, frame);
+            }
+            match &mut self.nodes[machine].machine {
+                Machine::Mix(relay) => {
+                    while !self.lazy && relay.work(now) {}
+                    relay.poll_timeout().unwrap_or(Time::MAX)
+                }
+                Machine::Gateway(gateway) => gateway.poll_timeout().unwrap_or(Time::MAX),
+            }
+        };
+    }
+
+    fn poll_node(&mut self, me: Place, node: usize) -> Option<(Place, Place, Frame)> {
+        let index = u32::try_from(node).unwrap();
+        match &mut self.nodes[node].machine {
+            Machine::Mix(relay) => Some(match relay.poll_output(self.now)? {
+                RelayOutput::Forward { to, frame } => (me, Place::Node(to.0), frame),
+                RelayOutput::Account { account, frame } => {
+                    (Place::Account(index, account), Place::Node(gateway_of(account)), frame)
+                }
+            }),
+            Machine::Gateway(gateway) => loop {
+                match gateway.poll_output(self.now)? {
+                    GatewayOutput::Forward { to, frame } => return Some((me, Place::Node(to.0), frame)),
+                    GatewayOutput::Deliver { to, frame } => match self.places.get(&to) {
+                        Some(client) if self.online.contains(client) => return Some((me, *client, frame)),
+                        _ => gateway.handle(self.now, GatewayInput::Undelivered(to, frame)),
+                    },
+                }
+            },
+        }
+    }
+}
+
+fn alpha(frame: &Frame) -> [u8; 32] {
+    *frame.packet().first_chunk().unwrap()
+}
