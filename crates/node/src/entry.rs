@@ -1,0 +1,142 @@
+//! What every role's process does alike: flags, logging, signals, metrics, a word to whoever started it, its end.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::runtime::{Builder, Runtime};
+use tombola_link::Links;
+use tombola_protocol::view::EpochView;
+
+use crate::clock::unix_now;
+use crate::logging::{self, LogFormat};
+use crate::metrics;
+use crate::shutdown::{Cause, Shutdown};
+
+/// Flags that every long-running role has.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunFlags {
+    /// End when standard input ends: for a parent process whose death shall end this one.
+    #[arg(long)]
+    pub exit_with_stdin: bool,
+    /// How log lines look on standard error.
+    #[arg(long, value_name = "text|json", default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is logged, such as "info" or "warn,tombola=debug"; default: TOMBOLA_LOG, else Tombola's own lines at info.
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+impl RunFlags {
+    /// Sets up logging as the flags say.
+    ///
+    /// # Errors
+    /// The filter makes no sense.
+    pub fn init_logging(&self) -> Result<()> {
+        logging::init(self.log_format, self.log.as_deref())?;
+        Ok(())
+    }
+
+    /// A runtime for links, on `threads` threads; on one, everything runs on the thread that waits in it. Opening packets has
+    /// threads of its own.
+    ///
+    /// # Errors
+    /// The operating system gave no thread.
+    pub fn runtime(&self, threads: usize) -> Result<Runtime> {
+        let mut builder = match threads {
+            0 | 1 => Builder::new_current_thread(),
+            _ => Builder::new_multi_thread(),
+        };
+        if threads > 1 {
+            builder.worker_threads(threads);
+        }
+        builder.thread_name("links").enable_all().build().context("the runtime did not start")
+    }
+}
+
+/// A role's process.
+#[derive(Debug)]
+pub struct Service {
+    /// Ends everything.
+    pub shutdown: Shutdown,
+    metrics: Option<SocketAddr>,
+}
+
+impl Service {
+    /// Listens to signals (and standard input), and serves metrics if an address is given.
+    ///
+    /// # Errors
+    /// The metrics address is unusable, or the operating system refused a handler.
+    pub async fn start(flags: &RunFlags, metrics: Option<SocketAddr>) -> Result<Self> {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        if flags.exit_with_stdin {
+            shutdown.on_stdin_closed()?;
+        }
+        let metrics = match metrics {
+            Some(address) => Some(metrics::serve(address, shutdown.clone()).await?),
+            None => None,
+        };
+        Ok(Self { shutdown, metrics })
+    }
+
+    /// Says on standard output, as one line of JSON, that the process is up and where. Addresses are its own: nothing
+    /// of a peer.
+    pub fn announce(&self, links: &Links, clients: Option<&Links>) {
+        let metrics = self.metrics.map_or_else(|| "null".to_owned(), |address| format!("\"{address}\""));
+        print_line(format_args!(
+            "{{\"event\":\"listening\",\"addresses\":{:?},\"client_addresses\":{:?},\"metrics\":{metrics}}}",
+            links.listen_addresses(),
+            clients.map(Links::listen_addresses).unwrap_or_default(),
+        ));
+    }
+
+    /// Waits until the process is told to end, or the network's epoch is over.
+    pub async fn until_end(&self, view: &EpochView) {
+        let end = view.epoch().valid_until().0;
+        loop {
+            tokio::select! {
+                cause = self.shutdown.triggered() => return tracing::info!(%cause, "ending"),
+                () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    if unix_now() >= end {
+                        let what = "the network document has expired; get the current one and start again";
+                        self.shutdown.trigger(Cause::Failure(what.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// How the process ended, for its exit code.
+    ///
+    /// # Errors
+    /// Something that it cannot do without has failed.
+    pub fn result(&self) -> Result<()> {
+        match self.shutdown.cause() {
+            Some(cause) if cause.is_failure() => bail!("{cause}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs a program's body and turns its result into an exit code; an error goes to standard error, with everything that
+/// led to it, in one line.
+pub fn run(name: &str, body: impl FnOnce() -> Result<()>) -> ExitCode {
+    tombola_link::install_crypto_provider();
+    match body() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes one line to standard output at once. A reader that has gone is no error of ours.
+pub fn print_line(line: impl Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

@@ -1,0 +1,180 @@
+//! What mix nodes and gateways have in common: a place in the network, workers that open packets, links to neighbours.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use crossbeam_channel::Sender;
+use tombola_link::{LinkConfig, LinkSecret, Links, NODE_PROTOCOL, Policy};
+use tombola_protocol::drops::DropCounters;
+use tombola_protocol::opener::{Inbound, Occupancy, Opened, Opener};
+use tombola_protocol::replay::{TagFilter, capacity_for};
+use tombola_protocol::view::EpochView;
+use tombola_sphinx::SecretKey;
+use tombola_topology::{NodeIndex, Role, SphinxKey};
+
+use crate::clock::Clock;
+use crate::derive;
+use crate::driver::{DriverHandle, Machine};
+use crate::entry::Service;
+use crate::ingress::Ingress;
+use crate::keys::{Link, Secret, SecretFile, Sphinx};
+use crate::membership::{current_view, find_self, load_network, neighbours};
+use crate::workers::{Pool, PoolSettings, processors};
+
+/// Inputs that may wait for a hop's driver.
+pub const INPUTS: usize = 4096;
+/// Packets that may wait for a worker.
+const WORKER_QUEUE: usize = 4096;
+/// Frames that may wait for one neighbour: 10 MB.
+const NEIGHBOUR_QUEUE: usize = 4096;
+
+/// What a hop's configuration says.
+#[derive(Clone, Copy, Debug)]
+pub struct HopConfig<'a> {
+    /// Where relative paths start.
+    pub base: &'a Path,
+    /// The network document.
+    pub network: &'a Path,
+    /// The key that signs it, in hexadecimal.
+    pub authority: &'a str,
+    /// Key file of the link identity.
+    pub link_secret: &'a Path,
+    /// Key file of the Sphinx key.
+    pub sphinx_secret: &'a Path,
+    /// Addresses for neighbours.
+    pub listen: &'a [String],
+    /// Threads that open packets; `None`: one per processor.
+    pub workers: Option<usize>,
+    /// Packets that may be in the node at one time.
+    pub places: usize,
+}
+
+/// A hop that has found its place in the network.
+pub struct Hop {
+    /// The epoch.
+    pub view: Arc<EpochView>,
+    /// Its place in the node list.
+    pub me: NodeIndex,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its places.
+    pub occupancy: Occupancy,
+    /// What it dropped.
+    pub drops: Arc<DropCounters>,
+    /// Its link identity, as it is in the file: what it derives starts here.
+    pub secret: Secret<Link>,
+    sphinx: SecretKey,
+}
+
+impl Hop {
+    /// Loads keys and document, and finds itself in the list.
+    ///
+    /// # Errors
+    /// A file, a key or the document is unusable, or does not list this node in this role.
+    pub fn load(config: &HopConfig<'_>, is_role: impl Fn(Role) -> bool) -> Result<Self> {
+        let secret = SecretFile::<Link>::new(config.base.join(config.link_secret)).load()?;
+        let sphinx = SecretFile::<Sphinx>::new(config.base.join(config.sphinx_secret)).load()?;
+        let path = config.base.join(config.network);
+        let authority = config.authority.parse().context("the key \"authority\" of the configuration")?;
+        let network = load_network(&path, &authority)?;
+        let view = current_view(&path, &network)?;
+        let sphinx = SecretKey::from_bytes(*sphinx.expose());
+        let own = SphinxKey::from_bytes(sphinx.public_key().to_bytes());
+        let me = find_self(&view, LinkSecret::from_seed(*secret.expose()).identity(), own, is_role)?;
+        Ok(Self {
+            view,
+            me,
+            clock: Clock::start(),
+            occupancy: Occupancy::new(config.places.max(1)),
+            drops: Arc::default(),
+            secret,
+            sphinx,
+        })
+    }
+
+    /// Its link identity.
+    #[must_use]
+    pub fn link_secret(&self) -> LinkSecret {
+        LinkSecret::from_seed(*self.secret.expose())
+    }
+
+    /// Starts the workers: what they open becomes inputs of the driver. While the driver's channel is full they wait, their
+    /// own queue fills, and new packets are shed.
+    ///
+    /// # Errors
+    /// The operating system gave no thread or no randomness.
+    pub fn spawn_workers<I: Send + 'static>(
+        &self,
+        config: &HopConfig<'_>,
+        inputs: &Sender<I>,
+        input_of: impl Fn(Opened) -> I + Clone + Send + 'static,
+        service: &Service,
+    ) -> Result<Pool<Inbound>> {
+        let seen = TagFilter::new(
+            capacity_for(u64::from(self.view.parameters().admitted_rate), self.view.life()),
+            u64::from_le_bytes(derive::random_bytes()?),
+        );
+        let opener = Arc::new(Opener::new(
+            Arc::clone(&self.view),
+            self.me,
+            self.sphinx.clone(),
+            seen,
+            self.occupancy.clone(),
+            Arc::clone(&self.drops),
+        ));
+        let threads = config.workers.unwrap_or_else(processors);
+        let worker = |_| {
+            let opener = Arc::clone(&opener);
+            let mut spare = Vec::new();
+            move |batch: &mut Vec<Inbound>, out: &mut Vec<Opened>| {
+                opener.open_batch(batch, out, &mut spare);
+                spare.clear();
+            }
+        };
+        let inputs = inputs.clone();
+        let settings = PoolSettings { name: "open", threads, queue: WORKER_QUEUE };
+        // Sending fails only when the driver has ended, and then nothing leaves this node any more.
+        let sink = move |opened| drop(inputs.send(input_of(opened)));
+        Ok(Pool::spawn(settings, worker, sink, service.shutdown.clone())?)
+    }
+
+    /// Starts the links to its neighbours, whose packets go to the workers.
+    ///
+    /// # Errors
+    /// An address is malformed or in use.
+    pub async fn start_links(&self, config: &HopConfig<'_>, pool: &Pool<Inbound>) -> Result<Links> {
+        let mut links = LinkConfig::new(self.link_secret(), Policy::Neighbours, NODE_PROTOCOL);
+        links.listen = config.listen.to_vec();
+        links.outbound_queue = NEIGHBOUR_QUEUE;
+        let (view, drops) = (Arc::clone(&self.view), Arc::clone(&self.drops));
+        let ingress = Ingress::new(self.clock, view, pool.submitter(), drops);
+        Ok(tombola_link::start(links, neighbours(&self.view, self.me), Arc::new(ingress)).await?)
+    }
+
+    /// Waits for the end, then takes everything down in order: the driver, the links, the workers.
+    ///
+    /// # Errors
+    /// A part has failed.
+    pub async fn serve<M: Machine>(
+        &self,
+        service: &Service,
+        driver: DriverHandle<M>,
+        links: Vec<Links>,
+        pool: Pool<Inbound>,
+    ) -> Result<()> {
+        service.until_end(&self.view).await;
+        tokio::task::spawn_blocking(move || driver.join().map(drop)).await??;
+        for links in links {
+            links.shutdown().await;
+        }
+        tokio::task::spawn_blocking(move || pool.join()).await??;
+        service.result()
+    }
+}
+
+impl std::fmt::Debug for Hop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hop").field("me", &self.me).finish_non_exhaustive()
+    }
+}

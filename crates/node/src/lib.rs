@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+pub mod clock;
+pub mod config;
+pub mod derive;
+pub mod driver;
+pub mod egress;
+pub mod entry;
+pub mod files;
+pub mod hop;
+pub mod ingress;
+pub mod keys;
+pub mod lateness;
+pub mod logging;
+pub mod membership;
+pub mod meters;
+pub mod metrics;
+pub mod process;
+pub mod shutdown;
+pub mod workers;

@@ -1,0 +1,418 @@
+//! Threads that do the same thing to whatever arrives, in batches: unwrapping packets, which is nearly all of a relay's work.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, select_biased};
+
+use crate::driver::panic_message;
+use crate::metrics;
+use crate::shutdown::{FailureGuard, Shutdown};
+
+/// A worker takes at most this many items at a time, and never waits for a batch to fill: batches are large when the load is,
+/// and an item that comes alone is worked on at once.
+pub const BATCH_MAX: usize = 32;
+
+/// How many threads this process can run at a time: the default size of a pool.
+#[must_use]
+pub fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What a pool of workers is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSettings {
+    /// Names the threads and the queue in the metrics.
+    pub name: &'static str,
+    /// How many threads, at least one.
+    pub threads: usize,
+    /// How many items may wait, at least one. With `n` threads at `t` per item, an item waits up to `queue * t / n`.
+    pub queue: usize,
+}
+
+/// Running workers. [`Pool::submitter`] is how work gets in.
+#[derive(Debug)]
+pub struct Pool<T> {
+    submitter: Submitter<T>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The way into a pool; clones share it.
+pub struct Submitter<T> {
+    queue: Sender<T>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: &'static str,
+    stop: Shutdown,
+    refused: ::metrics::Counter,
+    length: ::metrics::Gauge,
+}
+
+/// Why an item was not taken; the item comes back.
+#[derive(thiserror::Error)]
+pub enum Refused<T> {
+    /// The queue is full: load is shed here, before anything has been spent on the item. Counted in
+    /// [`metrics::QUEUE_REFUSED_TOTAL`].
+    #[error("the queue of the workers is full")]
+    Full(T),
+    /// The pool is stopping or has failed.
+    #[error("the workers have stopped")]
+    Stopped(T),
+}
+
+impl<T> std::fmt::Debug for Refused<T> {
+    /// Names the reason only: an item may be anything.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refused::Full(_) => f.write_str("Full"),
+            Refused::Stopped(_) => f.write_str("Stopped"),
+        }
+    }
+}
+
+impl<T> Refused<T> {
+    /// The item that was not taken.
+    pub fn into_inner(self) -> T {
+        match self {
+            Refused::Full(item) | Refused::Stopped(item) => item,
+        }
+    }
+}
+
+/// A worker panicked; its message has been printed to standard error and the process's shutdown was triggered.
+#[derive(Debug, thiserror::Error)]
+#[error("a worker of {pool:?} panicked: {message}")]
+pub struct WorkerPanicked {
+    /// The pool's name.
+    pub pool: &'static str,
+    /// The first panic's message.
+    pub message: String,
+}
+
+impl<T> Clone for Submitter<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T> std::fmt::Debug for Submitter<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submitter").field("name", &self.shared.name).field("len", &self.len()).finish()
+    }
+}
+
+impl<T> Submitter<T> {
+    /// Queues an item, or gives it back at once; never blocks.
+    ///
+    /// # Errors
+    /// [`Refused`]: the queue is full, or the pool has stopped.
+    pub fn try_submit(&self, item: T) -> Result<(), Refused<T>> {
+        if self.shared.stop.is_triggered() {
+            return Err(Refused::Stopped(item));
+        }
+        self.queue.try_send(item).map_err(|refused| match refused {
+            TrySendError::Full(item) => {
+                self.shared.refused.increment(1);
+                Refused::Full(item)
+            }
+            TrySendError::Disconnected(item) => Refused::Stopped(item),
+        })
+    }
+
+    /// How many items wait now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether no item waits now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Hands the length of the queue to the metrics. For a machine's `publish`.
+    pub fn publish(&self) {
+        self.shared.length.set(self.len() as f64);
+    }
+}
+
+impl<T: Send + 'static> Pool<T> {
+    /// Starts the threads. `worker` is called once for each of them with its number, and returns the function that turns
+    /// a batch into results, together with whatever scratch space that function owns.
+    ///
+    /// The function finds 1 to [`BATCH_MAX`] items in the first vector and appends to the second, which is empty. It may
+    /// leave nothing (all were dropped) or more than it got. What it leaves in the first vector is dropped. Both vectors
+    /// are reused, so a worker allocates nothing of its own. The results go to `sink` one by one and in order; `sink` may
+    /// block (on the bounded channel of a driver, say): then the pool's queue fills up and new items are refused.
+    ///
+    /// Stopping: from the moment `stop` is triggered nothing new is taken; what was queued by then is still worked on,
+    /// which is bounded by the length of the queue. Then the threads end. (An item that is submitted in the very moment of
+    /// the stop may be dropped.) A panic in a worker triggers `stop`.
+    ///
+    /// # Errors
+    /// The operating system could not start a thread. `stop` has been triggered then, which ends those that did start.
+    pub fn spawn<U, W, S>(
+        settings: PoolSettings,
+        mut worker: impl FnMut(usize) -> W,
+        sink: S,
+        stop: Shutdown,
+    ) -> io::Result<Pool<T>>
+    where
+        U: 'static,
+        W: FnMut(&mut Vec<T>, &mut Vec<U>) + Send + 'static,
+        S: FnMut(U) + Clone + Send + 'static,
+    {
+        let PoolSettings { name, threads, queue } = settings;
+        let (sender, receiver) = crossbeam_channel::bounded(queue.max(1));
+        let shared = Arc::new(Shared {
+            name,
+            stop: stop.clone(),
+            refused: ::metrics::counter!(metrics::QUEUE_REFUSED_TOTAL, "queue" => name),
+            length: ::metrics::gauge!(metrics::QUEUE_LENGTH, "queue" => name),
+        });
+        let mut pool = Pool { submitter: Submitter { queue: sender, shared }, threads: Vec::new() };
+        for index in 0..threads.max(1) {
+            let (receiver, sink, work) = (receiver.clone(), sink.clone(), worker(index));
+            let guard = FailureGuard { shutdown: stop.clone(), what: name };
+            let thread = thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
+                serve(&receiver, &guard.shutdown, work, sink);
+            });
+            match thread {
+                Ok(thread) => pool.threads.push(thread),
+                Err(error) => {
+                    stop.trigger(crate::shutdown::Cause::Failure(format!(
+                        "a thread of {name:?} did not start"
+                    )));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(pool)
+    }
+
+    /// A way in, to be cloned freely.
+    #[must_use]
+    pub fn submitter(&self) -> Submitter<T> {
+        self.submitter.clone()
+    }
+
+    /// Waits until every thread has ended; it does not ask for it. Drop what blocks the sink first.
+    ///
+    /// # Errors
+    /// A worker panicked.
+    pub fn join(self) -> Result<(), WorkerPanicked> {
+        let pool = self.submitter.shared.name;
+        let mut first = Ok(());
+        for thread in self.threads {
+            if let Err(payload) = thread.join()
+                && first.is_ok()
+            {
+                first = Err(WorkerPanicked { pool, message: panic_message(&*payload) });
+            }
+        }
+        first
+    }
+}
+
+/// One worker: waits for an item, takes what else is there up to a batch, works, hands on.
+fn serve<T, U>(
+    queue: &Receiver<T>,
+    stop: &Shutdown,
+    mut work: impl FnMut(&mut Vec<T>, &mut Vec<U>),
+    mut sink: impl FnMut(U),
+) {
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    let mut results = Vec::with_capacity(BATCH_MAX);
+    loop {
+        // Read before the queue: what was accepted before the end is then seen by this round or a later one.
+        let ending = stop.is_triggered();
+        let first = match queue.try_recv() {
+            Ok(item) => item,
+            Err(TryRecvError::Empty) if !ending => {
+                let received = select_biased! {
+                    recv(queue) -> item => item,
+                    recv(stop.closing()) -> _ => continue,
+                };
+                let Ok(item) = received else { return };
+                item
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+        };
+        batch.push(first);
+        batch.extend(queue.try_iter().take(BATCH_MAX - 1));
+        work(&mut batch, &mut results);
+        batch.clear();
+        results.drain(..).for_each(&mut sink);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::shutdown::Cause;
+
+    fn settings(threads: usize, queue: usize) -> PoolSettings {
+        PoolSettings { name: "test", threads, queue }
+    }
+
+    /// A worker that does nothing but hand on.
+    fn pass(batch: &mut Vec<u64>, results: &mut Vec<u64>) {
+        assert!((1..=BATCH_MAX).contains(&batch.len()));
+        assert!(results.is_empty());
+        results.append(batch);
+    }
+
+    #[test]
+    fn every_item_comes_out_once() {
+        let stop = Shutdown::new();
+        let (out, results) = crossbeam_channel::bounded(10_000);
+        let pool = Pool::spawn(settings(3, 64), |_| pass, move |item| out.send(item).unwrap(), stop.clone())
+            .unwrap();
+        let submitter = pool.submitter();
+        for item in 0..5000 {
+            let mut item = item;
+            while let Err(refused) = submitter.try_submit(item) {
+                item = refused.into_inner();
+                thread::yield_now();
+            }
+        }
+        stop.trigger(Cause::Requested("test"));
+        pool.join().unwrap();
+        let mut seen: Vec<u64> = results.try_iter().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..5000).collect::<Vec<_>>(), "what was accepted before the stop is worked on");
+        assert!(matches!(submitter.try_submit(1), Err(Refused::Stopped(1))));
+    }
+
+    #[test]
+    fn one_thread_keeps_the_order() {
+        let stop = Shutdown::new();
+        let (out, results) = crossbeam_channel::bounded(1000);
+        let pool =
+            Pool::spawn(settings(1, 1000), |_| pass, move |item| out.send(item).unwrap(), stop.clone())
+                .unwrap();
+        for item in 0..1000 {
+            pool.submitter().try_submit(item).unwrap();
+        }
+        stop.trigger(Cause::Requested("test"));
+        pool.join().unwrap();
+        assert!(results.try_iter().eq(0..1000));
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_item_back() {
+        let stop = Shutdown::new();
+        let (gate, blocked) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let work = {
+            let (gate, blocked) = (Arc::clone(&gate), Arc::clone(&blocked));
+            move |_| {
+                let (gate, blocked) = (Arc::clone(&gate), Arc::clone(&blocked));
+                let mut first = true;
+                move |_batch: &mut Vec<u64>, _results: &mut Vec<u64>| {
+                    if std::mem::take(&mut first) {
+                        blocked.wait();
+                        gate.wait();
+                    }
+                }
+            }
+        };
+        let pool = Pool::spawn(settings(1, 4), work, drop, stop.clone()).unwrap();
+        let submitter = pool.submitter();
+        submitter.try_submit(0).unwrap();
+        blocked.wait();
+        for item in 1..=4 {
+            submitter.try_submit(item).unwrap();
+        }
+        assert_eq!(submitter.len(), 4);
+        assert!(matches!(submitter.try_submit(5), Err(Refused::Full(5))));
+        gate.wait();
+        stop.trigger(Cause::Requested("test"));
+        pool.join().unwrap();
+        assert!(submitter.is_empty());
+    }
+
+    #[test]
+    fn a_flood_is_shed_and_memory_stays_bounded() {
+        let stop = Shutdown::new();
+        let live = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        struct Item(Arc<AtomicUsize>);
+        impl Drop for Item {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&done);
+        let slow = |_| {
+            |batch: &mut Vec<Item>, results: &mut Vec<()>| {
+                thread::sleep(Duration::from_micros(200));
+                results.extend(batch.drain(..).map(drop));
+            }
+        };
+        let sink = move |()| {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let pool = Pool::spawn(settings(2, 128), slow, sink, stop.clone()).unwrap();
+        let flooders: Vec<_> = (0..4)
+            .map(|_| {
+                let (submitter, live, most) = (pool.submitter(), Arc::clone(&live), Arc::clone(&most));
+                thread::spawn(move || {
+                    let (mut taken, mut shed) = (0, 0);
+                    for _ in 0..20_000 {
+                        most.fetch_max(live.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                        match submitter.try_submit(Item(Arc::clone(&live))) {
+                            Ok(()) => taken += 1,
+                            Err(Refused::Full(_)) => shed += 1,
+                            Err(Refused::Stopped(_)) => unreachable!("not stopped yet"),
+                        }
+                    }
+                    (taken, shed)
+                })
+            })
+            .collect();
+        let (mut taken, mut shed) = (0, 0);
+        for flooder in flooders {
+            let (t, s) = flooder.join().unwrap();
+            taken += t;
+            shed += s;
+        }
+        stop.trigger(Cause::Requested("test"));
+        pool.join().unwrap();
+        assert_eq!(taken + shed, 80_000);
+        assert_eq!(done.load(Ordering::Relaxed), taken);
+        assert!(shed > 0, "a flood that is not shed is no flood");
+        assert!(most.load(Ordering::Relaxed) <= 128 + 2 * BATCH_MAX + 4, "{most:?} items alive at once");
+        assert_eq!(live.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_idle_pool_stops_at_once() {
+        let stop = Shutdown::new();
+        let pool = Pool::spawn(settings(4, 16), |_| pass, drop, stop.clone()).unwrap();
+        thread::sleep(Duration::from_millis(20));
+        let start = Instant::now();
+        stop.trigger(Cause::Requested("test"));
+        pool.join().unwrap();
+        assert!(start.elapsed() < Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_panic_is_reported_and_stops_the_process() {
+        let stop = Shutdown::new();
+        let work = |_| |_: &mut Vec<u64>, _: &mut Vec<u64>| panic!("expected in this test");
+        let pool = Pool::spawn(settings(2, 16), work, drop, stop.clone()).unwrap();
+        pool.submitter().try_submit(1).unwrap();
+        let error = pool.join().unwrap_err();
+        assert_eq!(error.to_string(), "a worker of \"test\" panicked: expected in this test");
+        assert!(stop.cause().unwrap().is_failure());
+    }
+}

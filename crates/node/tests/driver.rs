@@ -1,0 +1,291 @@
+//! The driver with real time, on real threads. Bounds are generous: the machine that runs this may be busy.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure must stop the test")]
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tombola_mixing::{DelayPool, PoissonClock, Rng, Time};
+use tombola_node::clock::Clock;
+use tombola_node::driver::{self, DriverHandle, Machine};
+use tombola_node::shutdown::{Cause, Shutdown};
+
+/// What a machine was asked for, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Handle,
+    Poll,
+    /// Work, and how long it was until the next timeout.
+    Work(Duration),
+    Publish,
+}
+
+/// A machine that releases what it gets after the delay that came with it, and writes down every call.
+struct Probe {
+    pool: DelayPool<u64>,
+    calls: Arc<Mutex<Vec<(Time, Call)>>>,
+    /// Units of work that are left to do.
+    work: usize,
+    /// Hands out this many outputs at once, besides the pool.
+    burst: u64,
+}
+
+impl Probe {
+    fn new() -> Probe {
+        let pool = DelayPool::new(100_000, Duration::from_secs(60), Rng::from_seed([1; 32]));
+        Probe { pool, calls: Arc::default(), work: 0, burst: 0 }
+    }
+
+    fn note(&self, now: Time, call: Call) {
+        self.calls.lock().unwrap().push((now, call));
+    }
+}
+
+impl Machine for Probe {
+    type Input = (Duration, u64);
+    type Output = u64;
+
+    fn handle(&mut self, now: Time, (delay, item): (Duration, u64)) {
+        self.note(now, Call::Handle);
+        assert!(item != u64::MAX, "expected in a test");
+        self.pool.insert(now, delay, item).map_err(|_| "full").unwrap();
+    }
+
+    fn poll_output(&mut self, now: Time) -> Option<u64> {
+        self.note(now, Call::Poll);
+        if self.burst > 0 {
+            self.burst -= 1;
+            return Some(self.burst);
+        }
+        self.pool.poll_release(now).map(|(_, item)| item)
+    }
+
+    fn poll_timeout(&mut self) -> Option<Time> {
+        self.pool.poll_timeout()
+    }
+
+    fn work(&mut self, now: Time) -> bool {
+        let room = self.pool.poll_timeout().map_or(Duration::MAX, |due| due - now);
+        self.note(now, Call::Work(room));
+        let done = self.work > 0;
+        self.work = self.work.saturating_sub(1);
+        done
+    }
+
+    fn publish(&mut self, now: Time) {
+        self.note(now, Call::Publish);
+    }
+}
+
+struct Run {
+    inputs: Sender<(Duration, u64)>,
+    outputs: Receiver<u64>,
+    calls: Arc<Mutex<Vec<(Time, Call)>>>,
+    stop: Shutdown,
+    handle: DriverHandle<Probe>,
+}
+
+fn start(probe: Probe) -> Run {
+    let (inputs, receiver) = bounded(100_000);
+    let (sender, outputs) = bounded(100_000);
+    let stop = Shutdown::new();
+    let calls = Arc::clone(&probe.calls);
+    let deliver = move |item| sender.try_send(item).unwrap();
+    let handle = driver::spawn("probe", Clock::start(), probe, receiver, deliver, stop.clone()).unwrap();
+    Run { inputs, outputs, calls, stop, handle }
+}
+
+impl Run {
+    fn finish(self) -> Vec<(Time, Call)> {
+        self.stop.trigger(Cause::Requested("test"));
+        drop(self.handle.join().unwrap());
+        self.calls.lock().unwrap().clone()
+    }
+
+    fn count(&self, call: Call) -> usize {
+        self.calls.lock().unwrap().iter().filter(|(_, made)| *made == call).count()
+    }
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn releases_are_on_time() {
+    struct Ticks(PoissonClock);
+    impl Machine for Ticks {
+        type Input = ();
+        type Output = Time;
+        fn handle(&mut self, _: Time, (): ()) {}
+        fn poll_output(&mut self, now: Time) -> Option<Time> {
+            self.0.poll(now)
+        }
+        fn poll_timeout(&mut self) -> Option<Time> {
+            Some(self.0.poll_timeout())
+        }
+    }
+    // The target is 50 us. Three attempts, because another process may keep both cores busy for a while.
+    let medians: Vec<_> = (0..3)
+        .map(|seed| {
+            let clock = Clock::start();
+            let machine =
+                Ticks(PoissonClock::new(clock.now(), Duration::from_millis(5), Rng::from_seed([seed; 32])));
+            let (_inputs, receiver) = bounded(1);
+            let (sender, outputs) = bounded(10_000);
+            let stop = Shutdown::new();
+            let deliver = move |due| sender.try_send((due, clock.now())).unwrap();
+            let handle = driver::spawn("ticks", clock, machine, receiver, deliver, stop.clone()).unwrap();
+            thread::sleep(Duration::from_secs(1));
+            stop.trigger(Cause::Requested("test"));
+            let reported = handle.lateness();
+            handle.join().unwrap();
+            let mut late: Vec<Duration> = outputs.try_iter().map(|(due, at)| at - due).collect();
+            assert!(late.len() > 100, "200 releases a second were due, {} came", late.len());
+            assert!(reported.count > 100, "{reported:?}");
+            late.sort_unstable();
+            late[late.len() / 2]
+        })
+        .collect();
+    assert!(medians.iter().any(|median| *median < Duration::from_millis(2)), "{medians:?}");
+}
+
+#[test]
+fn nothing_leaves_early_and_everything_leaves_once() {
+    let run = start(Probe::new());
+    for item in 0..500 {
+        run.inputs.send((Duration::from_micros(37 * item), item)).unwrap();
+    }
+    let mut seen: Vec<u64> = (0..500).map(|_| run.outputs.recv_timeout(SOON).unwrap()).collect();
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..500));
+    assert!(run.handle.lateness().count > 0);
+    let begin = Instant::now();
+    run.inputs.send((Duration::from_millis(30), 1)).unwrap();
+    run.outputs.recv_timeout(SOON).unwrap();
+    assert!(begin.elapsed() >= Duration::from_millis(30));
+    run.finish();
+}
+
+#[test]
+fn time_never_goes_backwards_between_calls() {
+    let run = start(Probe { work: 50, ..Probe::new() });
+    for item in 0..1000 {
+        run.inputs.send((Duration::from_micros(item % 97 * 50), item)).unwrap();
+    }
+    for _ in 0..1000 {
+        run.outputs.recv_timeout(SOON).unwrap();
+    }
+    let calls = run.finish();
+    assert!(calls.is_sorted_by_key(|(now, _)| *now));
+}
+
+#[test]
+fn a_flood_of_inputs_does_not_delay_releases() {
+    let run = start(Probe::new());
+    run.inputs.send((Duration::from_millis(50), 7)).unwrap();
+    let flooding = {
+        let (inputs, stop) = (run.inputs.clone(), run.stop.clone());
+        thread::spawn(move || {
+            // Far in the future: these fill the pool and are never released.
+            for _ in 0..90_000 {
+                if stop.is_triggered() || inputs.send((Duration::from_secs(60), 0)).is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    assert_eq!(run.outputs.recv_timeout(SOON).unwrap(), 7);
+    let late = run.handle.lateness().max;
+    flooding.join().unwrap();
+    run.finish();
+    assert!(late < Duration::from_secs(1), "{late:?}");
+}
+
+#[test]
+fn a_flood_of_outputs_does_not_delay_inputs() {
+    let run = start(Probe { burst: 50_000, ..Probe::new() });
+    run.inputs.send((Duration::ZERO, 1)).unwrap();
+    for _ in 0..50_001 {
+        run.outputs.recv_timeout(SOON).unwrap();
+    }
+    let calls = run.finish();
+    let handled = calls.iter().position(|(_, call)| *call == Call::Handle).unwrap();
+    assert!(handled < 50_000, "the input was handled only after all of the outputs");
+}
+
+#[test]
+fn work_is_done_ahead_of_time_but_never_close_to_a_timeout() {
+    let run = start(Probe { work: 2000, ..Probe::new() });
+    for item in 0..300 {
+        run.inputs.send((Duration::from_micros(700 * item), item)).unwrap();
+    }
+    for _ in 0..300 {
+        run.outputs.recv_timeout(SOON).unwrap();
+    }
+    thread::sleep(Duration::from_millis(50));
+    let calls = run.finish();
+    let work: Vec<Duration> = calls
+        .iter()
+        .filter_map(|(_, call)| match call {
+            Call::Work(room) => Some(*room),
+            _ => None,
+        })
+        .collect();
+    assert!(work.len() > 2000, "all of the work gets done: {}", work.len());
+    let closest = work.iter().min().unwrap();
+    assert!(*closest > Duration::from_micros(400), "{closest:?}");
+}
+
+#[test]
+fn an_idle_machine_is_left_alone() {
+    let run = start(Probe::new());
+    thread::sleep(Duration::from_millis(400));
+    let polls = run.count(Call::Poll);
+    assert!(polls <= 3, "{polls} calls in 0.4 s without anything to do");
+    run.finish();
+}
+
+#[test]
+fn without_senders_the_timeouts_go_on_and_nothing_spins() {
+    let Run { inputs, outputs, calls, stop, handle } = start(Probe::new());
+    inputs.send((Duration::from_millis(200), 5)).unwrap();
+    drop(inputs);
+    assert_eq!(outputs.recv_timeout(SOON).unwrap(), 5);
+    thread::sleep(Duration::from_millis(100));
+    let polls = calls.lock().unwrap().iter().filter(|(_, call)| *call == Call::Poll).count();
+    assert!(polls < 20, "{polls} calls for one release");
+    stop.trigger(Cause::Requested("test"));
+    handle.join().unwrap();
+}
+
+#[test]
+fn the_end_comes_at_once_and_with_a_last_report() {
+    let run = start(Probe::new());
+    run.inputs.send((Duration::from_secs(50), 1)).unwrap();
+    thread::sleep(Duration::from_millis(20));
+    let begin = Instant::now();
+    let calls = run.finish();
+    // A few milliseconds when the machine is idle; the requirement is 100 ms.
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    assert_eq!(calls.last().unwrap().1, Call::Publish);
+}
+
+#[test]
+fn counters_are_published_once_a_second() {
+    let run = start(Probe::new());
+    thread::sleep(Duration::from_millis(2500));
+    let published = run.count(Call::Publish);
+    assert!((1..=2).contains(&published), "{published} times in 2.5 s");
+    run.finish();
+}
+
+#[test]
+fn a_panic_of_the_machine_ends_the_process_and_is_reported() {
+    let run = start(Probe::new());
+    run.inputs.send((Duration::ZERO, u64::MAX)).unwrap();
+    let cause = run.stop.wait();
+    assert_eq!(cause, Cause::Failure("the thread \"probe\" panicked".into()));
+    let error = run.handle.join().err().unwrap();
+    assert_eq!(error.to_string(), "the driver \"probe\" panicked: expected in a test");
+    assert!(run.inputs.send((Duration::ZERO, 1)).is_err(), "who sends to it learns that it has gone");
+}
