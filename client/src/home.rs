@@ -1,0 +1,236 @@
+//! A client's folder: its keys, its settings, the network document.
+//!
+//! ```text
+//! client.toml     gateway, authority
+//! network.json    the network document
+//! link.key        link identity, mode 0600
+//! sphinx.key      Sphinx key, mode 0600
+//! lock            held by the process that uses this client
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tombola_link::LinkSecret;
+use tombola_mixing::Rng;
+use tombola_node::config::{self, ConfigError};
+use tombola_node::keys::{KeyError, Link, SecretFile, Sphinx};
+use tombola_node::membership::{MembershipError, current_view, load_network};
+use tombola_node::{derive, files};
+use tombola_protocol::client::ClientKeys;
+use tombola_protocol::view::EpochView;
+use tombola_sphinx::SecretKey;
+use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey};
+
+/// `client.toml`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The key that signs the network document: 64 hexadecimal digits.
+    authority: String,
+    /// The gateway's identity: 64 hexadecimal digits.
+    gateway: String,
+}
+
+/// Why a client's folder cannot be made or used.
+#[derive(Debug, Error)]
+pub enum HomeError {
+    /// There is a client already.
+    #[error("{} holds a client already; choose another folder with --home, or remove that one if its messages and address are not needed", .0.display())]
+    Exists(PathBuf),
+    /// There is none.
+    #[error("{} holds no client; make one with: tombola client --home {} init --network FILE --authority KEY", .0.display(), .0.display())]
+    Missing(PathBuf),
+    /// Another process uses it.
+    #[error("{} is in use by another process; a client connects once at a time: end that process, or use another folder", .0.display())]
+    InUse(PathBuf),
+    /// The authority's key is mistyped.
+    #[error(
+        "the authority's key {text:?} is unusable: {reason}; it is 64 hexadecimal digits, from whoever runs the network"
+    )]
+    Authority {
+        /// As given.
+        text: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The gateway is mistyped or unknown.
+    #[error("the gateway {text:?} is unusable: {reason}")]
+    Gateway {
+        /// As given.
+        text: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// `client.toml` is unusable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key file is unusable.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The network document is unusable.
+    #[error(transparent)]
+    Network(#[from] MembershipError),
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+/// What a new client needs.
+#[derive(Clone, Debug)]
+pub struct NewHome<'a> {
+    /// The network document, which is copied.
+    pub network: &'a Path,
+    /// The key that signs it, in hexadecimal.
+    pub authority: &'a str,
+    /// A gateway's identity in hexadecimal; `None`: a random one.
+    pub gateway: Option<&'a str>,
+}
+
+/// A client's folder, locked for this process as long as the value lives.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+    view: Arc<EpochView>,
+    gateway: IdentityKey,
+    _lock: File,
+}
+
+impl Home {
+    /// Makes a client in a new or empty folder.
+    ///
+    /// # Errors
+    /// There is one already, the document or the gateway is unusable, or the folder cannot be written.
+    pub fn create(path: impl Into<PathBuf>, new: &NewHome<'_>) -> Result<Self, HomeError> {
+        let path = path.into();
+        if path.join("client.toml").exists() {
+            return Err(HomeError::Exists(path));
+        }
+        let authority = parse_authority(new.authority)?;
+        let network = load_network(new.network, &authority)?;
+        let view = current_view(new.network, &network)?;
+        let gateway = choose_gateway(&view, new.gateway).map_err(|reason| HomeError::Gateway {
+            text: new.gateway.unwrap_or_default().to_owned(),
+            reason,
+        })?;
+        let at = |source| HomeError::Io { path: path.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(at)?;
+        let lock = lock(&path)?;
+        // An attempt that was interrupted may have left keys behind.
+        SecretFile::<Link>::new(path.join("link.key")).load_or_generate()?;
+        SecretFile::<Sphinx>::new(path.join("sphinx.key")).load_or_generate()?;
+        files::replace(&path.join("network.json"), network.to_json().as_bytes(), 0o644).map_err(at)?;
+        let settings = Settings { authority: authority.to_string(), gateway: gateway.to_string() };
+        let text = toml::to_string(&settings).map_err(|error| at(io::Error::other(error)))?;
+        // Last: a folder without it holds no client.
+        files::replace(&path.join("client.toml"), text.as_bytes(), 0o644).map_err(at)?;
+        Ok(Self { path, view, gateway, _lock: lock })
+    }
+
+    /// Opens a client's folder and locks it.
+    ///
+    /// # Errors
+    /// There is none, another process uses it, or a file in it is unusable.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, HomeError> {
+        let path = path.into();
+        if !path.join("client.toml").exists() {
+            return Err(HomeError::Missing(path));
+        }
+        let lock = lock(&path)?;
+        let settings: Settings = config::load(&path.join("client.toml"))?;
+        let authority = parse_authority(&settings.authority)?;
+        let document = path.join("network.json");
+        let network = load_network(&document, &authority)?;
+        let view = current_view(&document, &network)?;
+        let gateway = choose_gateway(&view, Some(&settings.gateway))
+            .map_err(|reason| HomeError::Gateway { text: settings.gateway.clone(), reason })?;
+        Ok(Self { path, view, gateway, _lock: lock })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The epoch of the network that is valid now.
+    #[must_use]
+    pub fn view(&self) -> &Arc<EpochView> {
+        &self.view
+    }
+
+    /// The client's address.
+    ///
+    /// # Errors
+    /// A key file is unusable.
+    pub fn address(&self) -> Result<ClientAddress, HomeError> {
+        let (link, keys) = self.keys()?;
+        Ok(ClientAddress {
+            sphinx_key: SphinxKey::from_bytes(keys.sphinx.public_key().to_bytes()),
+            gateway: self.gateway,
+            mailbox: MailboxId::of(&link.identity()),
+        })
+    }
+
+    pub(crate) fn gateway(&self) -> IdentityKey {
+        self.gateway
+    }
+
+    pub(crate) fn keys(&self) -> Result<(LinkSecret, ClientKeys), HomeError> {
+        let link = SecretFile::<Link>::new(self.path.join("link.key")).load()?;
+        let sphinx = SecretFile::<Sphinx>::new(self.path.join("sphinx.key")).load()?;
+        let link = LinkSecret::from_seed(*link.expose());
+        let sphinx = SecretKey::from_bytes(*sphinx.expose());
+        let keys = ClientKeys { sphinx, identity: link.identity(), gateway: self.gateway };
+        Ok((link, keys))
+    }
+}
+
+fn lock(path: &Path) -> Result<File, HomeError> {
+    let file = path.join("lock");
+    let at = |source| HomeError::Io { path: file.clone(), source };
+    let lock =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&file).map_err(at)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(HomeError::InUse(path.to_owned())),
+        Err(errno) => Err(at(errno.into())),
+    }
+}
+
+fn parse_authority(text: &str) -> Result<AuthorityKey, HomeError> {
+    text.parse().map_err(|error: tombola_topology::AuthorityKeyError| HomeError::Authority {
+        text: text.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+fn choose_gateway(view: &EpochView, wanted: Option<&str>) -> Result<IdentityKey, String> {
+    let Some(text) = wanted else {
+        let mut rng = Rng::from_seed(derive::random_seed().map_err(|error| error.to_string())?);
+        let index = view.draw_gateway(&mut rng);
+        return Ok(view.epoch().node(index).ok_or("the network has no gateway")?.identity);
+    };
+    let identity: IdentityKey = text.parse().map_err(|error| format!("{error}"))?;
+    if view.gateway(&identity).is_none() {
+        let known: Vec<String> = view
+            .epoch()
+            .gateways()
+            .iter()
+            .filter_map(|&index| Some(view.epoch().node(index)?.identity.to_string()))
+            .collect();
+        return Err(format!("no gateway of this network has that identity; there are {}", known.join(", ")));
+    }
+    Ok(identity)
+}

@@ -1,0 +1,107 @@
+//! From a configuration file to a running gateway, and back down in order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use crossbeam_channel::bounded;
+use tombola_link::{CLIENT_PROTOCOL, ClientLimits, LinkConfig, Policy, SendError};
+use tombola_node::egress::Egress;
+use tombola_node::entry::{RunFlags, Service};
+use tombola_node::hop::{Hop, HopConfig, INPUTS};
+use tombola_node::ingress::{InputSink, LinkChange};
+use tombola_node::{config, derive, driver, meters};
+use tombola_protocol::drops::DropReason;
+use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
+use tombola_topology::Role;
+
+use crate::config::Config;
+use crate::machine::GatewayMachine;
+
+/// Frames that may wait for one client, some seconds of the downlink's pace; more mail stays in the mailbox.
+const CLIENT_QUEUE: usize = 64;
+
+/// Arguments of the gateway.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "gateway.toml")]
+    pub config: PathBuf,
+    #[command(flatten)]
+    flags: RunFlags,
+}
+
+/// Runs a gateway until it is told to end.
+///
+/// # Errors
+/// The configuration, a key, the network document or an address is unusable; each error says which and what to do.
+pub fn run(args: &Args) -> Result<()> {
+    args.flags.init_logging()?;
+    let config: Config = config::load(&args.config)?;
+    let base = args.config.parent().unwrap_or(Path::new("."));
+    args.flags.runtime(config.link_threads)?.block_on(serve(&config, base, &args.flags))
+}
+
+async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
+    let service = Service::start(flags, config.metrics).await?;
+    let settings = HopConfig {
+        base,
+        network: &config.network,
+        authority: &config.authority,
+        link_secret: &config.link_secret,
+        sphinx_secret: &config.sphinx_secret,
+        listen: &config.listen,
+        workers: config.workers,
+        places: config.places,
+    };
+    let hop = Hop::load(&settings, |role| matches!(role, Role::Gateway))?;
+    let gateway = Gateway::new(
+        Arc::clone(&hop.view),
+        hop.me,
+        config.mail_packets,
+        hop.occupancy.clone(),
+        Arc::clone(&hop.drops),
+        derive::random_seed()?,
+    )
+    .context("the network document lists this node as something else than a gateway")?;
+    let (inputs, received) = bounded(INPUTS);
+    let pool = hop.spawn_workers(&settings, &inputs, GatewayInput::Opened, &service)?;
+    let links = hop.start_links(&settings, &pool).await?;
+
+    let limits = ClientLimits {
+        max_connections: hop.view.parameters().clients_per_gateway as usize,
+        max_per_origin: (config.clients_per_origin > 0).then_some(config.clients_per_origin),
+        ..ClientLimits::default()
+    };
+    let mut client_config = LinkConfig::new(hop.link_secret(), Policy::Clients(limits), CLIENT_PROTOCOL);
+    client_config.listen.clone_from(&config.client_listen);
+    client_config.outbound_queue = CLIENT_QUEUE;
+    let sink = InputSink::new(inputs.clone(), |change| match change {
+        LinkChange::Connected(client) => GatewayInput::ClientConnected(client),
+        LinkChange::Disconnected(client) => GatewayInput::ClientDisconnected(client),
+        LinkChange::Frame(client, frame) => GatewayInput::ClientFrame(client, frame),
+    });
+    let client_links = tombola_link::start(client_config, Vec::new(), Arc::new(sink)).await?;
+
+    let egress = Egress::new(links.clone(), &hop.view, Arc::clone(&hop.drops));
+    let (down, back, drops) = (client_links.clone(), inputs, Arc::clone(&hop.drops));
+    let deliver = move |output| match output {
+        GatewayOutput::Forward { to, frame } => egress.send(to, frame),
+        GatewayOutput::Deliver { to, frame } => {
+            let Err(SendError::Full(frame) | SendError::Unknown(frame)) = down.send(&to, frame) else {
+                return;
+            };
+            // Back into the mailbox. It is the driver who reads its inputs, so this must not wait for room there.
+            if back.try_send(GatewayInput::Undelivered(to, frame)).is_err() {
+                drops.count(DropReason::LinkFull);
+            }
+        }
+    };
+    let machine = GatewayMachine { gateway, drops: Arc::clone(&hop.drops), workers: pool.submitter() };
+    let driver = driver::spawn("gateway", hop.clock, machine, received, deliver, service.shutdown.clone())?;
+    let all_links = vec![links.clone(), client_links.clone()];
+    tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
+    tracing::info!("gateway started");
+    service.announce(&links, Some(&client_links));
+    hop.serve(&service, driver, all_links, pool).await
+}

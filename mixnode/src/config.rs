@@ -1,0 +1,44 @@
+//! The mix node's configuration file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// `mixnode.toml`. Relative paths start at the file's own directory. Nothing in it affects anonymity: what does comes
+/// from the network document alone.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The network document.
+    pub network: PathBuf,
+    /// The key that signs it: 64 hexadecimal digits.
+    pub authority: String,
+    /// Key file of the link identity.
+    pub link_secret: PathBuf,
+    /// Key file of the Sphinx key.
+    pub sphinx_secret: PathBuf,
+    /// Addresses to listen on for neighbours, QUIC and TCP: `/ip4/0.0.0.0/udp/9000/quic-v1`, `/ip4/0.0.0.0/tcp/9000`.
+    pub listen: Vec<String>,
+    /// Where metrics are served, a loopback address; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+    /// Threads that open packets; absent: one per processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+    /// Threads that move bytes on links. One is enough for some 10 000 frames a second.
+    #[serde(default = "default_link_threads")]
+    pub link_threads: usize,
+    /// Packets that may be in the node at one time, from the header's processing to departure: 2.5 kB each.
+    #[serde(default = "default_places")]
+    pub places: usize,
+}
+
+fn default_link_threads() -> usize {
+    1
+}
+
+/// 16 384 packets, 40 MB: a mean delay of a quarter of a second at 65 000 packets a second.
+fn default_places() -> usize {
+    16_384
+}

@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+
+mod accounts;
+mod config;
+mod machine;
+mod run;
+
+pub use config::Config;
+pub use run::{Args, run};

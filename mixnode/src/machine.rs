@@ -1,0 +1,67 @@
+//! The mix node's state machine under the driver.
+
+use std::sync::Arc;
+
+use metrics::{counter, gauge};
+use tombola_mixing::{Time, Verdict};
+use tombola_node::driver::Machine;
+use tombola_node::meters::publish_drops;
+use tombola_node::metrics as names;
+use tombola_node::workers::Submitter;
+use tombola_protocol::drops::DropCounters;
+use tombola_protocol::halfloops::Half;
+use tombola_protocol::opener::Inbound;
+use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
+
+/// A [`Relay`] that publishes its counters.
+pub(crate) struct RelayMachine {
+    pub(crate) relay: Relay,
+    pub(crate) drops: Arc<DropCounters>,
+    pub(crate) workers: Submitter<Inbound>,
+}
+
+impl Machine for RelayMachine {
+    type Input = RelayInput;
+    type Output = RelayOutput;
+
+    fn handle(&mut self, now: Time, input: RelayInput) {
+        self.relay.handle(now, input);
+    }
+
+    fn poll_output(&mut self, now: Time) -> Option<RelayOutput> {
+        self.relay.poll_output(now)
+    }
+
+    fn poll_timeout(&mut self) -> Option<Time> {
+        self.relay.poll_timeout()
+    }
+
+    fn work(&mut self, now: Time) -> bool {
+        self.relay.work(now)
+    }
+
+    fn publish(&mut self, _: Time) {
+        publish_drops(&self.drops);
+        self.workers.publish();
+        gauge!(names::POOL_PACKETS).set(self.relay.counts().pool as f64);
+        let accounts = self.relay.account_counts();
+        for (kind, count) in [
+            ("cover", accounts.cover),
+            ("loop", accounts.loops),
+            ("drop", accounts.drops),
+            ("probe", accounts.probes),
+        ] {
+            counter!(names::PACKETS_EMITTED_TOTAL, "kind" => kind).absolute(count);
+        }
+        for account in 0..self.relay.account_gateways().len() {
+            for (half, label) in [(Half::Outbound, "outbound"), (Half::Inbound, "inbound")] {
+                let loops = self.relay.loops();
+                let Some(ratio) = loops.stats(half, account).delivery_ratio() else { continue };
+                let alarm = f64::from(u8::from(loops.verdict(half, account) == Verdict::Alarm));
+                let gateway = account.to_string();
+                gauge!(names::LOOP_DELIVERY_RATIO, "half" => label, "gateway" => gateway.clone()).set(ratio);
+                gauge!(names::LOOP_ALARM, "half" => label, "gateway" => gateway).set(alarm);
+            }
+        }
+    }
+}
