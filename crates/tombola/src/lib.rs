@@ -1,0 +1,4 @@
+#![doc = include_str!("../README.md")]
+
+pub mod authority;
+pub mod local;

@@ -1,0 +1,15 @@
+//! A whole network on this machine: every node and client a process of its own, on free loopback ports, in a temporary
+//! folder. Nothing of it outlives the process that started it.
+
+mod child;
+mod cli;
+mod keeper;
+mod network;
+mod plan;
+mod report;
+mod scrape;
+mod traffic;
+
+pub use cli::{Args, run};
+pub use keeper::{KeeperArgs, keep};
+pub use network::{LocalError, LocalNetwork, NodeInfo, Options};

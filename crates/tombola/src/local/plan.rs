@@ -1,0 +1,171 @@
+//! What a local network consists of, before anything is started: folders, keys, ports, the signed document,
+//! configurations.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use tombola_link::LinkSecret;
+use tombola_node::clock::unix_now;
+use tombola_node::keys::{Link, SecretFile, Sphinx};
+use tombola_node::{derive, files};
+use tombola_sphinx::SecretKey;
+use tombola_topology::{
+    AuthoritySecret, Draft, EpochDraft, EpochNumber, Network, Node, Parameters, Role, SphinxKey, UnixTime,
+};
+
+use super::network::{LocalError, Options};
+
+/// How long the network's one epoch lasts, in seconds.
+const EPOCH: u64 = 7 * 24 * 3600;
+
+/// A node that is going to be started.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedNode {
+    /// Such as "mix 2.1" or "gateway 1".
+    pub(super) name: String,
+    /// Its role.
+    pub(super) role: Role,
+    /// Its configuration file.
+    pub(super) config: PathBuf,
+}
+
+/// A network that is going to be started.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) nodes: Vec<PlannedNode>,
+    pub(super) network: Network,
+    pub(super) document: PathBuf,
+}
+
+/// Ports that were free a moment ago. They are held until all have been found, so that none is given out twice.
+struct Ports {
+    held: Vec<(UdpSocket, TcpListener)>,
+}
+
+impl Ports {
+    /// Multiaddresses on one port, free for UDP and TCP alike.
+    fn addresses(&mut self) -> io::Result<Vec<String>> {
+        for _ in 0..100 {
+            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let port = tcp.local_addr()?.port();
+            if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
+                self.held.push((udp, tcp));
+                return Ok(vec![
+                    format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+                    format!("/ip4/127.0.0.1/tcp/{port}"),
+                ]);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free for both UDP and TCP"))
+    }
+}
+
+/// Makes everything in `folder`.
+pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError> {
+    let at = |source| LocalError::Folder { path: folder.to_owned(), source };
+    let mut ports = Ports { held: Vec::new() };
+    let authority = AuthoritySecret::from_seed(derive::random_seed().map_err(at)?);
+    let document = folder.join("network.json");
+    let mut nodes = Vec::new();
+    let mut listed = Vec::new();
+    let roles = (1..=options.layers)
+        .flat_map(|layer| (1..=options.width).map(move |n| (format!("mix {layer}.{n}"), Role::Mix { layer })))
+        .chain((1..=options.gateways).map(|n| (format!("gateway {n}"), Role::Gateway)));
+    for (name, role) in roles {
+        let home = folder.join(name.replace(' ', "-"));
+        DirBuilder::new().mode(0o700).create(&home).map_err(at)?;
+        let link = SecretFile::<Link>::new(home.join("link.key")).generate()?;
+        let sphinx = SecretFile::<Sphinx>::new(home.join("sphinx.key")).generate()?;
+        let addresses = ports.addresses().map_err(LocalError::Ports)?;
+        let client_addresses = match role {
+            Role::Gateway => ports.addresses().map_err(LocalError::Ports)?,
+            Role::Mix { .. } => Vec::new(),
+        };
+        listed.push(Node {
+            role,
+            identity: LinkSecret::from_seed(*link.expose()).identity(),
+            sphinx_key: SphinxKey::from_bytes(
+                SecretKey::from_bytes(*sphinx.expose()).public_key().to_bytes(),
+            ),
+            addresses: addresses.clone(),
+            client_addresses: client_addresses.clone(),
+        });
+        let text = configuration(role, &document, &authority.key().to_string(), addresses, client_addresses);
+        let config = home.join("node.toml");
+        files::replace(&config, text?.as_bytes(), 0o644).map_err(at)?;
+        nodes.push(PlannedNode { name, role, config });
+    }
+    let now = unix_now();
+    let draft = Draft {
+        name: "local".to_owned(),
+        serial: now,
+        parameters: options.parameters(),
+        epochs: vec![EpochDraft {
+            number: EpochNumber(1),
+            // An hour of grace for a clock that is set back while the network runs.
+            valid_from: UnixTime(now.saturating_sub(3600)),
+            valid_until: UnixTime(now + EPOCH),
+            nodes: listed,
+        }],
+    };
+    let network = draft.sign(&authority).map_err(|source| LocalError::Document(Box::new(source)))?;
+    files::replace(&document, network.to_json().as_bytes(), 0o644).map_err(at)?;
+    Ok(Plan { nodes, network, document })
+}
+
+fn configuration(
+    role: Role,
+    document: &Path,
+    authority: &str,
+    listen: Vec<String>,
+    client_listen: Vec<String>,
+) -> Result<String, LocalError> {
+    let (network, authority) = (document.to_owned(), authority.to_owned());
+    let (link_secret, sphinx_secret) = (PathBuf::from("link.key"), PathBuf::from("sphinx.key"));
+    let metrics = Some((Ipv4Addr::LOCALHOST, 0).into());
+    // One thread each: many nodes share this machine's processors.
+    let workers = Some(1);
+    let text = match role {
+        Role::Mix { .. } => toml::to_string(&tombola_mixnode::Config {
+            network,
+            authority,
+            link_secret,
+            sphinx_secret,
+            listen,
+            metrics,
+            workers,
+            link_threads: 1,
+            places: 16_384,
+        }),
+        Role::Gateway => toml::to_string(&tombola_gateway::Config {
+            network,
+            authority,
+            link_secret,
+            sphinx_secret,
+            listen,
+            client_listen,
+            metrics,
+            workers,
+            link_threads: 1,
+            places: 16_384,
+            mail_packets: 262_144,
+            clients_per_origin: 0,
+        }),
+    };
+    text.map_err(|source| LocalError::Folder { path: document.to_owned(), source: io::Error::other(source) })
+}
+
+/// The parameters that a local network has when nothing else is asked for.
+pub(super) fn parameters(layers: u8, mean_delay: std::time::Duration) -> Parameters {
+    let defaults = Parameters::default();
+    Parameters {
+        layers,
+        mean_delay,
+        max_delay: defaults.max_delay.max(40 * mean_delay),
+        loop_timeout: defaults.loop_timeout.max(30 * mean_delay),
+        ..defaults
+    }
+}
