@@ -1,0 +1,188 @@
+//! Rules about what the files of the workspace say: order of the members, lint tables, bans in `clippy.toml`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Violation, rules};
+use crate::metadata::Package;
+
+#[derive(Deserialize)]
+struct Root {
+    workspace: RootWorkspace,
+}
+
+#[derive(Deserialize)]
+struct RootWorkspace {
+    members: Vec<String>,
+}
+
+/// The members stand in topological order, so that reading them downwards introduces nothing unknown.
+///
+/// `packages` maps directories, relative to the root, to what is in them.
+pub(super) fn check_order(root: &str, packages: &BTreeMap<String, &Package>) -> Vec<Violation> {
+    let members = match toml::from_str::<Root>(root) {
+        Ok(root) => root.workspace.members,
+        Err(error) => return vec![Violation::Members { what: error.to_string() }],
+    };
+    let mut violations = Vec::new();
+    let mut position = BTreeMap::new();
+    for (at, member) in members.iter().enumerate() {
+        match packages.get(member) {
+            Some(package) => {
+                position.insert(package.name.as_str(), at);
+            }
+            None => violations.push(Violation::Members {
+                what: format!("member `{member}` is not the directory of one crate (patterns have no order)"),
+            }),
+        }
+    }
+    for package in packages.values() {
+        let Some(own) = position.get(package.name.as_str()) else {
+            let what = format!("{} is missing from `members`", package.name);
+            violations.push(Violation::Members { what });
+            continue;
+        };
+        for dependency in &package.dependencies {
+            if position.get(dependency.name.as_str()).is_some_and(|other| other >= own) {
+                violations.push(Violation::Order {
+                    name: package.name.clone(),
+                    dependency: dependency.name.clone(),
+                });
+            }
+        }
+    }
+    violations
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    lints: Option<Lints>,
+}
+
+#[derive(Deserialize)]
+struct Lints {
+    #[serde(default)]
+    workspace: bool,
+}
+
+/// The crate takes its lints from the workspace.
+pub(super) fn check_lints(name: &str, manifest: &str) -> Option<Violation> {
+    match toml::from_str::<Manifest>(manifest) {
+        Ok(Manifest { lints: Some(Lints { workspace: true }) }) => None,
+        Ok(_) => Some(Violation::Lints { name: name.into() }),
+        Err(error) => {
+            Some(Violation::Syntax { name: name.into(), file: "Cargo.toml", error: error.to_string() })
+        }
+    }
+}
+
+/// An entry of a list in `clippy.toml`: a path alone, or a table with a path and more.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Path(String),
+    Table { path: String },
+}
+
+impl Entry {
+    fn path(&self) -> &str {
+        match self {
+            Self::Path(path) | Self::Table { path } => path,
+        }
+    }
+}
+
+/// The `clippy.toml` of a pure crate bans clocks, threads, channels and random iteration order. An absent file is an
+/// empty one.
+pub(super) fn check_bans(name: &str, clippy: &str) -> Vec<Violation> {
+    let table: toml::Table = match clippy.parse() {
+        Ok(table) => table,
+        Err(error) => {
+            let error = toml::de::Error::to_string(&error);
+            return vec![Violation::Syntax { name: name.into(), file: "clippy.toml", error }];
+        }
+    };
+    let mut violations = Vec::new();
+    for (list, paths) in rules::CLIPPY_BANS {
+        let entries: Vec<Entry> =
+            table.get(*list).cloned().and_then(|value| value.try_into().ok()).unwrap_or_default();
+        for path in *paths {
+            if !entries.iter().any(|entry| entry.path() == *path) {
+                violations.push(Violation::Ban { name: name.into(), list, path });
+            }
+        }
+    }
+    violations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Dependency, Kind};
+
+    fn package(name: &str, dependencies: &[&str]) -> Package {
+        Package {
+            id: name.into(),
+            name: name.into(),
+            manifest_path: format!("/{name}/Cargo.toml").into(),
+            targets: Vec::new(),
+            dependencies: dependencies
+                .iter()
+                .map(|name| Dependency { name: (*name).into(), kind: Kind::Normal })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn members_stand_in_topological_order() {
+        let (low, high) = (package("low", &[]), package("high", &["low"]));
+        let packages = BTreeMap::from([("crates/low".into(), &low), ("crates/high".into(), &high)]);
+        let root = |members: &str| format!("[workspace]\nmembers = [{members}]");
+
+        let ordered = root(r#""crates/low", "crates/high""#);
+        assert_eq!(check_order(&ordered, &packages), []);
+        let reversed = root(r#""crates/high", "crates/low""#);
+        assert_eq!(
+            check_order(&reversed, &packages),
+            [Violation::Order { name: "high".into(), dependency: "low".into() }]
+        );
+        let pattern = root(r#""crates/*""#);
+        assert_eq!(check_order(&pattern, &packages).len(), 3, "the pattern and two members without a place");
+    }
+
+    #[test]
+    fn lints_come_from_the_workspace() {
+        assert_eq!(check_lints("a", "[lints]\nworkspace = true"), None);
+        for lacking in ["", "[lints]\nworkspace = false", "[lints.rust]\nunsafe_code = \"allow\""] {
+            assert_eq!(check_lints("a", lacking), Some(Violation::Lints { name: "a".into() }), "{lacking}");
+        }
+        assert!(matches!(check_lints("a", "[lints"), Some(Violation::Syntax { .. })));
+    }
+
+    #[test]
+    fn every_ban_is_needed() {
+        let mut complete = String::new();
+        for (list, paths) in rules::CLIPPY_BANS {
+            // Both spellings that clippy knows.
+            let entries = paths.iter().map(|path| match path.len() % 2 {
+                0 => format!("\"{path}\""),
+                _ => format!("{{ path = \"{path}\", reason = \"why\" }}"),
+            });
+            complete += &format!("{list} = [{}]\n", entries.collect::<Vec<_>>().join(", "));
+        }
+        assert_eq!(check_bans("a", &complete), []);
+
+        let all: usize = rules::CLIPPY_BANS.iter().map(|(_, paths)| paths.len()).sum();
+        assert_eq!(check_bans("a", "").len(), all);
+        let without = complete.replace("std::time::Instant::now", "std::time::Instant::elapsed");
+        assert_eq!(
+            check_bans("a", &without),
+            [Violation::Ban {
+                name: "a".into(),
+                list: "disallowed-methods",
+                path: "std::time::Instant::now"
+            }]
+        );
+    }
+}

@@ -1,0 +1,81 @@
+#![doc = include_str!("../README.md")]
+#![expect(clippy::print_stdout, reason = "a command-line tool reports on its standard output")]
+
+mod bench;
+mod check;
+mod fuzz;
+mod layers;
+mod links;
+mod metadata;
+mod process;
+mod stages;
+mod test;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::metadata::Workspace;
+
+/// Development tasks of the Tombola workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything that tests the project.
+    Test,
+    /// Check format, lints, layers, documentation, links, licences and unused dependencies.
+    Check,
+    /// Check the dependency rules between the crates.
+    Layers,
+    /// Check the links between Markdown files.
+    Links,
+    /// Build the API documentation with warnings as errors.
+    Docs,
+    /// Run the benchmarks.
+    Bench {
+        /// Write medians, ratios and the machine to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Run the fuzz targets, all of them unless some are named.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        seconds: u32,
+        /// Names of targets (files of fuzz/fuzz_targets without extension).
+        targets: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // On the standard output, so that it comes after what the failed stage printed.
+            println!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    let workspace = Workspace::load()?;
+    match command {
+        Command::Test => test::run(&workspace),
+        Command::Check => check::run(&workspace),
+        Command::Layers => layers::run(&workspace),
+        Command::Links => links::run(&workspace),
+        Command::Docs => check::docs(&workspace),
+        Command::Bench { json } => bench::run(&workspace, json.as_deref()),
+        Command::Fuzz { seconds, targets } => fuzz::run(&workspace, *seconds, targets),
+    }
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask test`: everything that tests the project.
+//!
+//! End-to-end tests start the real program. They find it through `TOMBOLA_BIN`; it is the release build, so that a
+//! whole network fits on a small machine.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::bench;
+use crate::layers;
+use crate::metadata::Workspace;
+use crate::process;
+use crate::stages::Stages;
+
+/// Runs all tests, cheap ones first.
+///
+/// # Errors
+///
+/// The first stage that failed.
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut stages = Stages::new();
+    let root = workspace.root();
+    stages.run("layer rules", || layers::run(workspace))?;
+    let binary = stages.run("build the release binary", || release_binary(workspace))?;
+    stages.run("build tests and examples", || {
+        process::cargo(root).args(["test", "--workspace", "--locked", "--no-run"]).run()
+    })?;
+    // Documentation tests included: they are part of what `cargo test` runs.
+    stages.run("run tests", || {
+        process::cargo(root).args(["test", "--workspace", "--locked"]).env("TOMBOLA_BIN", &binary).run()
+    })?;
+    stages.run("run each benchmark once", || bench::run_once(workspace))?;
+    stages.finish();
+    Ok(())
+}
+
+/// A line of `cargo build --message-format json`, as far as it matters here.
+#[derive(Deserialize)]
+struct Message {
+    /// The program that was linked, in messages about programs.
+    executable: Option<PathBuf>,
+}
+
+/// Builds the multi-call binary with optimisation and says where it is.
+fn release_binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let mut executable = None;
+    process::cargo(workspace.root())
+        .args(["build", "--release", "--locked", "--package", "tombola", "--bin", "tombola"])
+        .arg("--message-format=json-render-diagnostics")
+        .run_with_lines(|line| {
+            if let Ok(Message { executable: Some(path) }) = serde_json::from_str(line) {
+                executable = Some(path);
+            }
+        })?;
+    executable.context("cargo did not say where it put the program `tombola`")
+}
