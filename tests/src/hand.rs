@@ -1,0 +1,300 @@
+//! A network that is put together by hand: the test writes the document and the configurations, and starts every process
+//! itself, so that it can list other addresses, leave nodes out, play one of them, and read all that they write.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tombola_client::{Home, NewHome};
+use tombola_link::LinkSecret;
+use tombola_node::clock::unix_now;
+use tombola_node::derive::random_seed;
+use tombola_node::keys::{Link, SecretFile, Sphinx};
+use tombola_sphinx::SecretKey;
+use tombola_topology::{
+    AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Node, Parameters, Role, SphinxKey, UnixTime,
+};
+
+use crate::process::Process;
+use crate::{Metrics, eventually};
+
+/// Size of a network.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub layers: u8,
+    pub width: usize,
+    pub gateways: usize,
+    pub parameters: Parameters,
+    /// No QUIC address is listed: everything goes over TCP.
+    pub tcp_only: bool,
+}
+
+impl Spec {
+    /// Small and quick.
+    pub fn new(layers: u8, width: usize, gateways: usize) -> Self {
+        Self { layers, width, gateways, parameters: quick(layers), tcp_only: false }
+    }
+}
+
+/// Parameters with which a test need not wait long.
+pub fn quick(layers: u8) -> Parameters {
+    Parameters {
+        layers,
+        mean_delay: Duration::from_millis(20),
+        main_interval: Duration::from_millis(20),
+        loop_interval: Duration::from_millis(200),
+        drop_interval: Duration::from_millis(200),
+        mix_loop_interval: Duration::from_millis(200),
+        downlink_interval: Duration::from_millis(10),
+        ..Parameters::default()
+    }
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct HandNode {
+    /// Such as "mix 2.1" or "gateway 1".
+    pub name: String,
+    pub role: Role,
+    /// Its folder: `link.key`, `sphinx.key`, `node.toml`.
+    pub home: PathBuf,
+    pub identity: IdentityKey,
+    /// Where it listens, whatever the document says.
+    pub listen: Vec<String>,
+    pub client_listen: Vec<String>,
+    pub process: Option<Process>,
+    pub metrics: Option<SocketAddr>,
+}
+
+impl HandNode {
+    pub fn config(&self) -> PathBuf {
+        self.home.join("node.toml")
+    }
+
+    /// The word for its role on the command line.
+    pub fn command(&self) -> &'static str {
+        if self.role == Role::Gateway { "gateway" } else { "mixnode" }
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(self.metrics.unwrap())
+    }
+
+    /// Its link identity, for a test that plays it.
+    pub fn link_secret(&self) -> LinkSecret {
+        link_secret(&self.home)
+    }
+}
+
+/// The link identity of a node or client.
+pub fn link_secret(home: &Path) -> LinkSecret {
+    LinkSecret::from_seed(*SecretFile::<Link>::new(home.join("link.key")).load().unwrap().expose())
+}
+
+/// A network of processes. Nodes end before the folder goes.
+#[derive(Debug)]
+pub struct HandNetwork {
+    pub nodes: Vec<HandNode>,
+    pub authority: AuthoritySecret,
+    /// What was signed.
+    pub draft: Draft,
+    /// The signed document.
+    pub document: PathBuf,
+    folder: TempDir,
+}
+
+impl HandNetwork {
+    /// Writes everything. `change` may alter the document before it is signed, for example list a proxy's address in place
+    /// of a node's own.
+    pub fn new(spec: &Spec, change: impl FnOnce(&mut Draft, &[HandNode])) -> Self {
+        let folder = tempfile::Builder::new().prefix("tombola-test-").tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        let authority = AuthoritySecret::from_seed(random_seed().unwrap());
+        let document = folder.path().join("network.json");
+        let (mut nodes, mut listed) = (Vec::new(), Vec::new());
+        let mixes = (1..=spec.layers).flat_map(|layer| {
+            (1..=spec.width).map(move |n| (format!("mix {layer}.{n}"), Role::Mix { layer }))
+        });
+        let gateways = (1..=spec.gateways).map(|n| (format!("gateway {n}"), Role::Gateway));
+        for (name, role) in mixes.chain(gateways) {
+            let home = folder.path().join(name.replace(' ', "-"));
+            let link = SecretFile::<Link>::new(home.join("link.key")).generate().unwrap();
+            let sphinx = SecretFile::<Sphinx>::new(home.join("sphinx.key")).generate().unwrap();
+            let identity = LinkSecret::from_seed(*link.expose()).identity();
+            let sphinx_key = SecretKey::from_bytes(*sphinx.expose()).public_key().to_bytes();
+            let listen = addresses(spec.tcp_only);
+            let client_listen = if role == Role::Gateway { addresses(spec.tcp_only) } else { Vec::new() };
+            listed.push(Node {
+                role,
+                identity,
+                sphinx_key: SphinxKey::from_bytes(sphinx_key),
+                addresses: listen.clone(),
+                client_addresses: client_listen.clone(),
+            });
+            let (process, metrics) = (None, None);
+            nodes.push(HandNode { name, role, home, identity, listen, client_listen, process, metrics });
+        }
+        let now = unix_now();
+        let mut draft = Draft {
+            name: "by-hand".to_owned(),
+            serial: 1,
+            parameters: spec.parameters.clone(),
+            epochs: vec![EpochDraft {
+                number: EpochNumber(1),
+                valid_from: UnixTime(now - 3600),
+                valid_until: UnixTime(now + 86_400),
+                nodes: listed,
+            }],
+        };
+        change(&mut draft, &nodes);
+        std::fs::write(&document, draft.sign(&authority).unwrap().to_json()).unwrap();
+        let network = Self { nodes, authority, draft, document, folder };
+        for node in &network.nodes {
+            std::fs::write(node.config(), network.configuration(node, &network.document)).unwrap();
+        }
+        network
+    }
+
+    /// A node's configuration with another document, as an operator would write it.
+    pub fn configuration(&self, node: &HandNode, document: &Path) -> String {
+        let (authority, listen) = (self.authority.key(), &node.listen);
+        let mut text = format!(
+            "network = {document:?}\n\
+             authority = \"{authority}\"\n\
+             link_secret = \"link.key\"\n\
+             sphinx_secret = \"sphinx.key\"\n\
+             listen = {listen:?}\n\
+             metrics = \"127.0.0.1:0\"\n\
+             workers = 1\n\
+             places = 4096\n"
+        );
+        if node.role == Role::Gateway {
+            let listen = &node.client_listen;
+            text += &format!("client_listen = {listen:?}\nmail_packets = 65536\nclients_per_origin = 0\n");
+        }
+        text
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts all nodes but those named, and waits until they listen.
+    pub fn start_without(&mut self, left_out: &[&str]) {
+        for node in self.nodes.iter_mut().filter(|node| !left_out.contains(&node.name.as_str())) {
+            let config = node.config();
+            let args = [
+                node.command().as_ref(),
+                "--exit-with-stdin".as_ref(),
+                "--config".as_ref(),
+                config.as_os_str(),
+            ];
+            node.process = Some(Process::tombola(&node.name, &args));
+        }
+        for node in &mut self.nodes {
+            let Some(process) = &mut node.process else { continue };
+            let event = process.event("listening");
+            node.metrics = Some(event["metrics"].as_str().unwrap().parse().unwrap());
+        }
+    }
+
+    /// Starts all nodes, and waits until they are linked.
+    pub fn start(&mut self) {
+        self.start_without(&[]);
+        for node in &self.nodes {
+            let least = self.neighbours(node.role);
+            eventually(&format!("{} is linked", node.name), || {
+                (node.metrics().sum("tombola_links_connected") >= least as f64).then_some(())
+            });
+        }
+    }
+
+    /// Neighbours of a node of this role (its accounts and clients not counted).
+    fn neighbours(&self, role: Role) -> usize {
+        let count = |role: Role| self.nodes.iter().filter(|node| node.role == role).count();
+        let layers = self.draft.parameters.layers;
+        let mixes = |layer| count(Role::Mix { layer });
+        match role {
+            Role::Gateway if layers == 1 => mixes(1),
+            Role::Gateway => mixes(1) + mixes(layers),
+            Role::Mix { .. } if layers == 1 => count(Role::Gateway),
+            Role::Mix { layer } => {
+                let before = if layer == 1 { count(Role::Gateway) } else { mixes(layer - 1) };
+                before + if layer == layers { count(Role::Gateway) } else { mixes(layer + 1) }
+            }
+        }
+    }
+
+    pub fn node(&self, name: &str) -> &HandNode {
+        self.nodes.iter().find(|node| node.name == name).unwrap()
+    }
+
+    /// Makes a client at a gateway; its folder.
+    pub fn client(&self, name: &str, gateway: &str) -> PathBuf {
+        let home = self.folder().join(name);
+        let (gateway, authority) =
+            (self.node(gateway).identity.to_string(), self.authority.key().to_string());
+        let new = NewHome { network: &self.document, authority: &authority, gateway: Some(&gateway) };
+        Home::create(&home, &new).unwrap();
+        home
+    }
+
+    /// Ends all nodes in order; what each wrote to standard error.
+    pub fn stop(&mut self) -> Vec<(String, String)> {
+        for process in self.nodes.iter_mut().filter_map(|node| node.process.as_mut()) {
+            process.close_input();
+        }
+        let ended = self.nodes.iter_mut().filter_map(|node| Some((node.name.clone(), node.process.take()?)));
+        ended
+            .map(|(name, mut process)| {
+                let status = process.wait();
+                let words = process.stderr();
+                assert!(status.success(), "{name} ended with {status}:\n{words}");
+                assert!(!words.contains("panicked"), "{name}:\n{words}");
+                (name, words)
+            })
+            .collect()
+    }
+}
+
+impl Drop for HandNetwork {
+    fn drop(&mut self) {
+        // All at once: one after the other would take long.
+        for process in self.nodes.iter_mut().filter_map(|node| node.process.as_mut()) {
+            process.close_input();
+        }
+        self.nodes.clear();
+    }
+}
+
+fn addresses(tcp_only: bool) -> Vec<String> {
+    let port = free_port();
+    let tcp = format!("/ip4/127.0.0.1/tcp/{port}");
+    if tcp_only { vec![tcp] } else { vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1"), tcp] }
+}
+
+/// A port that is free for TCP and UDP, given out once in this process, and below those that the operating system gives to
+/// outgoing connections (on Linux 32768 and above), so that nobody takes it by chance before it is used.
+pub fn free_port() -> u16 {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let [a, b, ..] = random_seed().unwrap();
+    let first = u16::from_le_bytes([a, b]) % 20_000;
+    let candidates = (0..20_000).map(|n| 12_000 + ((u32::from(first) + n) % 20_000) as u16);
+    let free = |port: u16| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+    };
+    let port = candidates.into_iter().find(|&port| !taken.contains(&port) && free(port)).unwrap();
+    taken.insert(port);
+    port
+}
+
+/// The port of an address for TCP, or for QUIC.
+pub fn port_of(address: &str) -> u16 {
+    address.trim_end_matches("/quic-v1").rsplit('/').next().unwrap().parse().unwrap()
+}

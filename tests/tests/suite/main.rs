@@ -1,0 +1,11 @@
+//! End to end, with real processes on the loopback interface: what a user gets, what an operator is told, what an observer
+//! of the wires and of the logs sees, what strangers can do, and that nothing is left behind.
+
+mod doors;
+mod left_behind;
+mod observed;
+mod operator;
+mod report;
+mod sdk;
+mod sizes;
+mod wire;

@@ -1,0 +1,125 @@
+//! What logs and metrics say, and what they must not say.
+
+use libp2p::identity::Keypair;
+use tombola_client::{Client, Content, Home};
+use tombola_node::keys::{Link, SecretFile};
+use tombola_tests::hand::{HandNetwork, Spec};
+use tombola_tests::{PATIENCE, eventually};
+use tombola_topology::Role;
+
+/// Every name of an identity that a log could show: hexadecimal, and as libp2p writes it.
+fn names_of(home: &std::path::Path) -> [String; 2] {
+    let seed = *SecretFile::<Link>::new(home.join("link.key")).load().unwrap().expose();
+    let peer = Keypair::ed25519_from_bytes(seed).unwrap().public().to_peer_id();
+    [tombola_link::LinkSecret::from_seed(seed).identity().to_string(), peer.to_string()]
+}
+
+/// The rule of `docs/logging.md`, at the default level: no line names a client in any way, none names what distinguishes
+/// one packet or message, none speaks of a node and of packets, and times are whole seconds.
+pub(crate) fn assert_discreet(logs: &[(String, String)], nodes: &[[String; 2]], secret_words: &[String]) {
+    for (name, log) in logs {
+        assert!(log.contains("started"), "{name} has written nothing:\n{log}");
+        for line in log.lines() {
+            for word in secret_words {
+                assert!(!line.contains(word.as_str()), "{name} names {word}: {line}");
+            }
+            let speaks_of_packets = ["packet", "frame", "message", "mail", "loop"]
+                .iter()
+                .any(|word| line.to_lowercase().contains(word));
+            let names_a_node = nodes.iter().flatten().any(|node| line.contains(node.as_str()));
+            assert!(!(speaks_of_packets && names_a_node), "{name} joins what must be apart: {line}");
+            let time = line.find('T').and_then(|at| line.get(at..at + 10)).unwrap_or_default();
+            assert!(!time.contains('.'), "{name} writes fractions of a second: {line}");
+            assert!(line.contains('Z'), "{name} writes something without a time: {line}");
+        }
+    }
+}
+
+#[test]
+fn logs_and_metrics_of_a_run_show_health_and_nobody() {
+    tombola_client::install_crypto_provider();
+    let mut network = HandNetwork::new(&Spec::new(3, 1, 2), |_, _| {});
+    network.start();
+    let folders = [network.client("alice", "gateway 1"), network.client("bob", "gateway 2")];
+    let homes = folders.each_ref().map(|folder| Home::open(folder).unwrap());
+    let mut secret_words: Vec<String> = folders.iter().flat_map(|folder| names_of(folder)).collect();
+    for home in &homes {
+        let address = home.address().unwrap();
+        secret_words.extend([
+            address.to_string(),
+            address.mailbox.to_string(),
+            address.sphinx_key.to_string(),
+        ]);
+    }
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let alice = Client::connect(&homes[0]).await.unwrap();
+        let mut bob = Client::connect(&homes[1]).await.unwrap();
+        for number in 0..20 {
+            let id = alice.send(&bob.address(), &Content::Text(format!("word {number}"))).await.unwrap();
+            secret_words.push(id.to_string());
+        }
+        for _ in 0..20 {
+            tokio::time::timeout(PATIENCE, bob.receive()).await.unwrap().unwrap();
+        }
+        // Coming and going is what a log is tempted to write about.
+        bob.close().await;
+        let bob = Client::connect(&homes[1]).await.unwrap();
+        bob.close().await;
+        alice.close().await;
+    });
+
+    for node in &network.nodes {
+        if let Role::Mix { .. } = node.role {
+            eventually("loops have come back", || {
+                let metrics = node.metrics();
+                let ratios: Vec<f64> =
+                    metrics.samples("tombola_loop_delivery_ratio").map(|(_, ratio)| ratio).collect();
+                // Two halves, at two gateways.
+                (ratios.len() == 4 && ratios.iter().all(|&ratio| ratio > 0.9)).then_some(())
+            });
+        }
+        let metrics = node.metrics();
+        for name in documented() {
+            let mix_only =
+                ["tombola_packets_emitted_total", "tombola_pool_packets", "tombola_loop_delivery_ratio"];
+            let gateway_only = name.starts_with("tombola_mail");
+            // There when something was refused or dropped, and that need not happen.
+            let occasional = ["tombola_connections_refused_total", "tombola_packets_dropped_total"];
+            let applies =
+                if node.role == Role::Gateway { !mix_only.contains(&&*name) } else { !gateway_only };
+            if occasional.contains(&&*name) {
+                continue;
+            }
+            assert_eq!(metrics.has(&name), applies, "{} and {name}:\n{}", node.name, metrics.0);
+        }
+        for counted in ["tombola_frames_in_total", "tombola_packets_in_total", "tombola_packets_out_total"] {
+            assert!(metrics.sum(counted) > 0.0, "{}: {counted}", node.name);
+        }
+        assert_eq!(metrics.sum("tombola_queue_refused_total"), 0.0, "{}", node.name);
+        let lengths: Vec<&str> =
+            metrics.samples("tombola_frame_lengths_total").map(|(labels, _)| labels).collect();
+        assert_eq!(lengths, ["{bytes=\"2448\"}"], "{}", node.name);
+        let nodes: Vec<String> = network.nodes.iter().flat_map(|node| names_of(&node.home)).collect();
+        for word in secret_words.iter().chain(&nodes) {
+            assert!(!metrics.0.contains(word.as_str()), "{}: metrics name {word}", node.name);
+        }
+        if node.role == Role::Gateway {
+            // One client each, and an account of each of three mix nodes.
+            assert_eq!(metrics.sum("tombola_mailboxes"), 4.0, "{}", node.name);
+            assert!(metrics.sum("tombola_mail_stored_total") > 0.0, "{}", node.name);
+            assert!(metrics.sum("tombola_mail_delivered_total") > 0.0, "{}", node.name);
+        }
+    }
+    let nodes: Vec<[String; 2]> = network.nodes.iter().map(|node| names_of(&node.home)).collect();
+    assert_discreet(&network.stop(), &nodes, &secret_words);
+}
+
+/// Names in the table of `docs/metrics.md`.
+fn documented() -> Vec<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+    let rows =
+        text.lines().filter_map(|line| line.strip_prefix("| `").filter(|row| row.starts_with("tombola_")));
+    let names: Vec<String> = rows.filter_map(|row| Some(row.split_once('`')?.0.to_owned())).collect();
+    assert!(names.len() >= 20, "{names:?}");
+    names
+}
