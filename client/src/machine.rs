@@ -164,7 +164,8 @@ impl Machine for ClientMachine {
         self.client.work(now)
     }
 
-    fn publish(&mut self, _: Time) {
+    fn publish(&mut self, now: Time) {
+        self.client.expire(now);
         if unix_now() >= self.client.view().epoch().valid_until().0 {
             self.stop.trigger(Cause::Failure(EXPIRED.to_owned()));
         }

@@ -40,7 +40,8 @@ impl Machine for RelayMachine {
         self.relay.work(now)
     }
 
-    fn publish(&mut self, _: Time) {
+    fn publish(&mut self, now: Time) {
+        self.relay.expire(now);
         publish_drops(&self.drops);
         self.workers.publish();
         gauge!(names::POOL_PACKETS).set(self.relay.counts().pool as f64);

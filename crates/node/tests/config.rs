@@ -142,8 +142,8 @@ fn wrong_types_and_values_are_named_with_their_line() {
         (
             "\"15ms\"",
             "\"15 minutes\"",
-            "node.toml, line 4: \"grace\": \"15 minutes\" is not a duration: write a whole number and a unit (ns, us, ms, \
-             s, m, h or d), such as \"15ms\"",
+            "node.toml, line 4: \"grace\": expected one whole number and one unit (ns, us, ms, s, m, h or d), like \
+             \"250ms\", found \"15 minutes\"",
         ),
         ("\"127.0.0.1:9100\"", "\"9100\"", "node.toml, line 3: \"metrics\": invalid socket address syntax"),
         (

@@ -181,7 +181,7 @@ pub struct Client {
     queue: SendQueue,
     probes: VecDeque<Probe>,
     ready: VecDeque<Ready>,
-    ready_cover: Option<Prepared>,
+    ready_cover: VecDeque<Prepared>,
     ready_loop: Option<(Identifier, Prepared)>,
     ready_drop: Option<Prepared>,
     out: VecDeque<Frame>,
@@ -219,7 +219,7 @@ impl Client {
             queue: SendQueue::new(SendLimits::default()),
             probes: VecDeque::new(),
             ready: VecDeque::new(),
-            ready_cover: None,
+            ready_cover: VecDeque::new(),
             ready_loop: None,
             ready_drop: None,
             out: VecDeque::new(),
@@ -337,19 +337,26 @@ impl Client {
         self.schedule.poll_timeout()
     }
 
-    /// Builds one packet ahead, if one is missing. Returns whether it did.
-    pub fn work(&mut self, now: Time) -> bool {
+    /// Counts loops that are overdue and drops messages that were never completed. [`work`](Self::work) does it too, but
+    /// may not be called under load.
+    pub fn expire(&mut self, now: Time) {
         while self.loops.poll_expired(now).is_some() {}
         self.reassembler.expire(now);
         self.count_evicted();
+    }
+
+    /// Builds one packet ahead, if one is missing. Returns whether it did.
+    pub fn work(&mut self, now: Time) -> bool {
+        self.expire(now);
         if !self.connected {
             return false;
         }
         if self.wants_ready() && self.prepare_waiting() {
             return true;
         }
-        if self.ready_cover.is_none() {
-            self.ready_cover = Some(self.build_drop());
+        if self.ready_cover.len() < PREPARED_AHEAD {
+            let cover = self.build_drop();
+            self.ready_cover.push_back(cover);
         } else if self.ready_loop.is_none() {
             self.ready_loop = Some(self.build_loop());
         } else if self.ready_drop.is_none() {
@@ -399,7 +406,7 @@ impl Client {
                     Some(ready) => self.emit_ready(due, ready),
                     None => {
                         self.counts.cover += 1;
-                        self.ready_cover.take().unwrap_or_else(|| self.build_drop()).frame
+                        self.ready_cover.pop_front().unwrap_or_else(|| self.build_drop()).frame
                     }
                 }
             }

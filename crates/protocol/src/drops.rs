@@ -45,7 +45,7 @@ reasons! {
     Overload => "overload",
     /// The link's queue towards the next hop is full or gone.
     LinkFull => "link_full",
-    /// A client sends faster than the network's rate.
+    /// A client, or all neighbours of a node together, send faster than the network's rate.
     RateLimited => "rate_limited",
     /// Nobody has registered this mailbox.
     UnknownMailbox => "unknown_mailbox",

@@ -122,6 +122,11 @@ impl HalfLoops {
             .filter(|_| !self.accounts.is_empty())
     }
 
+    pub(crate) fn expire(&mut self, now: Time) {
+        while self.monitor.poll_expired(now).is_some() {}
+        self.accounts.iter_mut().for_each(|account| account.expire(now));
+    }
+
     pub(crate) fn work(&mut self, now: Time) -> bool {
         while self.monitor.poll_expired(now).is_some() {}
         if self.ready.is_none() && !self.accounts.is_empty() {

@@ -5,7 +5,7 @@
 //! takes its place in the node ([`Occupancy`]) first, and what was opened is never dropped for load.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tombola_mixing::Time;
 use tombola_sphinx::{
@@ -94,7 +94,9 @@ impl Occupancy {
 
     /// Gives a place back.
     pub fn give_back(&self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+        // Saturating: a place that is given back twice must not close the node for ever.
+        let less = |n: usize| Some(n.saturating_sub(1));
+        let _ = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Places taken.
@@ -105,6 +107,32 @@ impl Occupancy {
     /// All places.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+}
+
+/// Admits the network's rate in the mean and a second of it at once, so that the replay filter, which is sized for that
+/// rate, lasts as long as its key (the virtual scheduling algorithm of ITU-T I.371, without a lock).
+#[derive(Debug)]
+struct RateLimit {
+    /// Nanoseconds per packet.
+    interval: u64,
+    /// When the next packet would be due if packets came at exactly that rate.
+    due: AtomicU64,
+}
+
+/// How far packets may run ahead of the rate, in nanoseconds.
+const BURST: u64 = 1_000_000_000;
+
+impl RateLimit {
+    fn new(packets_per_second: u32) -> Self {
+        Self { interval: 1_000_000_000 / u64::from(packets_per_second.max(1)), due: AtomicU64::new(0) }
+    }
+
+    fn admit(&self, now: Time) -> bool {
+        let now = now.as_nanos();
+        let next =
+            |due: u64| (due.saturating_sub(now) <= BURST).then(|| due.max(now).saturating_add(self.interval));
+        self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 }
 
@@ -121,6 +149,7 @@ pub struct Opener {
     role: Role,
     keys: [Option<KeyState>; 2],
     occupancy: Occupancy,
+    rate: RateLimit,
     drops: Arc<DropCounters>,
 }
 
@@ -140,7 +169,8 @@ impl Opener {
         let role = view.role(me).expect("the caller found itself in this view");
         let mut keys = [None, None];
         keys[view.parity().index()] = Some(KeyState { secret, seen });
-        Self { view, me, role, keys, occupancy, drops }
+        let rate = RateLimit::new(view.parameters().admitted_rate);
+        Self { view, me, role, keys, occupancy, rate, drops }
     }
 
     /// Opens a batch of at most [`BATCH_MAX`] frames in place and appends what it yields to `out`; the rest is
@@ -171,6 +201,9 @@ impl Opener {
         }
         if self.keys[inbound.frame.parity().index()].is_none() {
             return Err(DropReason::NoKey);
+        }
+        if !self.rate.admit(inbound.arrived) {
+            return Err(DropReason::RateLimited);
         }
         if !self.occupancy.take() {
             return Err(DropReason::Overload);
@@ -301,5 +334,36 @@ fn partition<T>(items: &mut [T], belongs: impl Fn(&T) -> bool) -> usize {
 impl core::fmt::Debug for Opener {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Opener").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_rate_is_kept_in_the_mean_and_a_second_of_it_at_once() {
+        let limit = RateLimit::new(100);
+        let mut now = Time::from_nanos(5_000_000_000);
+        let at_once = (0..1000).filter(|_| limit.admit(now)).count();
+        assert_eq!(at_once, 101);
+        let mut later = 0;
+        for _ in 0..10_000 {
+            now += Duration::from_millis(1);
+            later += usize::from(limit.admit(now));
+        }
+        assert_eq!(later, 1000, "ten seconds at 100 a second");
+    }
+
+    #[test]
+    fn a_place_given_back_twice_does_not_close_the_node() {
+        let occupancy = Occupancy::new(1);
+        assert!(occupancy.take() && !occupancy.take());
+        occupancy.give_back();
+        occupancy.give_back();
+        assert_eq!(occupancy.taken(), 0);
+        assert!(occupancy.take());
     }
 }

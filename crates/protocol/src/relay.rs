@@ -164,6 +164,11 @@ impl Relay {
         self.loops.work(now)
     }
 
+    /// Counts loops that are overdue. [`work`](Self::work) does it too, but may not be called under load.
+    pub fn expire(&mut self, now: Time) {
+        self.loops.expire(now);
+    }
+
     /// What it did so far.
     pub fn counts(&self) -> RelayCounts {
         RelayCounts { pool: self.pool.len(), ..self.counts }

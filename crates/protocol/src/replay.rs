@@ -30,6 +30,13 @@ const INITIAL_SLOTS: usize = 64;
 /// An odd multiplier (2^64 over the golden ratio) that spreads fingerprints over the table.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// Spreads 64 bits over 64 bits: the two halves of the product with [`MIX`], folded.
+fn mix(bits: u64) -> u64 {
+    let product = u128::from(bits) * u128::from(MIX);
+    let [low, high] = [product, product >> 64].map(|half| half as u64);
+    low ^ high
+}
+
 /// Why a tag was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ReplayError {
@@ -75,10 +82,12 @@ impl ReplayFilter for TagFilter {
     type Rejected = ReplayError;
 
     fn check_and_insert(&self, tag: &ReplayTag) -> Result<(), ReplayError> {
-        let bytes = tag.as_bytes();
-        let shard = usize::from(bytes[31]) % SHARDS;
         // 0 marks an empty slot; one more fingerprint in 2^64 coincides.
-        let fingerprint = u64::from_le_bytes(array(&bytes[..8])).max(1);
+        let fingerprint = u64::from_le_bytes(array(&tag.as_bytes()[..8])).max(1);
+        // Keyed like the slot, so that ground tags cannot fill one shard; the halves are exchanged, so that the tags of
+        // a shard do not crowd in its table.
+        let shard = mix(fingerprint ^ self.key.rotate_left(32)) >> (u64::BITS - SHARDS.ilog2());
+        let shard = usize::try_from(shard).expect("a few bits");
         lock(&self.shards[shard]).check_and_insert(fingerprint, self.key)
     }
 }
@@ -120,8 +129,7 @@ impl Shard {
     /// the load stays below 3/4.
     fn find(&self, fingerprint: u64, key: u64) -> usize {
         let mask = self.slots.len() - 1;
-        let mixed = u128::from(fingerprint ^ key) * u128::from(MIX);
-        let mut slot = usize::try_from(((mixed >> 64) ^ mixed) as u64).unwrap_or(usize::MAX) & mask;
+        let mut slot = usize::try_from(mix(fingerprint ^ key)).unwrap_or(usize::MAX) & mask;
         while self.slots[slot] != 0 && self.slots[slot] != fingerprint {
             slot = (slot + 1) & mask;
         }

@@ -323,7 +323,7 @@ fn padding_shows_one_client_nothing_of_what_was_meant_for_another() {
 fn a_client_that_floods_is_cut_to_its_rate_and_nobody_else_notices() {
     let run = |flood: bool| {
         let mut setup = Setup::new(98);
-        setup.clients = 4;
+        setup.clients = 3;
         let mut net = Net::new(setup);
         let flooder = IdentityKey::of_seed(&[1; 32]);
         net.tell_gateway(0, GatewayInput::ClientConnected(flooder));
@@ -339,7 +339,7 @@ fn a_client_that_floods_is_cut_to_its_rate_and_nobody_else_notices() {
             net.tell_gateway(0, GatewayInput::ClientFrame(flooder, frame));
             net.run_for(Duration::from_millis(1));
         }
-        net.run_until(Time::ZERO + Duration::from_secs(8));
+        net.run_until(Time::ZERO + Duration::from_secs(6));
         assert_eq!((received(&net, 1).len(), received(&net, 2).len()), (10, 10));
         let dropped = net.nodes[0].drops.get(DropReason::RateLimited);
         let honest: Vec<_> = net
