@@ -39,7 +39,16 @@ pub fn tombola() -> &'static Path {
 
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // Cargo describes this package in these variables. Build scripts of dependencies watch them: half of the tree would be
+    // built anew.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    let output = command
         .args(["build", "--release", "--package", "tombola", "--bin", "tombola"])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -50,7 +59,7 @@ fn build() -> PathBuf {
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
     let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let built = messages.filter(|message| message["target"]["name"] == "tombola");
-    let path = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let path = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
     path.expect("cargo names the executable that it has built")
 }
 

@@ -22,7 +22,8 @@ pub enum Taken {
 /// any number of times; `disconnected` until it is taken. Frames come in the order in which the peer sent them. Calls for
 /// different peers come from different threads at the same time.
 ///
-/// The calls come from tasks of the runtime that move bytes: they must return quickly and never block.
+/// The calls come from tasks of the runtime that move bytes: they must return quickly and never block. A sink may call
+/// [`Links::send`](crate::Links::send) and give buffers back, but not replace peers or shut down.
 ///
 /// # Backpressure
 ///

@@ -19,6 +19,8 @@ use tombola_tests::hand::{HandNetwork, HandNode, Spec, port_of};
 use tombola_tests::{PATIENCE, eventually};
 use tombola_topology::NodeIndex;
 
+use crate::observed::{assert_discreet, names_of, names_of_seed};
+
 /// Dials one node with an identity of one's own.
 async fn dial(
     secret: LinkSecret,
@@ -106,13 +108,7 @@ fn whoever_should_not_be_there_is_refused_and_nobody_else_notices() {
                 mix,
                 "wrong_direction",
             ),
-            (
-                "a node that dials itself",
-                mix.link_secret(),
-                NODE_PROTOCOL,
-                network.node("mix 3.1"),
-                "stranger",
-            ),
+            ("layer 1 at layer 3", mix.link_secret(), NODE_PROTOCOL, network.node("mix 3.1"), "stranger"),
         ];
         for (who, secret, protocol, node, reason) in strangers {
             // Over either transport.
@@ -163,7 +159,10 @@ fn whoever_should_not_be_there_is_refused_and_nobody_else_notices() {
         talk.alice.close().await;
         talk.bob.close().await;
     });
-    network.stop();
+    let names: Vec<[String; 2]> = network.nodes.iter().map(|node| names_of(&node.home)).collect();
+    let uninvited = (1..8).flat_map(|n| names_of_seed([n; 32]));
+    let clients: Vec<String> = homes.iter().flat_map(|home| names_of(home.path())).chain(uninvited).collect();
+    assert_discreet(&network.stop(), &names, &clients);
 }
 
 /// A frame with a packet of noise, as a client sends it to its gateway.
@@ -267,7 +266,10 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
         talk.alice.close().await;
         talk.bob.close().await;
     });
-    network.stop();
+    let names: Vec<[String; 2]> = network.nodes.iter().map(|node| names_of(&node.home)).collect();
+    let uninvited = (1..8).flat_map(|n| names_of_seed([n; 32]));
+    let clients: Vec<String> = homes.iter().flat_map(|home| names_of(home.path())).chain(uninvited).collect();
+    assert_discreet(&network.stop(), &names, &clients);
 }
 
 /// Opens a stream as a client does, sends 1000 bytes of a frame, and ends the stream.

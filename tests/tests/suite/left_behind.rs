@@ -72,8 +72,8 @@ impl Run {
 
     /// Nothing is left, at once: the process that has ended did not end before.
     fn assert_clean(&self) {
-        assert_eq!(processes_of(self.folder.path()), [0; 0]);
-        assert_eq!(self.files(), [PathBuf::new(); 0]);
+        assert_eq!(processes_of(self.folder.path()), Vec::<u32>::new());
+        assert_eq!(self.files(), Vec::<PathBuf>::new());
     }
 }
 

@@ -1,6 +1,8 @@
 //! End to end, with real processes on the loopback interface: what a user gets, what an operator is told, what an observer
 //! of the wires and of the logs sees, what strangers can do, and that nothing is left behind.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails, in its helpers too")]
+
 mod doors;
 mod left_behind;
 mod observed;

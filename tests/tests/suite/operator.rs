@@ -4,10 +4,11 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tombola_client::Home;
 use tombola_node::clock::unix_now;
 use tombola_node::keys::{Link, SecretFile, Sphinx};
 use tombola_tests::hand::{HandNetwork, HandNode, Spec, port_of};
-use tombola_tests::process::{Outcome, Process, run};
+use tombola_tests::process::{Outcome, run};
 use tombola_topology::{AuthoritySecret, Draft, UnixTime};
 
 /// A network that is never started, and one of its nodes to make mistakes with.
@@ -281,11 +282,10 @@ fn what_is_wrong_with_a_client_is_said() {
     std::fs::File::create(&large).unwrap().set_len(65 << 20).unwrap();
     client("alice", &["send", &address, "--file", &text(&large)]).refusal(&["large.bin", "67108864"]);
 
-    // One process at a time. This one waits for a gateway that does not run.
-    let home = text(&folder.join("alice"));
-    let _busy = Process::tombola("receive", &["client", "--home", &home, "--exit-with-stdin", "receive"]);
-    tombola_tests::eventually("the other process holds the lock", || {
-        (client("alice", &["address"]).code == Some(1)).then_some(())
-    });
-    client("alice", &["address"]).refusal(&["alice", "in use by another process"]);
+    // One process at a time; here this one.
+    let busy = Home::open(folder.join("alice")).unwrap();
+    for command in [&["receive", "--timeout", "1"] as &[&str], &["run"], &["send", &address, "hello"]] {
+        client("alice", command).refusal(&["alice", "in use by another process", "once at a time"]);
+    }
+    drop(busy);
 }

@@ -28,10 +28,11 @@ pub(crate) fn key(n: u8) -> IdentityKey {
     secret(n).identity()
 }
 
-/// A node's configuration with short times.
+/// A node's configuration: short times for what is to fail, long ones for what is to succeed on a busy machine.
 pub(crate) fn node_config(n: u8, policy: Policy) -> LinkConfig {
     let mut config = LinkConfig::new(secret(n), policy, NODE_PROTOCOL);
     config.handshake_timeout = Duration::from_secs(2);
+    config.linger = PATIENCE;
     config
 }
 

@@ -126,7 +126,7 @@ pub enum LocalError {
         /// Its name.
         name: String,
         /// What is wrong.
-        source: HomeError,
+        source: Box<HomeError>,
     },
     /// The network was told to end while it was starting.
     #[error("interrupted")]
@@ -319,7 +319,8 @@ impl LocalNetwork {
         });
         let authority = self.authority().to_string();
         let new = NewHome { network: &self.document, authority: &authority, gateway: identity.as_deref() };
-        Home::create(&home, &new).map_err(|source| LocalError::Client { name: name.to_owned(), source })?;
+        Home::create(&home, &new)
+            .map_err(|source| LocalError::Client { name: name.to_owned(), source: Box::new(source) })?;
         Ok(home)
     }
 

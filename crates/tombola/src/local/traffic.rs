@@ -158,9 +158,9 @@ impl Traffic {
         let mut before = self.arrived();
         loop {
             while sent < load.messages && start.elapsed() >= interval * sent {
-                for from in 0..2 {
+                for (from, name) in NAMES.iter().enumerate() {
                     let to = self.parties[1 - from].address.clone();
-                    let text = format!("message {} from {}", sent + 1, NAMES[from]);
+                    let text = format!("message {} from {name}", sent + 1);
                     let command = json!({ "send": { "to": to, "text": text, "tag": "message" } });
                     self.parties[from].child.tell(&command.to_string())?;
                 }
