@@ -148,7 +148,10 @@ async fn obey(client: &Client, command: Command) -> Result<()> {
                     "loops": counts.sent.loops,
                     "drops": counts.sent.drops,
                 },
-                "received": { "mail": counts.sent.mail, "padding": counts.sent.padding },
+                "received": {
+                    "mail": counts.sent.mail,
+                    "padding": client.frames_received().saturating_sub(counts.sent.mail),
+                },
                 "loops": { "returned": counts.loops_returned, "lost": counts.loops_lost },
                 "waiting": counts.waiting,
                 "dropped": counts.drops.iter().map(|(reason, n)| (*reason, n)).collect::<std::collections::BTreeMap<_, _>>(),

@@ -190,7 +190,8 @@ impl Client {
             LinkChange::Connected(_) => Input::Link(true),
             LinkChange::Disconnected(_) => Input::Link(false),
             LinkChange::Frame(_, frame) => Input::Frame(frame),
-        });
+        })
+        .without_padding();
         let links = tombola_link::start(config, vec![gateway], Arc::new(sink)).await?;
         let (up, to) = (links.clone(), home.gateway());
         // A link that takes nothing for so long is stalled; what it loses is lost like on any link.
@@ -327,6 +328,11 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         self.input(Input::Counts(reply)).await?;
         answer.await.map_err(|_| self.ended())
+    }
+
+    /// Frames that came from the gateway, mail or padding.
+    pub(crate) fn frames_received(&self) -> u64 {
+        self.links.stats().frames_in
     }
 
     pub(crate) fn received_lengths(&self) -> std::collections::BTreeMap<usize, u64> {

@@ -25,7 +25,7 @@ pub struct Config {
     /// Where metrics are served, a loopback address; absent: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
-    /// Threads that open packets; absent: one per processor.
+    /// Threads that open packets; 0: the threads that read them from links; absent: one per processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
     /// Threads that move bytes on links. One is enough for some 10 000 frames a second.

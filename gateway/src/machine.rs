@@ -7,16 +7,15 @@ use tombola_mixing::Time;
 use tombola_node::driver::Machine;
 use tombola_node::meters::publish_drops;
 use tombola_node::metrics as names;
-use tombola_node::workers::Submitter;
+use tombola_node::opening::ToOpeners;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
-use tombola_protocol::opener::Inbound;
 
 /// A [`Gateway`] that publishes its counters.
 pub(crate) struct GatewayMachine {
     pub(crate) gateway: Gateway,
     pub(crate) drops: Arc<DropCounters>,
-    pub(crate) workers: Submitter<Inbound>,
+    pub(crate) openers: ToOpeners,
 }
 
 impl Machine for GatewayMachine {
@@ -38,7 +37,7 @@ impl Machine for GatewayMachine {
     fn publish(&mut self, now: Time) {
         self.gateway.expire(now);
         publish_drops(&self.drops);
-        self.workers.publish();
+        self.openers.publish();
         let counts = self.gateway.counts();
         gauge!(names::MAILBOXES).set(counts.mailboxes as f64);
         gauge!(names::MAIL_PACKETS).set(counts.mail as f64);

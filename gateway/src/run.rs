@@ -65,8 +65,8 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     )
     .context("the network document lists this node as something else than a gateway")?;
     let (inputs, received) = bounded(INPUTS);
-    let pool = hop.spawn_workers(&settings, &inputs, GatewayInput::Opened, &service)?;
-    let links = hop.start_links(&settings, &pool).await?;
+    let openers = hop.start_openers(&settings, &inputs, GatewayInput::Opened, &service)?;
+    let links = hop.start_links(&settings, &openers).await?;
 
     let limits = ClientLimits {
         max_connections: hop.view.parameters().clients_per_gateway as usize,
@@ -97,11 +97,11 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
             }
         }
     };
-    let machine = GatewayMachine { gateway, drops: Arc::clone(&hop.drops), workers: pool.submitter() };
+    let machine = GatewayMachine { gateway, drops: Arc::clone(&hop.drops), openers: openers.way() };
     let driver = driver::spawn("gateway", hop.clock, machine, received, deliver, service.shutdown.clone())?;
     let all_links = vec![links.clone(), client_links.clone()];
     tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
     tracing::info!("gateway started");
     service.announce(&links, Some(&client_links));
-    hop.serve(&service, driver, all_links, pool).await
+    hop.serve(&service, driver, all_links, openers).await
 }

@@ -7,17 +7,16 @@ use tombola_mixing::{Time, Verdict};
 use tombola_node::driver::Machine;
 use tombola_node::meters::publish_drops;
 use tombola_node::metrics as names;
-use tombola_node::workers::Submitter;
+use tombola_node::opening::ToOpeners;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::halfloops::Half;
-use tombola_protocol::opener::Inbound;
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 
 /// A [`Relay`] that publishes its counters.
 pub(crate) struct RelayMachine {
     pub(crate) relay: Relay,
     pub(crate) drops: Arc<DropCounters>,
-    pub(crate) workers: Submitter<Inbound>,
+    pub(crate) openers: ToOpeners,
 }
 
 impl Machine for RelayMachine {
@@ -43,7 +42,7 @@ impl Machine for RelayMachine {
     fn publish(&mut self, now: Time) {
         self.relay.expire(now);
         publish_drops(&self.drops);
-        self.workers.publish();
+        self.openers.publish();
         gauge!(names::POOL_PACKETS).set(self.relay.counts().pool as f64);
         let accounts = self.relay.account_counts();
         for (kind, count) in [

@@ -58,8 +58,8 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     };
     let hop = Hop::load(&settings, |role| matches!(role, Role::Mix { .. }))?;
     let (inputs, received) = bounded(INPUTS);
-    let pool = hop.spawn_workers(&settings, &inputs, RelayInput::Opened, &service)?;
-    let links = hop.start_links(&settings, &pool).await?;
+    let openers = hop.start_openers(&settings, &inputs, RelayInput::Opened, &service)?;
+    let links = hop.start_links(&settings, &openers).await?;
 
     let mut all_links = vec![links.clone()];
     let mut gateways = Vec::new();
@@ -74,7 +74,8 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
             LinkChange::Connected(_) => RelayInput::AccountLink { account, connected: true },
             LinkChange::Disconnected(_) => RelayInput::AccountLink { account, connected: false },
             LinkChange::Frame(_, frame) => RelayInput::AccountFrame { account, frame },
-        });
+        })
+        .without_padding();
         let gateway = Peer::dialled(drawn.gateway, drawn.addresses);
         let account_links = tombola_link::start(link, vec![gateway], Arc::new(sink)).await?;
         all_links.push(account_links.clone());
@@ -97,12 +98,12 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         RelayOutput::Forward { to, frame } => egress.send(to, frame),
         RelayOutput::Account { account, frame } => send_for(&gateways, account, frame),
     };
-    let machine = RelayMachine { relay, drops: Arc::clone(&hop.drops), workers: pool.submitter() };
+    let machine = RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way() };
     let driver = driver::spawn("relay", hop.clock, machine, received, deliver, service.shutdown.clone())?;
     tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
     tracing::info!("mix node started");
     service.announce(&links, None);
-    hop.serve(&service, driver, all_links, pool).await
+    hop.serve(&service, driver, all_links, openers).await
 }
 
 /// An account that cannot send loses cover only.

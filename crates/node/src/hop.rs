@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crossbeam_channel::Sender;
 use tombola_link::{LinkConfig, LinkSecret, Links, NODE_PROTOCOL, Policy};
 use tombola_protocol::drops::DropCounters;
-use tombola_protocol::opener::{Inbound, Occupancy, Opened, Opener};
+use tombola_protocol::opener::{Occupancy, Opened, Opener};
 use tombola_protocol::replay::{TagFilter, capacity_for};
 use tombola_protocol::view::EpochView;
 use tombola_sphinx::SecretKey;
@@ -20,12 +20,11 @@ use crate::entry::Service;
 use crate::ingress::Ingress;
 use crate::keys::{Link, Secret, SecretFile, Sphinx};
 use crate::membership::{current_view, find_self, load_network, neighbours};
-use crate::workers::{Pool, PoolSettings, processors};
+use crate::opening::Openers;
+use crate::workers::processors;
 
 /// Inputs that may wait for a hop's driver.
 pub const INPUTS: usize = 4096;
-/// Packets that may wait for a worker.
-const WORKER_QUEUE: usize = 4096;
 /// Frames that may wait for one neighbour: 10 MB.
 const NEIGHBOUR_QUEUE: usize = 4096;
 
@@ -44,7 +43,7 @@ pub struct HopConfig<'a> {
     pub sphinx_secret: &'a Path,
     /// Addresses for neighbours.
     pub listen: &'a [String],
-    /// Threads that open packets; `None`: one per processor.
+    /// Threads that open packets; 0: those that read them; `None`: one per processor.
     pub workers: Option<usize>,
     /// Packets that may be in the node at one time.
     pub places: usize,
@@ -99,60 +98,47 @@ impl Hop {
         LinkSecret::from_seed(*self.secret.expose())
     }
 
-    /// Starts the workers: what they open becomes inputs of the driver. While the driver's channel is full they wait, their
-    /// own queue fills, and new packets are shed.
+    /// Starts who opens packets: what they open becomes inputs of the driver.
     ///
     /// # Errors
     /// The operating system gave no thread or no randomness.
-    pub fn spawn_workers<I: Send + 'static>(
+    pub fn start_openers<I: Send + 'static>(
         &self,
         config: &HopConfig<'_>,
         inputs: &Sender<I>,
-        input_of: impl Fn(Opened) -> I + Clone + Send + 'static,
+        input_of: impl Fn(Opened) -> I + Clone + Send + Sync + 'static,
         service: &Service,
-    ) -> Result<Pool<Inbound>> {
+    ) -> Result<Openers> {
         let seen = TagFilter::new(
             capacity_for(u64::from(self.view.parameters().admitted_rate), self.view.life()),
             u64::from_le_bytes(derive::random_bytes()?),
         );
-        let opener = Arc::new(Opener::new(
+        let opener = Opener::new(
             Arc::clone(&self.view),
             self.me,
             self.sphinx.clone(),
             seen,
             self.occupancy.clone(),
             Arc::clone(&self.drops),
-        ));
+        );
         let threads = config.workers.unwrap_or_else(processors);
-        let worker = |_| {
-            let opener = Arc::clone(&opener);
-            let mut spare = Vec::new();
-            move |batch: &mut Vec<Inbound>, out: &mut Vec<Opened>| {
-                opener.open_batch(batch, out, &mut spare);
-                spare.clear();
-            }
-        };
-        let inputs = inputs.clone();
-        let settings = PoolSettings { name: "open", threads, queue: WORKER_QUEUE };
-        // Sending fails only when the driver has ended, and then nothing leaves this node any more.
-        let sink = move |opened| drop(inputs.send(input_of(opened)));
-        Ok(Pool::spawn(settings, worker, sink, service.shutdown.clone())?)
+        Ok(Openers::start(opener, threads, inputs, input_of, service.shutdown.clone())?)
     }
 
-    /// Starts the links to its neighbours, whose packets go to the workers.
+    /// Starts the links to its neighbours, whose packets go to `openers`.
     ///
     /// # Errors
     /// An address is malformed or in use.
-    pub async fn start_links(&self, config: &HopConfig<'_>, pool: &Pool<Inbound>) -> Result<Links> {
+    pub async fn start_links(&self, config: &HopConfig<'_>, openers: &Openers) -> Result<Links> {
         let mut links = LinkConfig::new(self.link_secret(), Policy::Neighbours, NODE_PROTOCOL);
         links.listen = config.listen.to_vec();
         links.outbound_queue = NEIGHBOUR_QUEUE;
         let (view, drops) = (Arc::clone(&self.view), Arc::clone(&self.drops));
-        let ingress = Ingress::new(self.clock, view, pool.submitter(), drops);
+        let ingress = Ingress::new(self.clock, view, openers.way(), drops);
         Ok(tombola_link::start(links, neighbours(&self.view, self.me), Arc::new(ingress)).await?)
     }
 
-    /// Waits for the end, then takes everything down in order: the driver, the links, the workers.
+    /// Waits for the end, then takes everything down in order: the driver, the links, the openers.
     ///
     /// # Errors
     /// A part has failed.
@@ -161,14 +147,14 @@ impl Hop {
         service: &Service,
         driver: DriverHandle<M>,
         links: Vec<Links>,
-        pool: Pool<Inbound>,
+        openers: Openers,
     ) -> Result<()> {
         service.until_end(&self.view).await;
         tokio::task::spawn_blocking(move || driver.join().map(drop)).await??;
         for links in links {
             links.shutdown().await;
         }
-        tokio::task::spawn_blocking(move || pool.join()).await??;
+        tokio::task::spawn_blocking(move || openers.join()).await??;
         service.result()
     }
 }

@@ -1,39 +1,34 @@
-//! From links into a node: packets of neighbours to the workers, everything else to a driver.
+//! From links into a node: packets of neighbours to whoever opens them, everything else to a driver.
 
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use tombola_link::{FrameSink, Taken};
 use tombola_protocol::drops::{DropCounters, DropReason};
-use tombola_protocol::frame::Frame;
+use tombola_protocol::frame::{Frame, FrameKind};
 use tombola_protocol::opener::Inbound;
 use tombola_protocol::view::EpochView;
 use tombola_topology::IdentityKey;
 
 use crate::clock::Clock;
-use crate::workers::Submitter;
+use crate::opening::ToOpeners;
 
-/// Gives every frame of a neighbour its time of arrival and hands it to the workers. When their queue is full the frame
-/// is dropped and counted: load is shed before a header is processed, and neighbours are not slowed down by each other.
+/// Gives every frame of a neighbour its time of arrival and has it opened. When the workers' queue is full the frame is
+/// dropped and counted: load is shed before a header is processed, and neighbours are not slowed down by each other.
 pub struct Ingress {
     clock: Clock,
     view: Arc<EpochView>,
-    workers: Submitter<Inbound>,
+    openers: ToOpeners,
     drops: Arc<DropCounters>,
     packets_in: ::metrics::Counter,
 }
 
 impl Ingress {
-    /// An ingress that feeds `workers`.
+    /// An ingress that feeds `openers`.
     #[must_use]
-    pub fn new(
-        clock: Clock,
-        view: Arc<EpochView>,
-        workers: Submitter<Inbound>,
-        drops: Arc<DropCounters>,
-    ) -> Self {
+    pub fn new(clock: Clock, view: Arc<EpochView>, openers: ToOpeners, drops: Arc<DropCounters>) -> Self {
         let packets_in = ::metrics::counter!(crate::metrics::PACKETS_IN_TOTAL);
-        Self { clock, view, workers, drops, packets_in }
+        Self { clock, view, openers, drops, packets_in }
     }
 }
 
@@ -49,11 +44,8 @@ impl FrameSink for Ingress {
             // Links accept neighbours only, and those are in the list.
             return batch.drain(..).for_each(|_| self.drops.count(DropReason::WrongDirection));
         };
-        for frame in batch.drain(..) {
-            if self.workers.try_submit(Inbound { arrived, from, frame }).is_err() {
-                self.drops.count(DropReason::Overload);
-            }
-        }
+        let packets = batch.drain(..).map(|frame| Inbound { arrived, from, frame });
+        self.openers.open(packets, |_| self.drops.count(DropReason::Overload));
     }
 
     fn disconnected(&self, _: &IdentityKey) -> Taken {
@@ -77,12 +69,19 @@ pub enum LinkChange {
 pub struct InputSink<I, F> {
     inputs: Sender<I>,
     input_of: F,
+    takes_padding: bool,
 }
 
 impl<I, F: Fn(LinkChange) -> I> InputSink<I, F> {
     /// A sink that turns link changes into inputs of a driver.
     pub fn new(inputs: Sender<I>, input_of: F) -> Self {
-        Self { inputs, input_of }
+        Self { inputs, input_of, takes_padding: true }
+    }
+
+    /// Ends padding here: a client's driver need not be woken for what says nothing. The links have counted it.
+    #[must_use]
+    pub fn without_padding(self) -> Self {
+        Self { takes_padding: false, ..self }
     }
 
     /// Several links share the channel, so room may be gone between question and answer: then this waits for the driver's
@@ -106,6 +105,9 @@ where
     }
 
     fn frames(&self, from: &IdentityKey, batch: &mut Vec<Frame>) {
+        if !self.takes_padding {
+            batch.retain(|frame| frame.kind() != Ok(FrameKind::Padding));
+        }
         let room = self.inputs.capacity().map_or(batch.len(), |all| all - self.inputs.len().min(all));
         for frame in batch.drain(..room.min(batch.len())) {
             let _ = self.inputs.send((self.input_of)(LinkChange::Frame(*from, frame)));

@@ -15,6 +15,7 @@ pub mod logging;
 pub mod membership;
 pub mod meters;
 pub mod metrics;
+pub mod opening;
 pub mod process;
 pub mod shutdown;
 pub mod workers;

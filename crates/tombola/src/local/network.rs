@@ -44,7 +44,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Three layers of two mix nodes, two gateways, a quarter of a second in each mix node.
+    /// Three layers of two mix nodes, two gateways, three tenths of a second in each mix node.
     fn default() -> Self {
         Self {
             layers: 3,

@@ -126,8 +126,8 @@ fn configuration(
     let (network, authority) = (document.to_owned(), authority.to_owned());
     let (link_secret, sphinx_secret) = (PathBuf::from("link.key"), PathBuf::from("sphinx.key"));
     let metrics = Some((Ipv4Addr::LOCALHOST, 0).into());
-    // One thread each: many nodes share this machine's processors.
-    let workers = Some(1);
+    // Many nodes share this machine's processors: none needs threads for packets that come one by one.
+    let workers = Some(0);
     let text = match role {
         Role::Mix { .. } => toml::to_string(&tombola_mixnode::Config {
             network,

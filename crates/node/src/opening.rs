@@ -1,0 +1,138 @@
+//! Who opens packets: a pool of workers, or the thread that read them from the link.
+//!
+//! Workers use several processors and shed load when their queue is full. On the reading thread a packet costs no change of
+//! threads, which is dearer than opening it when packets come one by one; what that thread cannot keep up with stays with
+//! the transport, whose flow control stops the neighbour.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use tombola_protocol::opener::{Inbound, Opened, Opener};
+
+use crate::shutdown::Shutdown;
+use crate::workers::{Pool, PoolSettings, Refused, Submitter, WorkerPanicked};
+
+/// Packets that may wait for a worker.
+const WORKER_QUEUE: usize = 4096;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Scratch {
+    batch: Vec<Inbound>,
+    opened: Vec<Opened>,
+}
+
+/// Running openers.
+#[derive(Debug)]
+pub enum Openers {
+    /// Threads of their own.
+    Workers(Pool<Inbound>),
+    /// The reading thread.
+    Here(Inline),
+}
+
+/// The way to them; clones share it.
+#[derive(Clone, Debug)]
+pub enum ToOpeners {
+    /// Into the workers' queue.
+    Workers(Submitter<Inbound>),
+    /// On this thread.
+    Here(Inline),
+}
+
+/// Opens packets on the thread that calls it.
+#[derive(Clone)]
+pub struct Inline(Arc<dyn Fn(&mut Scratch) + Send + Sync>);
+
+impl std::fmt::Debug for Inline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inline")
+    }
+}
+
+impl Openers {
+    /// Starts `threads` workers, or none for 0. What is opened becomes inputs of a driver; while its channel is full, who
+    /// opens waits.
+    ///
+    /// # Errors
+    /// The operating system gave no thread.
+    pub fn start<I: Send + 'static>(
+        opener: Opener,
+        threads: usize,
+        inputs: &Sender<I>,
+        input_of: impl Fn(Opened) -> I + Clone + Send + Sync + 'static,
+        stop: Shutdown,
+    ) -> std::io::Result<Self> {
+        let opener = Arc::new(opener);
+        let inputs = inputs.clone();
+        // Sending fails only when the driver has ended, and then nothing leaves this node any more.
+        let deliver = move |opened| drop(inputs.send(input_of(opened)));
+        if threads == 0 {
+            return Ok(Self::Here(Inline(Arc::new(move |scratch: &mut Scratch| {
+                opener.open_batch(&mut scratch.batch, &mut scratch.opened, &mut Vec::new());
+                scratch.opened.drain(..).for_each(&deliver);
+            }))));
+        }
+        let worker = |_| {
+            let opener = Arc::clone(&opener);
+            let mut spare = Vec::new();
+            move |batch: &mut Vec<Inbound>, out: &mut Vec<Opened>| {
+                opener.open_batch(batch, out, &mut spare);
+                spare.clear();
+            }
+        };
+        let settings = PoolSettings { name: "open", threads, queue: WORKER_QUEUE };
+        Ok(Self::Workers(Pool::spawn(settings, worker, deliver, stop)?))
+    }
+
+    /// The way to them.
+    #[must_use]
+    pub fn way(&self) -> ToOpeners {
+        match self {
+            Self::Workers(pool) => ToOpeners::Workers(pool.submitter()),
+            Self::Here(inline) => ToOpeners::Here(inline.clone()),
+        }
+    }
+
+    /// Waits until all threads have ended.
+    ///
+    /// # Errors
+    /// A worker panicked.
+    pub fn join(self) -> Result<(), WorkerPanicked> {
+        match self {
+            Self::Workers(pool) => pool.join(),
+            Self::Here(_) => Ok(()),
+        }
+    }
+}
+
+impl ToOpeners {
+    /// Has packets opened. `refused` is called for each that no worker had room for.
+    pub fn open(&self, packets: impl Iterator<Item = Inbound>, mut refused: impl FnMut(Inbound)) {
+        match self {
+            Self::Workers(workers) => {
+                for packet in packets {
+                    if let Err(Refused::Full(packet) | Refused::Stopped(packet)) = workers.try_submit(packet)
+                    {
+                        refused(packet);
+                    }
+                }
+            }
+            Self::Here(Inline(open)) => SCRATCH.with_borrow_mut(|scratch| {
+                scratch.batch.extend(packets);
+                open(scratch);
+            }),
+        }
+    }
+
+    /// Hands the length of the queue to the metrics.
+    pub fn publish(&self) {
+        if let Self::Workers(workers) = self {
+            workers.publish();
+        }
+    }
+}
