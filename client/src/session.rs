@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::TrySendError;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tombola_link::{CLIENT_PROTOCOL, LinkConfig, Links, Peer, Policy, StartError};
 use tombola_mixing::Time;
 use tombola_node::clock::Clock;
 use tombola_node::derive;
-use tombola_node::driver::{self, DriverHandle};
+use tombola_node::driver::{self, DriverHandle, Inputs};
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::shutdown::{Cause, Shutdown};
 use tombola_protocol::client::{Client as StateMachine, ClientCounts, ClientEvent, Emitted};
@@ -148,7 +148,7 @@ pub struct Client {
     clock: Clock,
     address: ClientAddress,
     view: Arc<EpochView>,
-    inputs: Sender<Input>,
+    inputs: Inputs<Input>,
     notices: mpsc::Receiver<Notice>,
     connected: bool,
     links: Links,
@@ -176,7 +176,7 @@ impl Client {
         let machine = StateMachine::new(clock.now(), Arc::clone(&view), keys, derive::random_seed()?)
             .ok_or(ClientError::NoGateway)?;
         let address = machine.address();
-        let (inputs, received) = bounded(INPUTS);
+        let (inputs, received) = driver::inputs(INPUTS);
         let (send_notice, notices) = mpsc::channel(EVENTS);
         let shutdown = Shutdown::new();
         let machine = ClientMachine::new(machine, send_notice, options.collect, shutdown.clone());

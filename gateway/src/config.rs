@@ -28,7 +28,8 @@ pub struct Config {
     /// Threads that open packets; 0: the threads that read them from links; absent: one per processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
-    /// Threads that move bytes on links. One is enough for some 10 000 frames a second.
+    /// Threads that move bytes on links. One is enough for some 10 000 frames a second; 0: one, which drives the state
+    /// machine too, which saves processor time and costs accuracy of release under load.
     #[serde(default = "default_link_threads")]
     pub link_threads: usize,
     /// Packets that may be on their way through the node at one time, mailboxes excluded: 2.5 kB each.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::bounded;
 use tombola_link::{CLIENT_PROTOCOL, ClientLimits, LinkConfig, Policy, SendError};
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service};
@@ -52,6 +51,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         sphinx_secret: &config.sphinx_secret,
         listen: &config.listen,
         workers: config.workers,
+        link_threads: config.link_threads,
         places: config.places,
     };
     let hop = Hop::load(&settings, |role| matches!(role, Role::Gateway))?;
@@ -64,7 +64,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         derive::random_seed()?,
     )
     .context("the network document lists this node as something else than a gateway")?;
-    let (inputs, received) = bounded(INPUTS);
+    let (inputs, received) = driver::inputs(INPUTS);
     let openers = hop.start_openers(&settings, &inputs, GatewayInput::Opened, &service)?;
     let links = hop.start_links(&settings, &openers).await?;
 
@@ -98,7 +98,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         }
     };
     let machine = GatewayMachine { gateway, drops: Arc::clone(&hop.drops), openers: openers.way() };
-    let driver = driver::spawn("gateway", hop.clock, machine, received, deliver, service.shutdown.clone())?;
+    let driver = hop.start_driver(&settings, "gateway", machine, received, deliver, &service)?;
     let all_links = vec![links.clone(), client_links.clone()];
     tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
     tracing::info!("gateway started");

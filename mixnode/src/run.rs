@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::bounded;
 use tombola_link::{CLIENT_PROTOCOL, LinkConfig, Links, Peer, Policy};
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service};
@@ -54,10 +53,11 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         sphinx_secret: &config.sphinx_secret,
         listen: &config.listen,
         workers: config.workers,
+        link_threads: config.link_threads,
         places: config.places,
     };
     let hop = Hop::load(&settings, |role| matches!(role, Role::Mix { .. }))?;
-    let (inputs, received) = bounded(INPUTS);
+    let (inputs, received) = driver::inputs(INPUTS);
     let openers = hop.start_openers(&settings, &inputs, RelayInput::Opened, &service)?;
     let links = hop.start_links(&settings, &openers).await?;
 
@@ -99,7 +99,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         RelayOutput::Account { account, frame } => send_for(&gateways, account, frame),
     };
     let machine = RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way() };
-    let driver = driver::spawn("relay", hop.clock, machine, received, deliver, service.shutdown.clone())?;
+    let driver = hop.start_driver(&settings, "relay", machine, received, deliver, &service)?;
     tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
     tracing::info!("mix node started");
     service.announce(&links, None);

@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stop = Shutdown::new();
     let mean = Duration::from_secs(1) / u32::try_from(rate)?;
     let machine = Releases(PoissonClock::new(clock.now(), mean, Rng::from_seed([7; 32])));
-    let (_inputs, receiver) = crossbeam_channel::bounded(1);
+    let (_inputs, receiver) = driver::inputs(1);
     let released = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&released);
     let deliver = move |_| {

@@ -5,13 +5,25 @@
 //! about. This loop sleeps in the kernel, with the thread's timer slack reduced from 50 us to 1 ns; it does not spin.
 //! `examples/lateness.rs` measures what comes out of that.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, never, select_biased};
+use crossbeam_channel::{Receiver, SendError, Sender, TrySendError, never, select_biased};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle as TaskHandle;
 use tombola_mixing::Time;
+
+#[cfg(target_os = "linux")]
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
+#[cfg(target_os = "linux")]
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::clock::Clock;
 use crate::lateness::{Lateness, LatenessReport};
@@ -29,6 +41,69 @@ const FAR: Duration = Duration::from_millis(1);
 const NEAR: Duration = Duration::from_micros(400);
 /// Interval of [`Machine::publish`].
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The way into a driver; clones share it.
+pub struct Inputs<I> {
+    sender: Sender<I>,
+    /// Wakes a driver that is a task. A driver on its own thread is woken by the channel.
+    wake: Arc<Notify>,
+}
+
+impl<I> Clone for Inputs<I> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), wake: Arc::clone(&self.wake) }
+    }
+}
+
+impl<I> fmt::Debug for Inputs<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inputs").field("len", &self.sender.len()).finish()
+    }
+}
+
+/// The driver's end of [`Inputs`].
+#[derive(Debug)]
+pub struct Received<I> {
+    inputs: Receiver<I>,
+    wake: Arc<Notify>,
+}
+
+/// A bounded channel into a driver.
+#[must_use]
+pub fn inputs<I>(bound: usize) -> (Inputs<I>, Received<I>) {
+    let (sender, receiver) = crossbeam_channel::bounded(bound);
+    let wake = Arc::new(Notify::new());
+    (Inputs { sender, wake: Arc::clone(&wake) }, Received { inputs: receiver, wake })
+}
+
+impl<I> Inputs<I> {
+    /// Queues an input; waits while there is no room. On the thread of a driver that is a task it would wait for ever: look
+    /// at [`room`](Self::room) first.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub fn send(&self, input: I) -> Result<(), SendError<I>> {
+        self.sender.send(input)?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Queues an input if there is room.
+    ///
+    /// # Errors
+    /// There is none, or the driver has ended.
+    pub fn try_send(&self, input: I) -> Result<(), TrySendError<I>> {
+        self.sender.try_send(input)?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// How many inputs there is room for. On a single thread nobody takes it in between.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.sender.capacity().unwrap_or(usize::MAX).saturating_sub(self.sender.len())
+    }
+}
 
 /// A state machine without clock and without input or output of its own.
 ///
@@ -67,7 +142,7 @@ pub trait Machine: Send + 'static {
 /// A running driver. Dropping the handle leaves it running until its [`Shutdown`] is triggered.
 #[derive(Debug)]
 pub struct DriverHandle<M> {
-    thread: JoinHandle<M>,
+    thread: Running<M>,
     lateness: Arc<Lateness>,
     name: &'static str,
 }
@@ -83,7 +158,13 @@ pub struct DriverPanicked {
     pub message: String,
 }
 
-impl<M> DriverHandle<M> {
+#[derive(Debug)]
+enum Running<M> {
+    Thread(JoinHandle<M>),
+    Task(TaskHandle<M>),
+}
+
+impl<M: Send + 'static> DriverHandle<M> {
     /// How late timeouts have been served since the start.
     #[must_use]
     pub fn lateness(&self) -> LatenessReport {
@@ -93,16 +174,42 @@ impl<M> DriverHandle<M> {
     /// Whether the thread has ended, in order or by a panic.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
+        match &self.thread {
+            Running::Thread(thread) => thread.is_finished(),
+            Running::Task(task) => task.is_finished(),
+        }
+    }
+
+    /// Waits for the end (it does not ask for it) and gives the machine back. Blocks the thread: not for a driver that is a
+    /// task, nor inside of a runtime.
+    ///
+    /// # Errors
+    /// The machine panicked.
+    pub fn join(self) -> Result<M, DriverPanicked> {
+        let name = self.name;
+        let panicked = |message| DriverPanicked { name, message };
+        match self.thread {
+            Running::Thread(thread) => thread.join().map_err(|payload| panicked(panic_message(&*payload))),
+            Running::Task(_) => {
+                Err(panicked("a driver that is a task is waited for with `ended`".to_owned()))
+            }
+        }
     }
 
     /// Waits for the end (it does not ask for it) and gives the machine back.
     ///
     /// # Errors
     /// The machine panicked.
-    pub fn join(self) -> Result<M, DriverPanicked> {
+    pub async fn ended(self) -> Result<M, DriverPanicked> {
         let name = self.name;
-        self.thread.join().map_err(|payload| DriverPanicked { name, message: panic_message(&*payload) })
+        let panicked = |message: String| DriverPanicked { name, message };
+        match self.thread {
+            Running::Task(task) => task.await.map_err(|error| panicked(error.to_string())),
+            Running::Thread(thread) => match tokio::task::spawn_blocking(move || thread.join()).await {
+                Ok(joined) => joined.map_err(|payload| panicked(panic_message(&*payload))),
+                Err(error) => Err(panicked(error.to_string())),
+            },
+        }
     }
 }
 
@@ -134,29 +241,49 @@ pub fn spawn<M: Machine>(
     name: &'static str,
     clock: Clock,
     machine: M,
-    inputs: Receiver<M::Input>,
+    received: Received<M::Input>,
     deliver: impl FnMut(M::Output) + Send + 'static,
     stop: Shutdown,
 ) -> io::Result<DriverHandle<M>> {
-    let lateness = Arc::new(Lateness::default());
-    let driver = Driver {
-        clock,
-        machine,
-        inputs,
-        deliver,
-        stop: stop.clone(),
-        lateness: Arc::clone(&lateness),
-        lateness_metric: ::metrics::histogram!(metrics::RELEASE_LATENESS_SECONDS),
-        queue_metric: ::metrics::gauge!(metrics::QUEUE_LENGTH, "queue" => name),
-        next_publish: clock.now() + PUBLISH_INTERVAL,
-    };
+    let driver = Driver::new(name, clock, machine, received.inputs, deliver, stop.clone());
+    let lateness = Arc::clone(&driver.lateness);
     let guard = FailureGuard { shutdown: stop, what: name };
     let thread = thread::Builder::new().name(name.into()).spawn(move || {
         let _guard = guard;
         reduce_timer_slack();
         driver.run()
     })?;
-    Ok(DriverHandle { thread, lateness, name })
+    Ok(DriverHandle { thread: Running::Thread(thread), lateness, name })
+}
+
+/// Drives `machine` in a task on the current runtime instead, with a timer of the kernel's (timerfd): for a process whose
+/// links run on one thread and whose packets come one by one. A packet then costs no change of threads; but what the
+/// runtime does in the meantime, opening a packet say, delays releases. Where there is no timerfd, this is [`spawn`].
+///
+/// # Errors
+/// The operating system gave no timer.
+pub fn spawn_task<M: Machine>(
+    name: &'static str,
+    clock: Clock,
+    machine: M,
+    received: Received<M::Input>,
+    deliver: impl FnMut(M::Output) + Send + 'static,
+    stop: Shutdown,
+) -> io::Result<DriverHandle<M>> {
+    #[cfg(target_os = "linux")]
+    {
+        let timer = Timer::new()?;
+        let driver = Driver::new(name, clock, machine, received.inputs, deliver, stop.clone());
+        let lateness = Arc::clone(&driver.lateness);
+        let guard = FailureGuard { shutdown: stop, what: name };
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            driver.run_as_task(timer, received.wake).await
+        });
+        Ok(DriverHandle { thread: Running::Task(task), lateness, name })
+    }
+    #[cfg(not(target_os = "linux"))]
+    spawn(name, clock, machine, received, deliver, stop)
 }
 
 /// Asks the kernel to wake this thread when its timer ends and not up to 50 us later. Elsewhere than on Linux the default
@@ -181,20 +308,75 @@ struct Driver<M: Machine, D> {
 }
 
 impl<M: Machine, D: FnMut(M::Output)> Driver<M, D> {
+    fn new(
+        name: &'static str,
+        clock: Clock,
+        machine: M,
+        inputs: Receiver<M::Input>,
+        deliver: D,
+        stop: Shutdown,
+    ) -> Self {
+        Self {
+            clock,
+            machine,
+            inputs,
+            deliver,
+            stop,
+            lateness: Arc::new(Lateness::default()),
+            lateness_metric: ::metrics::histogram!(metrics::RELEASE_LATENESS_SECONDS),
+            queue_metric: ::metrics::gauge!(metrics::QUEUE_LENGTH, "queue" => name),
+            next_publish: clock.now() + PUBLISH_INTERVAL,
+        }
+    }
+
     fn run(mut self) -> M {
         while !self.stop.is_triggered() {
-            // Outputs come first: a release that is due does not wait for the handling of what has arrived since.
-            let drained = self.deliver_outputs();
-            let handled = self.take_inputs();
-            self.publish_if_due();
-            let idle = drained && !handled;
-            if self.work_if_time_allows(idle) || !idle {
-                continue;
+            if self.round() {
+                self.wait();
             }
-            self.wait();
         }
         self.machine.publish(self.clock.now());
         self.machine
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn run_as_task(mut self, timer: Timer, wake: Arc<Notify>) -> M {
+        let stop = self.stop.clone();
+        let mut stopped = std::pin::pin!(stop.triggered());
+        while !self.stop.is_triggered() {
+            if !self.round() {
+                // Links have their turn between two rounds.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let wake_at = self.wake_at();
+            let now = self.clock.now();
+            if wake_at <= now {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                () = timer.wait(wake_at - now) => {}
+                () = wake.notified() => {}
+            }
+        }
+        self.machine.publish(self.clock.now());
+        self.machine
+    }
+
+    /// Does what is to be done. Returns whether nothing is left to do for now.
+    fn round(&mut self) -> bool {
+        // Outputs come first: a release that is due does not wait for the handling of what has arrived since.
+        let drained = self.deliver_outputs();
+        let handled = self.take_inputs();
+        self.publish_if_due();
+        let idle = drained && !handled;
+        !self.work_if_time_allows(idle) && idle
+    }
+
+    fn wake_at(&mut self) -> Time {
+        self.machine.poll_timeout().map_or(self.next_publish, |due| due.min(self.next_publish))
     }
 
     /// Returns whether the machine has nothing more to hand out for now.
@@ -252,7 +434,7 @@ impl<M: Machine, D: FnMut(M::Output)> Driver<M, D> {
 
     /// Sleeps until the next timeout, an input (which it takes) or the end.
     fn wait(&mut self) {
-        let wake = self.machine.poll_timeout().map_or(self.next_publish, |due| due.min(self.next_publish));
+        let wake = self.wake_at();
         let now = self.clock.now();
         if wake <= now {
             return;
@@ -266,6 +448,46 @@ impl<M: Machine, D: FnMut(M::Output)> Driver<M, D> {
             Ok(input) => self.machine.handle(self.clock.now(), input),
             // A channel without senders is always ready: it would keep this loop awake.
             Err(_) => self.inputs = never(),
+        }
+    }
+}
+
+/// A timer of the kernel's, to be awaited: it does not know the ticks of a millisecond that the runtime's own timers have.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+struct Timer(AsyncFd<OwnedFd>);
+
+#[cfg(target_os = "linux")]
+impl Timer {
+    #[expect(
+        deprecated,
+        reason = "an OwnedFd is one descriptor as long as it lives, which is what the unsafe successor asks for"
+    )]
+    fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let descriptor = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        Ok(Self(AsyncFd::with_interest(descriptor, Interest::READABLE)?))
+    }
+
+    /// Waits for that long, more than nothing. Safe to drop and call again, as `select!` does: the timer is set anew.
+    async fn wait(&self, time: Duration) {
+        let value = Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let once = Itimerspec { it_interval: never, it_value: value };
+        if timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &once).is_err() {
+            // Cannot happen with a valid descriptor and time; the runtime's timer is coarser, but ends.
+            return tokio::time::sleep(time).await;
+        }
+        loop {
+            let Ok(mut ready) = self.0.readable().await else { return tokio::time::sleep(time).await };
+            // An expiry from before it was set anew reads as nothing.
+            match rustix::io::read(self.0.get_ref(), &mut [0u8; 8]) {
+                Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+                _ => return,
+            }
         }
     }
 }

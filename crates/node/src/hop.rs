@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::Sender;
 use tombola_link::{LinkConfig, LinkSecret, Links, NODE_PROTOCOL, Policy};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::opener::{Occupancy, Opened, Opener};
@@ -15,7 +14,7 @@ use tombola_topology::{NodeIndex, Role, SphinxKey};
 
 use crate::clock::Clock;
 use crate::derive;
-use crate::driver::{DriverHandle, Machine};
+use crate::driver::{DriverHandle, Inputs, Machine, Received, spawn, spawn_task};
 use crate::entry::Service;
 use crate::ingress::Ingress;
 use crate::keys::{Link, Secret, SecretFile, Sphinx};
@@ -45,6 +44,8 @@ pub struct HopConfig<'a> {
     pub listen: &'a [String],
     /// Threads that open packets; 0: those that read them; `None`: one per processor.
     pub workers: Option<usize>,
+    /// Threads that move bytes on links; 0: one, which drives the state machine too.
+    pub link_threads: usize,
     /// Packets that may be in the node at one time.
     pub places: usize,
 }
@@ -105,7 +106,7 @@ impl Hop {
     pub fn start_openers<I: Send + 'static>(
         &self,
         config: &HopConfig<'_>,
-        inputs: &Sender<I>,
+        inputs: &Inputs<I>,
         input_of: impl Fn(Opened) -> I + Clone + Send + Sync + 'static,
         service: &Service,
     ) -> Result<Openers> {
@@ -138,6 +139,26 @@ impl Hop {
         Ok(tombola_link::start(links, neighbours(&self.view, self.me), Arc::new(ingress)).await?)
     }
 
+    /// Starts the driver: on a thread of its own, or, if there is none for it, on the links' thread.
+    ///
+    /// # Errors
+    /// The operating system gave no thread or timer.
+    pub fn start_driver<M: Machine>(
+        &self,
+        config: &HopConfig<'_>,
+        name: &'static str,
+        machine: M,
+        received: Received<M::Input>,
+        deliver: impl FnMut(M::Output) + Send + 'static,
+        service: &Service,
+    ) -> Result<DriverHandle<M>> {
+        let stop = service.shutdown.clone();
+        Ok(match config.link_threads {
+            0 => spawn_task(name, self.clock, machine, received, deliver, stop)?,
+            _ => spawn(name, self.clock, machine, received, deliver, stop)?,
+        })
+    }
+
     /// Waits for the end, then takes everything down in order: the driver, the links, the openers.
     ///
     /// # Errors
@@ -150,7 +171,7 @@ impl Hop {
         openers: Openers,
     ) -> Result<()> {
         service.until_end(&self.view).await;
-        tokio::task::spawn_blocking(move || driver.join().map(drop)).await??;
+        driver.ended().await?;
         for links in links {
             links.shutdown().await;
         }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
 use tombola_link::{FrameSink, Taken};
 use tombola_protocol::drops::{DropCounters, DropReason};
 use tombola_protocol::frame::{Frame, FrameKind};
@@ -11,6 +10,7 @@ use tombola_protocol::view::EpochView;
 use tombola_topology::IdentityKey;
 
 use crate::clock::Clock;
+use crate::driver::Inputs;
 use crate::opening::ToOpeners;
 
 /// Gives every frame of a neighbour its time of arrival and has it opened. When the workers' queue is full the frame is
@@ -44,7 +44,8 @@ impl FrameSink for Ingress {
             // Links accept neighbours only, and those are in the list.
             return batch.drain(..).for_each(|_| self.drops.count(DropReason::WrongDirection));
         };
-        let packets = batch.drain(..).map(|frame| Inbound { arrived, from, frame });
+        let room = self.openers.room().min(batch.len());
+        let packets = batch.drain(..room).map(|frame| Inbound { arrived, from, frame });
         self.openers.open(packets, |_| self.drops.count(DropReason::Overload));
     }
 
@@ -67,14 +68,14 @@ pub enum LinkChange {
 /// Passes everything that happens on some links to a driver, as its inputs. A driver that does not keep up stops the
 /// links' readers.
 pub struct InputSink<I, F> {
-    inputs: Sender<I>,
+    inputs: Inputs<I>,
     input_of: F,
     takes_padding: bool,
 }
 
 impl<I, F: Fn(LinkChange) -> I> InputSink<I, F> {
     /// A sink that turns link changes into inputs of a driver.
-    pub fn new(inputs: Sender<I>, input_of: F) -> Self {
+    pub fn new(inputs: Inputs<I>, input_of: F) -> Self {
         Self { inputs, input_of, takes_padding: true }
     }
 
@@ -87,7 +88,7 @@ impl<I, F: Fn(LinkChange) -> I> InputSink<I, F> {
     /// Several links share the channel, so room may be gone between question and answer: then this waits for the driver's
     /// next look, some microseconds. A driver that has stopped takes nothing more, and nothing more matters.
     fn pass(&self, change: LinkChange) -> Taken {
-        if self.inputs.is_full() {
+        if self.inputs.room() == 0 {
             return Taken::NotNow;
         }
         let _ = self.inputs.send((self.input_of)(change));
@@ -108,8 +109,8 @@ where
         if !self.takes_padding {
             batch.retain(|frame| frame.kind() != Ok(FrameKind::Padding));
         }
-        let room = self.inputs.capacity().map_or(batch.len(), |all| all - self.inputs.len().min(all));
-        for frame in batch.drain(..room.min(batch.len())) {
+        let room = self.inputs.room().min(batch.len());
+        for frame in batch.drain(..room) {
             let _ = self.inputs.send((self.input_of)(LinkChange::Frame(*from, frame)));
         }
     }

@@ -7,9 +7,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
 use tombola_protocol::opener::{Inbound, Opened, Opener};
 
+use crate::driver::Inputs;
 use crate::shutdown::Shutdown;
 use crate::workers::{Pool, PoolSettings, Refused, Submitter, WorkerPanicked};
 
@@ -46,7 +46,10 @@ pub enum ToOpeners {
 
 /// Opens packets on the thread that calls it.
 #[derive(Clone)]
-pub struct Inline(Arc<dyn Fn(&mut Scratch) + Send + Sync>);
+pub struct Inline {
+    open: Arc<dyn Fn(&mut Scratch) + Send + Sync>,
+    room: Arc<dyn Fn() -> usize + Send + Sync>,
+}
 
 impl std::fmt::Debug for Inline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -63,19 +66,21 @@ impl Openers {
     pub fn start<I: Send + 'static>(
         opener: Opener,
         threads: usize,
-        inputs: &Sender<I>,
+        inputs: &Inputs<I>,
         input_of: impl Fn(Opened) -> I + Clone + Send + Sync + 'static,
         stop: Shutdown,
     ) -> std::io::Result<Self> {
         let opener = Arc::new(opener);
-        let inputs = inputs.clone();
+        let (inputs, counted) = (inputs.clone(), inputs.clone());
         // Sending fails only when the driver has ended, and then nothing leaves this node any more.
         let deliver = move |opened| drop(inputs.send(input_of(opened)));
         if threads == 0 {
-            return Ok(Self::Here(Inline(Arc::new(move |scratch: &mut Scratch| {
+            let open = move |scratch: &mut Scratch| {
                 opener.open_batch(&mut scratch.batch, &mut scratch.opened, &mut Vec::new());
                 scratch.opened.drain(..).for_each(&deliver);
-            }))));
+            };
+            let room = move || counted.room();
+            return Ok(Self::Here(Inline { open: Arc::new(open), room: Arc::new(room) }));
         }
         let worker = |_| {
             let opener = Arc::clone(&opener);
@@ -122,10 +127,20 @@ impl ToOpeners {
                     }
                 }
             }
-            Self::Here(Inline(open)) => SCRATCH.with_borrow_mut(|scratch| {
+            Self::Here(inline) => SCRATCH.with_borrow_mut(|scratch| {
                 scratch.batch.extend(packets);
-                open(scratch);
+                (inline.open)(scratch);
             }),
+        }
+    }
+
+    /// How many packets may be opened now. On this thread: as many as the driver has room for, which may be on this thread
+    /// too, so that waiting for it would be for ever.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        match self {
+            Self::Workers(_) => usize::MAX,
+            Self::Here(inline) => (inline.room)(),
         }
     }
 

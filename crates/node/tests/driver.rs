@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use tombola_mixing::{DelayPool, PoissonClock, Rng, Time};
 use tombola_node::clock::Clock;
-use tombola_node::driver::{self, DriverHandle, Machine};
+use tombola_node::driver::{self, DriverHandle, Inputs, Machine};
 use tombola_node::shutdown::{Cause, Shutdown};
 
 /// What a machine was asked for, and when.
@@ -79,7 +79,7 @@ impl Machine for Probe {
 }
 
 struct Run {
-    inputs: Sender<(Duration, u64)>,
+    inputs: Inputs<(Duration, u64)>,
     outputs: Receiver<u64>,
     calls: Arc<Mutex<Vec<(Time, Call)>>>,
     stop: Shutdown,
@@ -87,7 +87,7 @@ struct Run {
 }
 
 fn start(probe: Probe) -> Run {
-    let (inputs, receiver) = bounded(100_000);
+    let (inputs, receiver) = driver::inputs(100_000);
     let (sender, outputs) = bounded(100_000);
     let stop = Shutdown::new();
     let calls = Arc::clone(&probe.calls);
@@ -130,7 +130,7 @@ fn releases_are_on_time() {
             let clock = Clock::start();
             let machine =
                 Ticks(PoissonClock::new(clock.now(), Duration::from_millis(5), Rng::from_seed([seed; 32])));
-            let (_inputs, receiver) = bounded(1);
+            let (_inputs, receiver) = driver::inputs(1);
             let (sender, outputs) = bounded(10_000);
             let stop = Shutdown::new();
             let deliver = move |due| sender.try_send((due, clock.now())).unwrap();

@@ -44,7 +44,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Three layers of two mix nodes, two gateways, three tenths of a second in each mix node.
+    /// Three layers of two mix nodes, two gateways, half a second in each mix node on average.
     fn default() -> Self {
         Self {
             layers: 3,

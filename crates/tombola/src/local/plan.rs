@@ -137,7 +137,7 @@ fn configuration(
             listen,
             metrics,
             workers,
-            link_threads: 1,
+            link_threads: 0,
             places: 16_384,
         }),
         Role::Gateway => toml::to_string(&tombola_gateway::Config {
@@ -149,7 +149,7 @@ fn configuration(
             client_listen,
             metrics,
             workers,
-            link_threads: 1,
+            link_threads: 0,
             places: 16_384,
             mail_packets: 262_144,
             clients_per_origin: 0,
