@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
             Ok(())
         }
         Command::Address => {
-            print_line(Home::open(&args.home)?.address()?);
+            print_line(Home::address_in(&args.home)?);
             Ok(())
         }
         Command::Send { address, text, file } => {

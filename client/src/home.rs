@@ -158,6 +158,23 @@ impl Home {
         Ok(Self { path, view, gateway, _lock: lock })
     }
 
+    /// The address of the client in a folder, also while another process uses it.
+    ///
+    /// # Errors
+    /// There is none, or a file in it is unusable.
+    pub fn address_in(path: &Path) -> Result<ClientAddress, HomeError> {
+        if !path.join("client.toml").exists() {
+            return Err(HomeError::Missing(path.to_owned()));
+        }
+        let settings: Settings = config::load(&path.join("client.toml"))?;
+        let gateway = settings.gateway.parse::<IdentityKey>().map_err(|error| HomeError::Gateway {
+            text: settings.gateway.clone(),
+            reason: format!("{error}"),
+        })?;
+        let (link, keys) = load_keys(path, gateway)?;
+        Ok(address_of(&link, &keys))
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -176,11 +193,7 @@ impl Home {
     /// A key file is unusable.
     pub fn address(&self) -> Result<ClientAddress, HomeError> {
         let (link, keys) = self.keys()?;
-        Ok(ClientAddress {
-            sphinx_key: SphinxKey::from_bytes(keys.sphinx.public_key().to_bytes()),
-            gateway: self.gateway,
-            mailbox: MailboxId::of(&link.identity()),
-        })
+        Ok(address_of(&link, &keys))
     }
 
     pub(crate) fn gateway(&self) -> IdentityKey {
@@ -188,12 +201,24 @@ impl Home {
     }
 
     pub(crate) fn keys(&self) -> Result<(LinkSecret, ClientKeys), HomeError> {
-        let link = SecretFile::<Link>::new(self.path.join("link.key")).load()?;
-        let sphinx = SecretFile::<Sphinx>::new(self.path.join("sphinx.key")).load()?;
-        let link = LinkSecret::from_seed(*link.expose());
-        let sphinx = SecretKey::from_bytes(*sphinx.expose());
-        let keys = ClientKeys { sphinx, identity: link.identity(), gateway: self.gateway };
-        Ok((link, keys))
+        load_keys(&self.path, self.gateway)
+    }
+}
+
+fn load_keys(path: &Path, gateway: IdentityKey) -> Result<(LinkSecret, ClientKeys), HomeError> {
+    let link = SecretFile::<Link>::new(path.join("link.key")).load()?;
+    let sphinx = SecretFile::<Sphinx>::new(path.join("sphinx.key")).load()?;
+    let link = LinkSecret::from_seed(*link.expose());
+    let sphinx = SecretKey::from_bytes(*sphinx.expose());
+    let keys = ClientKeys { sphinx, identity: link.identity(), gateway };
+    Ok((link, keys))
+}
+
+fn address_of(link: &LinkSecret, keys: &ClientKeys) -> ClientAddress {
+    ClientAddress {
+        sphinx_key: SphinxKey::from_bytes(keys.sphinx.public_key().to_bytes()),
+        gateway: keys.gateway,
+        mailbox: MailboxId::of(&link.identity()),
     }
 }
 

@@ -167,6 +167,54 @@ fn nothing_leaves_early_and_everything_leaves_once() {
 }
 
 #[test]
+fn a_driver_that_is_a_task_releases_on_time_and_takes_inputs_at_once() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (inputs, receiver) = driver::inputs(1000);
+        let (sender, outputs) = bounded(1000);
+        let stop = Shutdown::new();
+        let deliver = move |item| sender.try_send(item).unwrap();
+        let probe = Probe::new();
+        let calls = Arc::clone(&probe.calls);
+        let handle =
+            driver::spawn_task("probe", Clock::start(), probe, receiver, deliver, stop.clone()).unwrap();
+        for item in 0..500 {
+            assert_eq!(inputs.room(), 1000 - usize::try_from(item).unwrap(), "nobody takes them in between");
+            inputs.send((Duration::from_micros(400 * item), item)).unwrap();
+        }
+        let begin = Instant::now();
+        let mut seen = Vec::new();
+        while seen.len() < 500 && begin.elapsed() < SOON {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            seen.extend(outputs.try_iter());
+        }
+        assert!(begin.elapsed() >= Duration::from_micros(400 * 499), "nothing leaves early");
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..500));
+        let lateness = handle.lateness();
+        assert!(lateness.count > 100 && lateness.p50 < Duration::from_millis(2), "{lateness:?}");
+
+        // A task that is asleep is woken by an input and by the end.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        inputs.send((Duration::ZERO, 7)).unwrap();
+        tokio::time::timeout(SOON, async {
+            while outputs.try_recv() != Ok(7) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        stop.trigger(Cause::Requested("test"));
+        tokio::time::timeout(SOON, handle.ended()).await.unwrap().unwrap();
+        assert!(
+            calls.lock().unwrap().iter().any(|(_, call)| *call == Call::Publish),
+            "a last time at the end"
+        );
+        assert!(inputs.send((Duration::ZERO, 8)).is_err(), "nobody is there any more");
+    });
+}
+
+#[test]
 fn time_never_goes_backwards_between_calls() {
     let run = start(Probe { work: 50, ..Probe::new() });
     for item in 0..1000 {
