@@ -39,7 +39,7 @@ fn default_link_threads() -> usize {
     1
 }
 
-/// 16 384 packets, 40 MB: a mean delay of half a second at 32 000 packets a second.
+/// 16 384 packets, 40 MB: a mean delay of 0.45 s at 36 000 packets a second.
 fn default_places() -> usize {
     16_384
 }

@@ -1,6 +1,6 @@
-//! Drives a state machine with real time, on a thread of its own.
+//! Drives a state machine with real time, on a thread of its own or, with a timer of the kernel's, in a task.
 //!
-//! Why not a task: the timer wheel of the asynchronous runtime has ticks of a millisecond, and the wire format carries delays
+//! Why not simply a task: the timer wheel of the asynchronous runtime has ticks of a millisecond, and the wire format carries delays
 //! in nanoseconds. A delay that is rounded to ticks lets packets leave in groups, whose order an observer can then reason
 //! about. This loop sleeps in the kernel, with the thread's timer slack reduced from 50 us to 1 ns; it does not spin.
 //! `examples/lateness.rs` measures what comes out of that.
@@ -171,7 +171,7 @@ impl<M: Send + 'static> DriverHandle<M> {
         self.lateness.report()
     }
 
-    /// Whether the thread has ended, in order or by a panic.
+    /// Whether it has ended, in order or by a panic.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.thread {
@@ -228,7 +228,7 @@ pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
 /// [`Machine::publish`]. Inputs that are still queued are dropped with the channel.
 ///
 /// - `name` names the thread (Linux shows 15 bytes of it) and the queue of its inputs in the metrics.
-/// - `inputs` must be bounded; a sender that must not block uses `try_send` and counts what it sheds. When every sender is
+/// - `received` is the other end of [`inputs`]; a sender that must not block uses `try_send` and counts what it sheds. When every sender is
 ///   gone the machine goes on with its timeouts alone.
 /// - `deliver` is called on the driver's thread and must not block: what it waits for, every packet in the pool waits for.
 /// - A panic of the machine or of `deliver` triggers `stop`, so that nothing goes on without it.

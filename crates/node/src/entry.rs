@@ -40,8 +40,8 @@ impl RunFlags {
         Ok(())
     }
 
-    /// A runtime for links, on `threads` threads; on one, everything runs on the thread that waits in it. Opening packets has
-    /// threads of its own.
+    /// A runtime for links, on `threads` threads; on one, everything runs on the thread that waits in it. Workers, if there
+    /// are any, have threads of their own.
     ///
     /// # Errors
     /// The operating system gave no thread.

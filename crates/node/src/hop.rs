@@ -1,4 +1,4 @@
-//! What mix nodes and gateways have in common: a place in the network, workers that open packets, links to neighbours.
+//! What mix nodes and gateways have in common: a place in the network, openers of packets, links to neighbours.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -14,7 +14,8 @@ use crate::driver::Inputs;
 use crate::opening::ToOpeners;
 
 /// Gives every frame of a neighbour its time of arrival and has it opened. When the workers' queue is full the frame is
-/// dropped and counted: load is shed before a header is processed, and neighbours are not slowed down by each other.
+/// dropped and counted: load is shed before a header is processed, and neighbours are not slowed down by each other. Without
+/// workers what the driver has no room for stays with the link.
 pub struct Ingress {
     clock: Clock,
     view: Arc<EpochView>,

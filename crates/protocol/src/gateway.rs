@@ -25,7 +25,7 @@ const BURST_LEAST: f64 = 64.0;
 /// What a gateway takes in.
 #[derive(Debug)]
 pub enum GatewayInput {
-    /// A packet that a worker opened.
+    /// A packet that was opened.
     Opened(Opened),
     /// A client's link came up.
     ClientConnected(IdentityKey),

@@ -1,4 +1,4 @@
-//! The mix node's state machine: what its workers opened waits in the delay pool and leaves when it is due; loops
+//! The mix node's state machine: what was opened waits in the delay pool and leaves when it is due; loops
 //! measure delivery.
 
 use core::time::Duration;
@@ -17,7 +17,7 @@ use crate::view::EpochView;
 /// What a mix node takes in.
 #[derive(Debug)]
 pub enum RelayInput {
-    /// A packet that a worker opened.
+    /// A packet that was opened.
     Opened(Opened),
     /// One of its own accounts gained or lost the link to its gateway.
     AccountLink {

@@ -25,7 +25,7 @@ pub struct Parameters {
     ///
     /// The mixing is memoryless (an observer learns nothing from how long a packet has been inside) only as
     /// far as delays are exponential (Loopix, section 4.2). Clamping at four means already moves e^-4 = 1.8 %
-    /// of all packets to one instant; at the default of twenty means it is never seen.
+    /// of all packets to one instant; at the default of twenty-two means it is never seen.
     pub max_delay: Duration,
     /// Mean interval of the Poisson clock on which a client sends: messages if any wait, else cover. 1 us to
     /// 1 d.
@@ -55,13 +55,13 @@ pub struct Parameters {
 }
 
 impl Default for Parameters {
-    /// Three layers, half a second in each on average, 16 packets per second and client.
+    /// Three layers, 0.45 s in each on average, 17 packets per second and client.
     fn default() -> Self {
         Self {
             layers: 3,
-            mean_delay: Duration::from_millis(500),
+            mean_delay: Duration::from_millis(450),
             max_delay: Duration::from_secs(10),
-            main_interval: Duration::from_millis(65),
+            main_interval: Duration::from_millis(60),
             loop_interval: Duration::from_secs(2),
             drop_interval: Duration::from_secs(2),
             mix_loop_interval: Duration::from_secs(2),

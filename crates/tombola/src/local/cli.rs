@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, default_value_t = 200)]
     messages: u32,
     /// Mean delay at each mix node, such as "50ms".
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "450ms", value_parser = duration::parse)]
     mean_delay: Duration,
     /// The file that is sent; default: 1 MiB of random bytes.
     #[arg(long, value_name = "FILE")]

@@ -44,7 +44,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Three layers of two mix nodes, two gateways, half a second in each mix node on average.
+    /// Three layers of two mix nodes, two gateways, 0.45 s in each mix node on average.
     fn default() -> Self {
         Self {
             layers: 3,
