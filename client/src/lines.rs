@@ -150,7 +150,7 @@ async fn obey(client: &Client, command: Command) -> Result<()> {
                 },
                 "received": {
                     "mail": counts.sent.mail,
-                    "padding": client.frames_received().saturating_sub(counts.sent.mail),
+                    "padding": client.counts().await?.padding,
                 },
                 "loops": { "returned": counts.loops_returned, "lost": counts.loops_lost },
                 "waiting": counts.waiting,

@@ -302,7 +302,10 @@ impl Client {
     /// # Errors
     /// The client has ended.
     pub async fn counts(&self) -> Result<ClientCounts, ClientError> {
-        Ok(self.snapshot().await?.sent)
+        let sent = self.snapshot().await?.sent;
+        // Padding ends at the link: it is what came and was no mail.
+        let padding = self.links.stats().frames_in.saturating_sub(sent.mail);
+        Ok(ClientCounts { padding, ..sent })
     }
 
     /// Asks the gateway to keep new mail, takes what is on its way down, closes the link. What had come until then is
@@ -328,11 +331,6 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         self.input(Input::Counts(reply)).await?;
         answer.await.map_err(|_| self.ended())
-    }
-
-    /// Frames that came from the gateway, mail or padding.
-    pub(crate) fn frames_received(&self) -> u64 {
-        self.links.stats().frames_in
     }
 
     pub(crate) fn received_lengths(&self) -> std::collections::BTreeMap<usize, u64> {

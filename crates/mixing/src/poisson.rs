@@ -11,7 +11,7 @@ use crate::{Rng, Time};
 /// How late a tick of a [`PoissonClock`] may be handed out, unless [`PoissonClock::with_max_lag`] says otherwise.
 ///
 /// Long enough for a machine that is busy, short enough that a laptop which wakes up does not send a night's worth
-/// of packets: with a mean interval of 65 ms about 15 packets make up for a stall, however long it was.
+/// of packets: with a mean interval of 60 ms about 17 packets make up for a stall, however long it was.
 pub const MAX_LAG: Duration = Duration::from_secs(1);
 
 /// Mean intervals in an era (see [`PoissonClock`]); also what one call to `poll` may have to walk through.

@@ -1,8 +1,8 @@
 //! Drives a state machine with real time, on a thread of its own or, with a timer of the kernel's, in a task.
 //!
-//! Why not simply a task: the timer wheel of the asynchronous runtime has ticks of a millisecond, and the wire format carries delays
-//! in nanoseconds. A delay that is rounded to ticks lets packets leave in groups, whose order an observer can then reason
-//! about. This loop sleeps in the kernel, with the thread's timer slack reduced from 50 us to 1 ns; it does not spin.
+//! Why not simply a task: the timer wheel of the asynchronous runtime has ticks of a millisecond, and the wire format carries
+//! delays in nanoseconds. A delay that is rounded to ticks lets packets leave in groups, whose order an observer can then
+//! reason about. This loop sleeps in the kernel, with the thread's timer slack reduced from 50 us to 1 ns; it does not spin.
 //! `examples/lateness.rs` measures what comes out of that.
 
 use std::fmt;
@@ -228,8 +228,8 @@ pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
 /// [`Machine::publish`]. Inputs that are still queued are dropped with the channel.
 ///
 /// - `name` names the thread (Linux shows 15 bytes of it) and the queue of its inputs in the metrics.
-/// - `received` is the other end of [`inputs`]; a sender that must not block uses `try_send` and counts what it sheds. When every sender is
-///   gone the machine goes on with its timeouts alone.
+/// - `received` is the other end of [`inputs`]; a sender that must not block uses `try_send` and counts what it sheds. When
+///   every sender is gone the machine goes on with its timeouts alone.
 /// - `deliver` is called on the driver's thread and must not block: what it waits for, every packet in the pool waits for.
 /// - A panic of the machine or of `deliver` triggers `stop`, so that nothing goes on without it.
 ///
@@ -352,6 +352,7 @@ impl<M: Machine, D: FnMut(M::Output)> Driver<M, D> {
             let wake_at = self.wake_at();
             let now = self.clock.now();
             if wake_at <= now {
+                tokio::task::yield_now().await;
                 continue;
             }
             tokio::select! {

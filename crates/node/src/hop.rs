@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tombola_link::{LinkConfig, LinkSecret, Links, NODE_PROTOCOL, Policy};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::opener::{Occupancy, Opened, Opener};
@@ -122,7 +122,12 @@ impl Hop {
             self.occupancy.clone(),
             Arc::clone(&self.drops),
         );
-        let threads = config.workers.unwrap_or_else(processors);
+        // On one thread nobody may wait for the driver: it is there, too.
+        let threads = match (config.link_threads, config.workers) {
+            (0, None | Some(0)) => 0,
+            (0, Some(_)) => bail!("\"workers\" must be 0, or be left out, where \"link_threads\" is 0"),
+            (_, workers) => workers.unwrap_or_else(processors),
+        };
         Ok(Openers::start(opener, threads, inputs, input_of, service.shutdown.clone())?)
     }
 

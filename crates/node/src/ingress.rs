@@ -40,12 +40,13 @@ impl FrameSink for Ingress {
 
     fn frames(&self, from: &IdentityKey, batch: &mut Vec<Frame>) {
         let arrived = self.clock.now();
-        self.packets_in.increment(batch.len() as u64);
         let Some(from) = self.view.epoch().index_of(from) else {
+            self.packets_in.increment(batch.len() as u64);
             // Links accept neighbours only, and those are in the list.
             return batch.drain(..).for_each(|_| self.drops.count(DropReason::WrongDirection));
         };
         let room = self.openers.room().min(batch.len());
+        self.packets_in.increment(room as u64);
         let packets = batch.drain(..room).map(|frame| Inbound { arrived, from, frame });
         self.openers.open(packets, |_| self.drops.count(DropReason::Overload));
     }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use tombola_protocol::frame::Frame;
 use tombola_protocol::opener::{Inbound, Opened, Opener};
 
 use crate::driver::Inputs;
@@ -24,6 +25,7 @@ thread_local! {
 struct Scratch {
     batch: Vec<Inbound>,
     opened: Vec<Opened>,
+    spare: Vec<Frame>,
 }
 
 /// Running openers.
@@ -76,7 +78,8 @@ impl Openers {
         let deliver = move |opened| drop(inputs.send(input_of(opened)));
         if threads == 0 {
             let open = move |scratch: &mut Scratch| {
-                opener.open_batch(&mut scratch.batch, &mut scratch.opened, &mut Vec::new());
+                opener.open_batch(&mut scratch.batch, &mut scratch.opened, &mut scratch.spare);
+                scratch.spare.clear();
                 scratch.opened.drain(..).for_each(&deliver);
             };
             let room = move || counted.room();

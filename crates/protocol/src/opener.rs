@@ -125,7 +125,10 @@ const BURST: u64 = 1_000_000_000;
 
 impl RateLimit {
     fn new(packets_per_second: u32) -> Self {
-        Self { interval: 1_000_000_000 / u64::from(packets_per_second.max(1)), due: AtomicU64::new(0) }
+        Self {
+            interval: 1_000_000_000u64.div_ceil(u64::from(packets_per_second.max(1))),
+            due: AtomicU64::new(0),
+        }
     }
 
     fn admit(&self, now: Time) -> bool {
@@ -202,11 +205,13 @@ impl Opener {
         if self.keys[inbound.frame.parity().index()].is_none() {
             return Err(DropReason::NoKey);
         }
-        if !self.rate.admit(inbound.arrived) {
-            return Err(DropReason::RateLimited);
-        }
+        // A place first: what is shed for overload does not use up the rate.
         if !self.occupancy.take() {
             return Err(DropReason::Overload);
+        }
+        if !self.rate.admit(inbound.arrived) {
+            self.occupancy.give_back();
+            return Err(DropReason::RateLimited);
         }
         Ok(())
     }

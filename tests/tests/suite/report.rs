@@ -93,8 +93,8 @@ fn default_run() -> Value {
     within("/first_delivery_s", 0.0, 15.0);
     within("/node_rss_mib_max", 1.0, 64.0);
     within("/duration_s", number("/first_delivery_s"), 120.0);
-    // Three exponential delays of 250 ms, 80 times: 750 ms with a standard deviation of 48 ms.
-    within("/latency_ms/expected_mean", 500.0, 1000.0);
+    // Three exponential delays of 450 ms, 80 times: 1350 ms with a standard deviation of 87 ms.
+    within("/latency_ms/expected_mean", 900.0, 1800.0);
     let parts = number("/latency_ms/expected_mean") + number("/latency_ms/waits_mean");
     within("/latency_ms/predicted_mean", parts - 0.001, parts + 0.001);
     // Nothing is faster than its delays.

@@ -17,7 +17,7 @@ const LAST_WORDS: usize = 20;
 /// Lines of standard output that may wait for us.
 const LINES: usize = 65_536;
 /// How long a process may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A running process.
 #[derive(Debug)]
@@ -130,8 +130,13 @@ impl Child {
 
     /// Waits for its end; kills it if that takes too long.
     pub(super) fn wait(&mut self) -> Option<ExitStatus> {
+        self.wait_for(PATIENCE)
+    }
+
+    /// As [`wait`](Self::wait), with another patience.
+    pub(super) fn wait_for(&mut self, patience: Duration) -> Option<ExitStatus> {
         self.dismiss();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             match self.process.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
@@ -141,5 +146,12 @@ impl Child {
         }
         let _ = self.process.kill();
         self.process.wait().ok()
+    }
+}
+
+impl Drop for Child {
+    /// Whatever went wrong: no process stays behind.
+    fn drop(&mut self) {
+        self.wait();
     }
 }

@@ -21,6 +21,8 @@ use super::scrape;
 const LISTEN_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the nodes may take to connect to each other.
 const LINK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the keeper may take: longer than it waits for others.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(15);
 /// How often a network is started anew because somebody else took a port in between.
 const ATTEMPTS: usize = 3;
 /// What a node says whose port is taken (`tombola_link::ListenError::InUse`).
@@ -377,7 +379,8 @@ impl Drop for LocalNetwork {
             node.child.wait();
         }
         drop(self.folder.take());
-        self.keeper.wait();
+        // It waits for stragglers itself.
+        self.keeper.wait_for(KEEPER_PATIENCE);
     }
 }
 

@@ -48,7 +48,7 @@ impl Setup {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             seed,
-            parameters: Parameters::default(),
+            parameters: parameters(),
             clients: 2,
             accounts: 0,
             latency: Duration::from_millis(1),
@@ -172,4 +172,17 @@ fn seed_of(seed: u64, purpose: u8) -> [u8; 32] {
     let mut bytes = [purpose; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes
+}
+
+/// Rates of the tests' own: what they expect shall not move with the defaults.
+fn parameters() -> Parameters {
+    Parameters {
+        mean_delay: Duration::from_millis(250),
+        main_interval: Duration::from_millis(40),
+        loop_interval: Duration::from_secs(1),
+        drop_interval: Duration::from_secs(1),
+        mix_loop_interval: Duration::from_secs(1),
+        downlink_interval: Duration::from_millis(20),
+        ..Parameters::default()
+    }
 }
