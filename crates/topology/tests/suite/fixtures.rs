@@ -67,13 +67,22 @@ pub(crate) fn draft() -> Draft {
     Draft {
         name: "test-net.1".to_owned(),
         serial: 7,
-        parameters: Parameters::default(),
+        parameters: pinned(),
         epochs: vec![epoch(4, 2, &[2, 1, 1]), epoch(5, 2, &[2, 1, 1])],
     }
 }
 
+/// Values of the tests' own: what they expect shall not move with the defaults.
+pub(crate) fn pinned() -> Parameters {
+    Parameters {
+        mean_delay: Duration::from_millis(250),
+        loop_interval: Duration::from_secs(1),
+        ..Parameters::default()
+    }
+}
+
 pub(crate) fn parameters(layers: u8) -> Parameters {
-    Parameters { layers, max_delay: Duration::from_secs(10), ..Parameters::default() }
+    Parameters { layers, max_delay: Duration::from_secs(10), ..pinned() }
 }
 
 /// The inner object of the valid network.
