@@ -121,6 +121,6 @@ fn mail(seed: u8, identifier: [u8; 16], plaintext: &[u8], held: u64, ends_here: 
     let destination = Destination { address: [seed; 32], identifier };
     let mut frame = Frame::zeroed();
     build(&secrets, &fields, &destination, [seed; 32], plaintext, frame.packet_mut()).expect("it fits");
-    frame.set_mail(VIEW.parity(), Duration::from_nanos(held));
+    frame.set_mail(VIEW.parity(), Duration::from_nanos(held), 1);
     frame
 }

@@ -65,7 +65,7 @@ fuzz_target!(|events: Vec<Event>| {
                 gateway.handle(now, GatewayInput::ClientFrame(client(number), frame));
             }
             Event::Collect { client: number, wanted } => {
-                gateway.handle(now, GatewayInput::ClientFrame(client(number), Frame::collect(wanted)));
+                gateway.handle(now, GatewayInput::ClientFrame(client(number), Frame::collect(wanted, 0)));
             }
             Event::Mail { client: number } => {
                 if occupancy.take() {

@@ -264,7 +264,7 @@ impl Client {
         self.connected = connected;
         self.out.clear();
         if connected {
-            self.out.push_back(Frame::collect(self.collects));
+            self.out.push_back(Frame::collect(self.collects, 0));
             self.told = self.collects;
         }
     }
@@ -396,7 +396,7 @@ impl Client {
         match stream {
             Stream::Main if self.told != self.collects => {
                 self.told = self.collects;
-                Frame::collect(self.collects)
+                Frame::collect(self.collects, 0)
             }
             Stream::Main => {
                 if self.ready.is_empty() {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | 1 | kind: see [`FrameKind`] |
 //! | 1 | 1 | parity (0 or 1) of the epoch of the key that opens the packet |
-//! | 2 | 2 | zero |
+//! | 2 | 2 | packet frames of clients: the low 16 bits of the number of the last mail that is safe there; else zero |
 //! | 4 | 48 | meta: what this one link needs to know, by kind and direction |
 //! | 52 | 2396 | body: a Sphinx packet, or zero |
 //!
@@ -16,9 +16,9 @@
 //! | packet, client to gateway | next hop 4, ack check 8, challenge 20, opener 16 ([`ClientMeta`]) |
 //! | packet, gateway to layer 1 | challenge 20, ack check 8, zero 20 ([`LinkMeta`]) |
 //! | packet, node to node | challenge 20, zero 28 ([`LinkMeta`], ack check zero) |
-//! | mail, gateway to client | held 8 (nanoseconds that the gateway held it), zero 40 |
+//! | mail, gateway to client | held 8 (nanoseconds that the gateway held it), number 8, zero 32 |
 //! | padding, gateway to client | zero 48 |
-//! | collect, hold, client to gateway | zero 48 |
+//! | collect, hold, client to gateway | number 8 of the last mail that is safe there, zero 40 |
 //!
 //! The payment fields (ack check, challenge, opener) are random in an unpaid network, and nobody reads them.
 //! Integers are big-endian.
@@ -149,7 +149,7 @@ impl Frame {
         if self.0[1] > 1 {
             return Err(FrameError::Parity(self.0[1]));
         }
-        if self.0[2..META_OFFSET] != [0, 0] {
+        if kind != FrameKind::Packet && self.0[2..META_OFFSET] != [0, 0] {
             return Err(FrameError::Reserved);
         }
         Ok(kind)
@@ -198,13 +198,30 @@ impl Frame {
         LinkMeta { challenge: array(&meta[..20]), ack_check: array(&meta[20..28]) }
     }
 
+    /// Says in a packet frame of a client which mail is safe there: the low 16 bits of the last number of which it and
+    /// all before have been stored. It travels with every packet, so that collecting mail changes nothing on the link.
+    pub fn set_acknowledged(&mut self, low: u16) {
+        self.0[2..META_OFFSET].copy_from_slice(&low.to_be_bytes());
+    }
+
+    /// Which mail a client has stored, in a packet frame of a client.
+    pub fn acknowledged(&self) -> u16 {
+        u16::from_be_bytes(array(&self.0[2..META_OFFSET]))
+    }
+
     /// Turns the frame into mail for a client. The body stays.
-    pub fn set_mail(&mut self, parity: Parity, held: Duration) {
+    pub fn set_mail(&mut self, parity: Parity, held: Duration, number: u64) {
         self.set_head(FrameKind::Mail, parity);
         let held = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
         let field = self.meta_mut();
         field.fill(0);
         field[..8].copy_from_slice(&held.to_be_bytes());
+        field[8..16].copy_from_slice(&number.to_be_bytes());
+    }
+
+    /// The number of a mail in its mailbox: consecutive, from 1.
+    pub fn mail_number(&self) -> u64 {
+        u64::from_be_bytes(array(&self.meta()[8..16]))
     }
 
     /// How long the gateway says that it held this mail.
@@ -219,11 +236,18 @@ impl Frame {
         self.set_head(FrameKind::Padding, Parity(false));
     }
 
-    /// A frame that asks the gateway for mail, or to keep it.
-    pub fn collect(wanted: bool) -> Self {
+    /// A frame that asks the gateway for mail, or to keep it, and says which mail is safe here: everything up to and
+    /// including that number.
+    pub fn collect(wanted: bool, acknowledged: u64) -> Self {
         let mut frame = Self::zeroed();
         frame.set_head(if wanted { FrameKind::Collect } else { FrameKind::Hold }, Parity(false));
+        frame.meta_mut()[..8].copy_from_slice(&acknowledged.to_be_bytes());
         frame
+    }
+
+    /// The number that a collect or hold frame names.
+    pub fn collect_acknowledged(&self) -> u64 {
+        u64::from_be_bytes(array(&self.meta()[..8]))
     }
 
     /// The Sphinx packet.
@@ -283,9 +307,11 @@ mod tests {
         assert_eq!(frame.kind(), Err(FrameError::Parity(2)));
         frame.as_bytes_mut()[1] = 1;
         frame.as_bytes_mut()[3] = 1;
+        assert_eq!(frame.kind(), Ok(FrameKind::Packet));
+        frame.as_bytes_mut()[0] = 3;
         assert_eq!(frame.kind(), Err(FrameError::Reserved));
         frame.as_bytes_mut()[3] = 0;
-        assert_eq!(frame.kind(), Ok(FrameKind::Packet));
+        assert_eq!(frame.kind(), Ok(FrameKind::Mail));
     }
 
     #[test]
@@ -300,8 +326,10 @@ mod tests {
         frame.set_link_packet(Parity::of(2), &meta);
         assert!(frame.link_meta() == meta);
         assert_eq!(frame.parity().index(), 0);
-        frame.set_mail(Parity::of(2), Duration::from_micros(1500));
+        frame.set_mail(Parity::of(2), Duration::from_micros(1500), 70_000);
         assert_eq!(frame.mail_held(), Duration::from_micros(1500));
+        assert_eq!(frame.mail_number(), 70_000);
+        assert_eq!(Frame::collect(true, 70_001).collect_acknowledged(), 70_001);
         frame.packet_mut().fill(9);
         frame.set_padding();
         assert_eq!(frame.kind(), Ok(FrameKind::Padding));

@@ -294,7 +294,7 @@ impl Gateway {
         Some(match mail {
             Some((mut frame, held)) => {
                 self.counts.delivered += 1;
-                frame.set_mail(frame.parity(), held);
+                frame.set_mail(frame.parity(), held, 1);
                 frame
             }
             None => {

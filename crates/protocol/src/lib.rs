@@ -14,4 +14,5 @@ pub mod reassembly;
 pub mod relay;
 pub mod replay;
 pub mod sendqueue;
+pub mod store;
 pub mod view;

@@ -102,6 +102,11 @@ impl EpochView {
         Duration::from_secs(lasts)
     }
 
+    /// The epoch's number.
+    pub fn number(&self) -> u64 {
+        self.epoch.number().0
+    }
+
     /// Parity of the epoch, as frames carry it.
     pub fn parity(&self) -> Parity {
         Parity::of(self.epoch.number().0)
@@ -148,6 +153,40 @@ impl EpochView {
     /// A uniformly random gateway.
     pub fn draw_gateway(&self, rng: &mut Rng) -> NodeIndex {
         self.epoch.draw_gateway(draw_with(rng))
+    }
+}
+
+/// One packet in this many uses the epoch before, as long as its keys live, whatever it carries: a late reply, which has
+/// to, is then no exception that stands out.
+pub const OLD_SHARE: u64 = 16;
+
+/// The epochs that a sender may use now.
+#[derive(Clone, Debug)]
+pub struct SendViews {
+    /// The epoch that is valid now.
+    pub current: Arc<EpochView>,
+    /// The epoch before, as long as all its keys are still accepted.
+    pub old: Option<Arc<EpochView>>,
+}
+
+impl From<Arc<EpochView>> for SendViews {
+    fn from(current: Arc<EpochView>) -> Self {
+        Self { current, old: None }
+    }
+}
+
+impl SendViews {
+    /// The epoch that the next packet uses: one in [`OLD_SHARE`] the old one.
+    pub fn draw(&self, rng: &mut Rng) -> &Arc<EpochView> {
+        match &self.old {
+            Some(old) if rng.below(OLD_SHARE) == 0 => old,
+            _ => &self.current,
+        }
+    }
+
+    /// The epoch of this number, if it may be used now.
+    pub fn by_number(&self, number: u64) -> Option<&Arc<EpochView>> {
+        [Some(&self.current), self.old.as_ref()].into_iter().flatten().find(|view| view.number() == number)
     }
 }
 

@@ -198,9 +198,9 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
         // A client at its gateway.
         let (links, _events) =
             dial(LinkSecret::from_seed([4; 32]), CLIENT_PROTOCOL, gateway, &gateway.client_listen).await;
-        let mut reserved = Frame::collect(true);
+        let mut reserved = Frame::collect(true, 0);
         reserved.as_bytes_mut()[2] = 1;
-        let mut parity = Frame::collect(true);
+        let mut parity = Frame::collect(true, 0);
         parity.as_bytes_mut()[1] = 2;
         for (what, frame, node, reason) in [
             ("an unknown kind", of_kind(0xee), gateway, "bad_frame"),
@@ -235,7 +235,7 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
         for (what, frame, reason) in [
             ("an unknown kind", of_kind(0xee), "bad_frame"),
             ("mail to a mix node", of_kind(3), "wrong_direction"),
-            ("a wish for mail", Frame::collect(true), "wrong_direction"),
+            ("a wish for mail", Frame::collect(true, 0), "wrong_direction"),
             ("a packet under a key that there is not", old_key, "no_key"),
             ("a packet of noise", client_packet(index("mix 2.1"), 9), "bad_mac"),
         ] {

@@ -220,7 +220,7 @@ proptest! {
                 plaintext.resize(PLAINTEXT_MAX, 0);
             }
             let mut frame = by_hand.packet(&[Hop::last(key)], &plaintext);
-            frame.set_mail(by_hand.parity, Duration::from_nanos(held));
+            frame.set_mail(by_hand.parity, Duration::from_nanos(held), 1);
             client.handle_frame(Time::ZERO, frame);
         }
         let mut heard = 0;

@@ -135,7 +135,7 @@ impl Post {
 
     fn visit(&mut self, client: IdentityKey) {
         self.handle(GatewayInput::ClientConnected(client));
-        self.handle(GatewayInput::ClientFrame(client, Frame::collect(true)));
+        self.handle(GatewayInput::ClientFrame(client, Frame::collect(true, 0)));
     }
 
     fn mail(&mut self, to: IdentityKey, mark: u8) {
@@ -231,14 +231,14 @@ fn a_mailbox_is_not_given_away_while_its_client_is_here() {
     for collects in [true, false] {
         let mut post = Post::new(setup.clone());
         if !collects {
-            post.handle(GatewayInput::ClientFrame(post.client, Frame::collect(false)));
+            post.handle(GatewayInput::ClientFrame(post.client, Frame::collect(false, 0)));
         }
         post.wait(Duration::from_secs(20));
         post.visit(newcomer);
         assert_eq!(post.gateway.counts().without_mailbox, 1, "the only place is taken");
         post.mail(post.client, 1);
         assert_eq!(dropped(&post.drops), []);
-        post.handle(GatewayInput::ClientFrame(post.client, Frame::collect(true)));
+        post.handle(GatewayInput::ClientFrame(post.client, Frame::collect(true, 0)));
         assert_eq!(post.marks(MOMENT), [1]);
         // Once it has been away for longer than its mail would be kept, its place is free.
         post.handle(GatewayInput::ClientDisconnected(post.client));

@@ -101,7 +101,7 @@ fn mail(by_hand: &mut ByHand, net: &Net, message: MessageId, index: u32, count: 
     plaintext[21..25].copy_from_slice(&count.to_be_bytes());
     plaintext[25..25 + data.len()].copy_from_slice(data);
     let mut frame = by_hand.packet(&[Hop::last(net.clients[0].public_key())], &plaintext[..25 + data.len()]);
-    frame.set_mail(by_hand.parity, Duration::ZERO);
+    frame.set_mail(by_hand.parity, Duration::ZERO, 1);
     frame
 }
 

@@ -183,9 +183,9 @@ fn frames_of_known_kinds_are_refused_where_they_do_not_belong() {
     let (mut net, _) = quiet();
     let parity = net.world.view.parity();
     let (mut mail, mut padding) = (Frame::zeroed(), Frame::zeroed());
-    mail.set_mail(parity, Duration::ZERO);
+    mail.set_mail(parity, Duration::ZERO, 1);
     padding.set_padding();
-    let (collect, hold) = (Frame::collect(true), Frame::collect(false));
+    let (collect, hold) = (Frame::collect(true, 0), Frame::collect(false, 0));
     for (from, at) in [(LAYER_1, LAYER_2), (LAYER_3, 0)] {
         let wrong = vec![mail.clone(), padding.clone(), collect.clone(), hold.clone()];
         only(&mut net, at as usize, DropReason::WrongDirection, 4, |net| net.inject(from, at, wrong));
@@ -238,7 +238,7 @@ fn mail_that_is_no_message_for_this_client_is_refused() {
     let (mine, other) = (net.clients[0].public_key(), net.clients[1].public_key());
     let client = net.nodes.len();
     let mail = |mut frame: Frame| {
-        frame.set_mail(parity, Duration::ZERO);
+        frame.set_mail(parity, Duration::ZERO, 1);
         frame
     };
     let elsewhere = NextHop::Mailbox(MailboxId::from_bytes([1; 28]));

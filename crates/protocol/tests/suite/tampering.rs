@@ -45,7 +45,7 @@ impl Station {
         } else {
             let mut gateway = world.gateway(ROUTE[at], &occupancy, &drops);
             gateway.handle(Time::ZERO, GatewayInput::ClientConnected(recipient));
-            gateway.handle(Time::ZERO, GatewayInput::ClientFrame(recipient, Frame::collect(true)));
+            gateway.handle(Time::ZERO, GatewayInput::ClientFrame(recipient, Frame::collect(true, 0)));
             Machine::Gateway(Box::new(gateway))
         };
         Self { at, opener, machine, drops, now: Time::ZERO }
