@@ -10,9 +10,9 @@ use tombola_mixing::{LoopMonitor, LoopStats, LossTest, PoissonClock, Rng, Time, 
 use tombola_topology::{IdentityKey, NodeIndex};
 
 use crate::client::{Client, ClientCounts, ClientEvent, Probe};
-use crate::fragment::payload_type;
 use crate::frame::Frame;
 use crate::packet::{End, FirstLink, Identifier, PacketBuilder, Prepared};
+use crate::payload::payload_type;
 use crate::relay::RelayOutput;
 use crate::view::EpochView;
 
@@ -173,7 +173,7 @@ impl HalfLoops {
         let account = self.draw_account();
         let address = self.accounts[account].address();
         let end = End::Client {
-            gateway: self.accounts[account].gateway(),
+            gateway: self.view.gateway(&address.gateway).expect("accounts are at gateways of this view"),
             mailbox: address.mailbox,
             key: self.accounts[account].public_key(),
         };
@@ -188,7 +188,12 @@ impl HalfLoops {
         let account = self.draw_account();
         let identifier = self.builder.identifier();
         let mixes = self.view.draw_route_before(self.layer, self.builder.rng());
-        if self.accounts[account].handle_probe(Probe { identifier, mixes, end: self.me }) {
+        if self.accounts[account].handle_probe(Probe {
+            identifier,
+            view: Arc::clone(&self.view),
+            mixes,
+            end: self.me,
+        }) {
             let _ = self.monitor.sent(due, identifier, (Half::Inbound, account));
         }
     }

@@ -67,6 +67,24 @@ impl TagFilter {
         Self { shards, key }
     }
 
+    /// What is kept of a tag: its first 8 bytes. 0 marks an empty slot; one more fingerprint in 2^64 coincides.
+    pub fn fingerprint(tag: &ReplayTag) -> u64 {
+        u64::from_le_bytes(array(&tag.as_bytes()[..8])).max(1)
+    }
+
+    /// Takes a fingerprint in, unless it is there: for those that were kept over a restart.
+    ///
+    /// # Errors
+    /// It is there, or the filter is full.
+    pub fn insert(&self, fingerprint: u64) -> Result<(), ReplayError> {
+        let fingerprint = fingerprint.max(1);
+        // Keyed like the slot, so that ground tags cannot fill one shard; the halves are exchanged, so that the tags of
+        // a shard do not crowd in its table.
+        let shard = mix(fingerprint ^ self.key.rotate_left(32)) >> (u64::BITS - SHARDS.ilog2());
+        let shard = usize::try_from(shard).expect("a few bits");
+        lock(&self.shards[shard]).check_and_insert(fingerprint, self.key)
+    }
+
     /// Tags in the filter.
     pub fn len(&self) -> u64 {
         self.shards.iter().map(|shard| lock(shard).len as u64).sum()
@@ -82,13 +100,7 @@ impl ReplayFilter for TagFilter {
     type Rejected = ReplayError;
 
     fn check_and_insert(&self, tag: &ReplayTag) -> Result<(), ReplayError> {
-        // 0 marks an empty slot; one more fingerprint in 2^64 coincides.
-        let fingerprint = u64::from_le_bytes(array(&tag.as_bytes()[..8])).max(1);
-        // Keyed like the slot, so that ground tags cannot fill one shard; the halves are exchanged, so that the tags of
-        // a shard do not crowd in its table.
-        let shard = mix(fingerprint ^ self.key.rotate_left(32)) >> (u64::BITS - SHARDS.ilog2());
-        let shard = usize::try_from(shard).expect("a few bits");
-        lock(&self.shards[shard]).check_and_insert(fingerprint, self.key)
+        self.insert(Self::fingerprint(tag))
     }
 }
 

@@ -131,7 +131,7 @@ fn each_link_carries_the_kinds_of_frames_that_it_may_and_nothing_beside_the_pack
             }
             (Place::Node(_), _) => {
                 assert!(matches!(seen.kind(), FrameKind::Mail | FrameKind::Padding));
-                assert_eq!(meta[8..], [0; 40]);
+                assert_eq!(meta[16..], [0; 32]);
                 if seen.kind() == FrameKind::Padding {
                     assert!(
                         bytes[META_OFFSET..].iter().all(|byte| *byte == 0),

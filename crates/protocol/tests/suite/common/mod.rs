@@ -1,6 +1,7 @@
 //! A whole network on one thread, in virtual time: what happens in it is a function of its [`Setup`].
 
 mod by_hand;
+mod memory;
 mod net;
 mod stats;
 mod world;

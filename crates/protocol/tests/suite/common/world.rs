@@ -8,9 +8,11 @@ use tombola_protocol::client::{Client, ClientKeys};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::gateway::Gateway;
 use tombola_protocol::opener::{Occupancy, Opener};
+use tombola_protocol::records::Restore;
 use tombola_protocol::relay::Relay;
 use tombola_protocol::replay::{TagFilter, capacity_for};
 use tombola_protocol::view::EpochView;
+use tombola_protocol::wall::Wall;
 use tombola_sphinx::SecretKey;
 use tombola_topology::{
     AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Node, NodeIndex, Parameters, Role,
@@ -21,6 +23,9 @@ use tombola_topology::{
 pub(crate) const NODES_PER_LAYER: u32 = 2;
 /// Gateways; they come first in the node list.
 const GATEWAYS: u32 = 2;
+
+/// Unix time at the network's time zero.
+pub(crate) const EPOCH_BEGINS: u64 = 1_000_000;
 
 /// What a network is made of. Two gateways, layers of two mix nodes.
 #[derive(Clone)]
@@ -85,8 +90,8 @@ impl Setup {
             .collect();
         let epoch = EpochDraft {
             number: EpochNumber(self.epoch),
-            valid_from: UnixTime(1_000_000),
-            valid_until: UnixTime(1_086_400),
+            valid_from: UnixTime(EPOCH_BEGINS),
+            valid_until: UnixTime(EPOCH_BEGINS + 86_400),
             nodes,
         };
         let draft = Draft {
@@ -96,8 +101,8 @@ impl Setup {
             epochs: vec![epoch],
         };
         let network = draft.sign(&AuthoritySecret::from_seed([1; 32])).unwrap();
-        let view = EpochView::at(&network, UnixTime(1_000_000)).unwrap();
-        World { setup: self.clone(), view, secrets, rng }
+        let view = EpochView::at(&network, UnixTime(EPOCH_BEGINS)).unwrap();
+        World { setup: self.clone(), view, secrets, clients: vec![], rng }
     }
 }
 
@@ -106,6 +111,7 @@ pub(crate) struct World {
     pub(crate) setup: Setup,
     pub(crate) view: Arc<EpochView>,
     secrets: Vec<SecretKey>,
+    clients: Vec<(IdentityKey, SecretKey, u32)>,
     rng: Rng,
 }
 
@@ -133,12 +139,29 @@ impl World {
     /// A client of that gateway with fresh keys, and its link identity.
     pub(crate) fn client(&mut self, gateway: u32) -> (IdentityKey, Client) {
         let identity = IdentityKey::of_seed(&self.rng.seed());
+        self.clients.push((identity, SecretKey::from_bytes(self.rng.seed()), gateway));
+        (identity, self.restarted(self.clients.len() - 1, Time::ZERO, Restore::default()))
+    }
+
+    /// The client of that number, with what it had kept.
+    pub(crate) fn restarted(&mut self, number: usize, now: Time, stored: Restore) -> Client {
+        let (identity, sphinx, gateway) = self.clients[number].clone();
+        let gateway = self.view.epoch().nodes()[gateway as usize].identity;
+        let keys = ClientKeys { sphinx, identity, gateway };
+        let wall = Wall::new(Time::ZERO, EPOCH_BEGINS * 1_000_000_000);
+        Client::new(now, wall, Arc::clone(&self.view), keys, stored, self.rng.seed()).unwrap()
+    }
+
+    /// An account of a mix node at that gateway, and its link identity.
+    fn account(&mut self, gateway: u32) -> (IdentityKey, Client) {
+        let identity = IdentityKey::of_seed(&self.rng.seed());
         let keys = ClientKeys {
             sphinx: SecretKey::from_bytes(self.rng.seed()),
             identity,
             gateway: self.view.epoch().nodes()[gateway as usize].identity,
         };
-        (identity, Client::new(Time::ZERO, Arc::clone(&self.view), keys, self.rng.seed()).unwrap())
+        let account = Client::account(Time::ZERO, Arc::clone(&self.view), keys, self.rng.seed());
+        (identity, account.unwrap())
     }
 
     /// The state machine of a mix node, and the link identities of its accounts.
@@ -148,7 +171,7 @@ impl World {
         occupancy: &Occupancy,
         drops: &Arc<DropCounters>,
     ) -> (Vec<IdentityKey>, Relay) {
-        let (identities, accounts) = (0..self.setup.accounts).map(|i| self.client(gateway_of(i))).unzip();
+        let (identities, accounts) = (0..self.setup.accounts).map(|i| self.account(gateway_of(i))).unzip();
         let (view, places, drops) = (Arc::clone(&self.view), occupancy.clone(), Arc::clone(drops));
         let seed = self.rng.seed();
         let relay = Relay::new(Time::ZERO, view, NodeIndex(node), accounts, places, drops, seed);
