@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod drops;
+pub mod durable;
 pub mod fragment;
 pub mod frame;
 pub mod gateway;
@@ -15,4 +16,5 @@ pub mod relay;
 pub mod replay;
 pub mod sendqueue;
 pub mod store;
+pub mod taglog;
 pub mod view;
