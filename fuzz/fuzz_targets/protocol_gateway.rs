@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use tombola_fuzz::{GATEWAY, MIX, view};
+use tombola_fuzz::{GATEWAY, MIX, identity, view};
 use tombola_mixing::Time;
+use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::{FRAME_LEN, Frame, FrameKind};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
 use tombola_protocol::opener::{Occupancy, Opened, Order};
-use tombola_protocol::view::EpochView;
+use tombola_protocol::view::{EpochView, Seat};
 use tombola_topology::{IdentityKey, MailboxId};
 
 #[derive(Arbitrary, Debug)]
@@ -40,8 +41,9 @@ static CLIENTS: LazyLock<Vec<IdentityKey>> =
 fuzz_target!(|events: Vec<Event>| {
     let drops = Arc::default();
     let occupancy = Occupancy::new(PLACES);
-    let gateway = Gateway::new(Arc::clone(&VIEW), GATEWAY, MEMORY_PACKETS, occupancy.clone(), drops, [1; 32]);
-    let mut gateway = gateway.expect("node 1 is a gateway");
+    let seat = Seat::new(Arc::clone(&VIEW), GATEWAY).expect("node 1 is in the list");
+    let (parameters, places) = (VIEW.parameters(), occupancy.clone());
+    let mut gateway = Gateway::new(parameters, seat.into(), MEMORY_PACKETS, places, drops, [1; 32]);
     let client = |number: u8| CLIENTS[usize::from(number) % CLIENTS.len()];
     let mut now = Time::from_nanos(1 << 40);
     let mut connected = BTreeSet::new();
@@ -70,12 +72,13 @@ fuzz_target!(|events: Vec<Event>| {
             Event::Mail { client: number } => {
                 if occupancy.take() {
                     let order = Order::Store(MailboxId::of(&client(number)));
-                    let opened = Opened { arrived: now, frame: Frame::zeroed(), order };
+                    let (frame, tag) = (Frame::zeroed(), TagPlace::default());
+                    let opened = Opened { arrived: now, frame, order, tag };
                     gateway.handle(now, GatewayInput::Opened(opened));
                 }
             }
             Event::Poll => match gateway.poll_output(now) {
-                Some(GatewayOutput::Forward { to, .. }) => assert_eq!(to, MIX),
+                Some(GatewayOutput::Forward { to, .. }) => assert_eq!(to, identity(MIX)),
                 Some(GatewayOutput::Deliver { to, frame }) => {
                     assert!(connected.contains(&to), "a frame for a client that is not there");
                     delivered.push((to, frame));

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tombola_mixing::{PacedSlots, Rng, Time};
-use tombola_topology::{IdentityKey, MailboxId, NodeIndex, Role};
+use tombola_topology::{IdentityKey, MailboxId, Parameters};
 
 use crate::drops::{DropCounters, DropReason};
+use crate::durable::AwaitDurable;
 use crate::frame::{Frame, FrameKind, LinkMeta};
 use crate::mailbox::{MailboxLimits, Mailboxes};
 use crate::opener::{Occupancy, Opened, Order};
-use crate::view::EpochView;
+use crate::view::OpenViews;
 
 /// A client may send this many times the network's rate on average.
 const RATE_SLACK: f64 = 2.0;
@@ -35,6 +36,8 @@ pub enum GatewayInput {
     ClientFrame(IdentityKey, Frame),
     /// The link did not take this frame for a client.
     Undelivered(IdentityKey, Frame),
+    /// The epochs whose packets are taken have changed.
+    Views(Box<OpenViews>),
 }
 
 /// What a gateway hands out.
@@ -43,7 +46,7 @@ pub enum GatewayOutput {
     /// A packet for a node of layer 1.
     Forward {
         /// The neighbour.
-        to: NodeIndex,
+        to: IdentityKey,
         /// The frame.
         frame: Frame,
     },
@@ -91,8 +94,10 @@ struct Session {
 
 /// The state machine.
 pub struct Gateway {
-    view: Arc<EpochView>,
-    me: NodeIndex,
+    views: OpenViews,
+    downlink_interval: Duration,
+    /// Opened, and kept from their mailboxes until their tags are durable.
+    undurable: AwaitDurable<Opened>,
     mailboxes: Mailboxes,
     sessions: BTreeMap<IdentityKey, Session>,
     slots: BTreeSet<(Time, IdentityKey)>,
@@ -108,18 +113,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Gateway `me` of `view`; `None` when `me` is no gateway of the view. `memory_packets` bounds what all mailboxes
-    /// hold together.
+    /// A gateway in these epochs. `memory_packets` bounds what all mailboxes hold together.
     pub fn new(
-        view: Arc<EpochView>,
-        me: NodeIndex,
+        parameters: &Parameters,
+        views: OpenViews,
         memory_packets: usize,
         occupancy: Occupancy,
         drops: Arc<DropCounters>,
         seed: [u8; 32],
-    ) -> Option<Self> {
-        let Some(Role::Gateway) = view.role(me) else { return None };
-        let parameters = view.parameters();
+    ) -> Self {
         let mailboxes = Mailboxes::new(MailboxLimits {
             mailboxes: parameters.clients_per_gateway as usize,
             packets_each: parameters.mailbox_packets as usize,
@@ -130,7 +132,9 @@ impl Gateway {
         let rate = per_second(parameters.main_interval)
             + per_second(parameters.loop_interval)
             + per_second(parameters.drop_interval);
-        Some(Self {
+        Self {
+            downlink_interval: parameters.downlink_interval,
+            undurable: AwaitDurable::default(),
             mailboxes,
             sessions: BTreeMap::new(),
             slots: BTreeSet::new(),
@@ -142,15 +146,22 @@ impl Gateway {
             burst: (rate * BURST_S).max(BURST_LEAST),
             drops,
             counts: GatewayCounts::default(),
-            me,
-            view,
-        })
+            views,
+        }
     }
 
     /// Takes something in.
     pub fn handle(&mut self, now: Time, input: GatewayInput) {
         match input {
-            GatewayInput::Opened(opened) => self.handle_opened(opened),
+            GatewayInput::Opened(opened) => match opened.order {
+                // Mail is there for its client once it cannot come a second time. It waits for a slot anyway.
+                Order::Store(_) if !opened.tag.is_durable() => {
+                    let (within, tag) = (self.downlink_interval, opened.tag.clone());
+                    self.undurable.insert(now, opened.arrived, within, tag, opened);
+                }
+                _ => self.handle_opened(opened),
+            },
+            GatewayInput::Views(views) => self.views = *views,
             GatewayInput::ClientConnected(client) => self.handle_connected(now, client),
             GatewayInput::ClientDisconnected(client) => self.handle_disconnected(client),
             GatewayInput::ClientFrame(client, frame) => {
@@ -189,7 +200,7 @@ impl Gateway {
         // Without a place it is served like everybody else, but nothing can be stored for it.
         self.counts.without_mailbox += u64::from(!self.mailboxes.open(now, mailbox));
         self.handle_disconnected(client);
-        let slots = PacedSlots::new(now, self.view.parameters().downlink_interval, self.rng.fork());
+        let slots = PacedSlots::new(now, self.downlink_interval, self.rng.fork());
         self.slots.insert((slots.poll_timeout(), client));
         let session = Session { mailbox, slots, collects: false, allowance: self.burst, refilled: now };
         self.sessions.insert(client, session);
@@ -220,13 +231,12 @@ impl Gateway {
             Err(_) => return Err(DropReason::BadFrame),
         }
         let meta = frame.client_meta();
-        if !self.view.epoch().is_successor(self.me, meta.next) {
-            return Err(DropReason::BadNextHop);
-        }
         let parity = frame.parity();
+        let seat = self.views.get(parity).ok_or(DropReason::NoKey)?;
+        let to = seat.successor(meta.next).ok_or(DropReason::BadNextHop)?;
         frame.set_link_packet(parity, &LinkMeta { challenge: meta.challenge, ack_check: meta.ack_check });
         self.counts.forwarded += 1;
-        self.out.push_back((now, GatewayOutput::Forward { to: meta.next, frame }));
+        self.out.push_back((now, GatewayOutput::Forward { to, frame }));
         Ok(())
     }
 
@@ -234,6 +244,10 @@ impl Gateway {
     pub fn poll_output(&mut self, now: Time) -> Option<GatewayOutput> {
         if let Some((_, output)) = self.out.pop_front() {
             return Some(output);
+        }
+        self.undurable.look(now);
+        while let Some((_, opened)) = self.undurable.pop() {
+            self.handle_opened(opened);
         }
         while let Some(&(due, client)) = self.slots.first() {
             if due > now {
@@ -254,7 +268,8 @@ impl Gateway {
     /// When [`poll_output`](Self::poll_output) has something again.
     pub fn poll_timeout(&self) -> Option<Time> {
         let at_once = self.out.front().map(|(since, _)| *since);
-        at_once.or_else(|| self.slots.first().map(|(due, _)| *due))
+        let later = [self.undurable.poll_timeout(), self.slots.first().map(|(due, _)| *due)];
+        at_once.or_else(|| later.into_iter().flatten().min())
     }
 
     /// Drops mail past its retention. Called about once a second.
@@ -272,11 +287,6 @@ impl Gateway {
             clients: self.sessions.len(),
             ..self.counts
         }
-    }
-
-    /// The epoch that it works in.
-    pub fn view(&self) -> &Arc<EpochView> {
-        &self.view
     }
 
     fn next_for(&mut self, now: Time, client: IdentityKey) -> Option<Frame> {

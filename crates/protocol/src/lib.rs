@@ -3,6 +3,7 @@
 mod changes;
 pub mod client;
 pub mod drops;
+pub mod durable;
 pub mod erasure;
 pub mod fragment;
 pub mod frame;
@@ -21,5 +22,6 @@ pub mod relay;
 pub mod replay;
 mod replyblocks;
 pub mod store;
+pub mod taglog;
 pub mod view;
 pub mod wall;

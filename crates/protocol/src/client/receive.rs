@@ -26,7 +26,7 @@ impl ReplayFilter for Noting<'_> {
     type Rejected = ReplayError;
 
     fn check_and_insert(&self, tag: &ReplayTag) -> Result<(), ReplayError> {
-        self.passed.set(TagFilter::fingerprint(tag));
+        self.passed.set(crate::replay::fingerprint(tag));
         self.filter.check_and_insert(tag)
     }
 }

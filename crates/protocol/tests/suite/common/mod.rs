@@ -9,7 +9,7 @@ mod world;
 pub(crate) use by_hand::{ByHand, Hop, at_layer_3};
 pub(crate) use net::{Net, Place, Sighting};
 pub(crate) use stats::{P_MIN, is_exponential};
-pub(crate) use world::{NODES_PER_LAYER, Setup, World};
+pub(crate) use world::{NODES_PER_LAYER, START, Setup, World};
 
 use tombola_protocol::drops::{DropCounters, DropReason};
 
