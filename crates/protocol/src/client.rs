@@ -178,6 +178,8 @@ pub struct Client {
     collects: bool,
     /// What the gateway knows of it.
     told: bool,
+    /// The number up to which mail is here.
+    acknowledged: u64,
     queue: SendQueue,
     probes: VecDeque<Probe>,
     ready: VecDeque<Ready>,
@@ -216,6 +218,7 @@ impl Client {
             connected: false,
             collects: true,
             told: true,
+            acknowledged: 0,
             queue: SendQueue::new(SendLimits::default()),
             probes: VecDeque::new(),
             ready: VecDeque::new(),
@@ -264,7 +267,7 @@ impl Client {
         self.connected = connected;
         self.out.clear();
         if connected {
-            self.out.push_back(Frame::collect(self.collects, 0));
+            self.out.push_back(Frame::collect(self.collects, self.acknowledged));
             self.told = self.collects;
         }
     }
@@ -303,6 +306,9 @@ impl Client {
         match frame.kind() {
             Ok(FrameKind::Mail) => {
                 self.counts.mail += 1;
+                if frame.mail_previous() <= self.acknowledged {
+                    self.acknowledged = self.acknowledged.max(frame.mail_number());
+                }
                 let held = frame.mail_held();
                 if let Err(reason) = self.open_mail(now, &mut frame, held) {
                     self.drops.count(reason);
@@ -320,7 +326,10 @@ impl Client {
     pub fn poll_transmit(&mut self, now: Time) -> Option<Frame> {
         while let Some((due, stream)) = self.schedule.poll(now) {
             if self.connected {
-                let frame = self.emit(due, stream);
+                let mut frame = self.emit(due, stream);
+                if frame.kind() == Ok(FrameKind::Packet) {
+                    frame.set_acknowledged(self.acknowledged as u16);
+                }
                 self.out.push_back(frame);
             }
         }
@@ -396,7 +405,7 @@ impl Client {
         match stream {
             Stream::Main if self.told != self.collects => {
                 self.told = self.collects;
-                Frame::collect(self.collects, 0)
+                Frame::collect(self.collects, self.acknowledged)
             }
             Stream::Main => {
                 if self.ready.is_empty() {

@@ -53,6 +53,8 @@ reasons! {
     MailboxFull => "mailbox_full",
     /// The mail is older than the network's retention.
     MailExpired => "mail_expired",
+    /// What has to be on disk before it may go on cannot be written: the disk is full, fails, or is too far behind.
+    Storage => "storage",
     /// A payload that was changed on its way, or a reply that nobody here can open.
     BadPayload => "bad_payload",
     /// A payload that is whole but no fragment of this version.

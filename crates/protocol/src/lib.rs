@@ -15,4 +15,5 @@ pub mod relay;
 pub mod replay;
 pub mod sendqueue;
 pub mod store;
+pub mod unix;
 pub mod view;

@@ -195,6 +195,8 @@ impl Opener {
     /// What costs nothing: layout, direction, a key, a place.
     fn precheck(&self, inbound: &Inbound) -> Result<(), DropReason> {
         match inbound.frame.kind() {
+            // Only a client acknowledges mail in a packet frame.
+            Ok(FrameKind::Packet) if inbound.frame.acknowledged() != 0 => return Err(DropReason::BadFrame),
             Ok(FrameKind::Packet) => {}
             Ok(_) => return Err(DropReason::WrongDirection),
             Err(_) => return Err(DropReason::BadFrame),

@@ -14,7 +14,7 @@ use tombola_protocol::relay::{RelayInput, RelayOutput};
 use tombola_sphinx::PLAINTEXT_MAX;
 use tombola_topology::{IdentityKey, MailboxId, NodeIndex};
 
-use crate::common::{ByHand, Hop, Setup, at_layer_3, dropped};
+use crate::common::{ByHand, Disk, Hop, Setup, at_layer_3, dropped};
 
 fn config() -> ProptestConfig {
     ProptestConfig {
@@ -161,7 +161,7 @@ proptest! {
         let (occupancy, drops) = (Occupancy::new(8), Arc::default());
         let mut gateway = world.gateway(0, &occupancy, &drops);
         let mut now = Time::ZERO;
-        let mut connected = std::collections::BTreeSet::new();
+        let (mut connected, mut disk) = (std::collections::BTreeSet::new(), Disk::default());
         for event in events {
             match event {
                 Event::Pass(nanos) => now += Duration::from_nanos(nanos.into()),
@@ -184,8 +184,16 @@ proptest! {
                     gateway.handle(now, GatewayInput::Opened(opened));
                 }
                 Event::Opened(_) => {}
-                Event::Expire => gateway.expire(now),
+                Event::Expire => {
+                    gateway.expire(now);
+                    gateway.handle(now, GatewayInput::Durable(disk.commit(3)));
+                    while let Some(fetch) = gateway.poll_fetch() {
+                        let mails = disk.read(&fetch);
+                        gateway.handle(now, GatewayInput::Fetched { mailbox: fetch.mailbox, mails });
+                    }
+                }
             }
+            core::iter::from_fn(|| gateway.poll_store()).for_each(|op| disk.submit(op));
             while let Some(output) = gateway.poll_output(now) {
                 match output {
                     GatewayOutput::Forward { to, .. } => prop_assert!([2, 3].contains(&to.0)),
@@ -195,7 +203,7 @@ proptest! {
             prop_assert!(gateway.poll_timeout().is_none_or(|due| due > now));
             prop_assert_eq!(occupancy.taken(), 0);
             prop_assert_eq!(gateway.counts().clients, connected.len());
-            prop_assert!(gateway.counts().mailboxes <= 2);
+            prop_assert!(gateway.counts().mail.mailboxes <= 2);
         }
     }
 

@@ -17,6 +17,7 @@ mod delivery;
 mod full;
 mod load;
 mod loops;
+mod mailboxes;
 mod messages;
 mod refusals;
 mod repeatable;

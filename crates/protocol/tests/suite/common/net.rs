@@ -15,6 +15,7 @@ use tombola_protocol::opener::{Inbound, Occupancy, Opener, Order};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_topology::{IdentityKey, NodeIndex, Role};
 
+use super::disk::Disk;
 use super::world::{Setup, World, gateway_of};
 
 /// An end of a link.
@@ -70,6 +71,7 @@ pub(crate) enum Machine {
 pub(crate) struct NodeState {
     pub(crate) opener: Opener,
     pub(crate) machine: Machine,
+    pub(crate) disk: Disk,
     pub(crate) occupancy: Occupancy,
     pub(crate) drops: Arc<DropCounters>,
 }
@@ -144,6 +146,10 @@ pub(crate) struct Net {
     pub(crate) passages: Vec<Passage>,
     /// Nobody finds the time to work ahead.
     pub(crate) lazy: bool,
+    /// What the disks of gateways take to write and to read.
+    pub(crate) disk_takes: Duration,
+    /// What the disks have done, but not said yet.
+    disk_answers: BTreeMap<(Time, u64), (usize, GatewayInput)>,
     watching: bool,
     cut: Option<Cut>,
     identities: BTreeMap<Place, IdentityKey>,
@@ -182,7 +188,7 @@ impl Net {
                         Machine::Mix(Box::new(relay))
                     }
                 };
-                NodeState { opener, machine, occupancy, drops }
+                NodeState { opener, machine, disk: Disk::default(), occupancy, drops }
             })
             .collect();
         let accounts: Vec<_> = identities.keys().copied().collect();
@@ -204,6 +210,8 @@ impl Net {
             seen: vec![],
             passages: vec![],
             lazy: false,
+            disk_takes: Duration::ZERO,
+            disk_answers: BTreeMap::new(),
             watching: false,
             cut: None,
             identities,
@@ -332,12 +340,18 @@ impl Net {
         loop {
             let arrival = self.wire.peek().map_or(Time::MAX, |Reverse(flight)| flight.at);
             let timeout = self.due.iter().copied().min().unwrap_or(Time::MAX);
-            if arrival.min(timeout) > end {
+            let answer = self.disk_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
+            let next = arrival.min(timeout).min(answer);
+            if next > end {
                 break;
             }
             // Nothing that a machine wants done was missed: its timeout is never in the past.
-            assert!(arrival.min(timeout) >= self.now, "time stands still");
-            self.now = arrival.min(timeout);
+            assert!(next >= self.now, "time stands still");
+            self.now = next;
+            while let Some(answer) = self.disk_answers.first_entry().filter(|entry| entry.key().0 <= next) {
+                let (gateway, input) = answer.remove();
+                self.tell_gateway(u32::try_from(gateway).unwrap(), input);
+            }
             for machine in 0..self.due.len() {
                 if self.due[machine] <= self.now {
                     self.settle(machine);
@@ -444,6 +458,7 @@ impl Net {
             while let Some((from, to, frame)) = self.poll_node(me, machine) {
                 self.send(from, to, frame);
             }
+            self.serve_disk(machine);
             match &mut self.nodes[machine].machine {
                 Machine::Mix(relay) => {
                     while !self.lazy && relay.work(now) {}
@@ -452,6 +467,35 @@ impl Net {
                 Machine::Gateway(gateway) => gateway.poll_timeout().unwrap_or(Time::MAX),
             }
         };
+    }
+
+    /// Passes on what a gateway wants of its disk.
+    fn serve_disk(&mut self, node: usize) {
+        loop {
+            let NodeState { machine: Machine::Gateway(gateway), disk, .. } = &mut self.nodes[node] else {
+                return;
+            };
+            if self.disk_takes == Duration::ZERO {
+                return disk.serve(self.now, gateway);
+            }
+            let mut answers = vec![];
+            while let Some(op) = gateway.poll_store() {
+                disk.submit(op);
+            }
+            if disk.pending() > 0 {
+                answers.push(GatewayInput::Durable(disk.commit(usize::MAX)));
+            }
+            while let Some(fetch) = gateway.poll_fetch() {
+                answers.push(GatewayInput::Fetched { mailbox: fetch.mailbox, mails: disk.read(&fetch) });
+            }
+            if answers.is_empty() {
+                return;
+            }
+            for answer in answers {
+                self.sent += 1;
+                self.disk_answers.insert((self.now + self.disk_takes, self.sent), (node, answer));
+            }
+        }
     }
 
     fn poll_node(&mut self, me: Place, node: usize) -> Option<(Place, Place, Frame)> {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use tombola_mixing::{Rng, Time};
 use tombola_protocol::client::{Client, ClientKeys};
 use tombola_protocol::drops::DropCounters;
-use tombola_protocol::gateway::Gateway;
+use tombola_protocol::gateway::{Gateway, GatewayMail};
+use tombola_protocol::mailbox::Stored;
 use tombola_protocol::opener::{Occupancy, Opener};
 use tombola_protocol::relay::Relay;
 use tombola_protocol::replay::{TagFilter, capacity_for};
+use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::EpochView;
 use tombola_sphinx::SecretKey;
 use tombola_topology::{
@@ -155,11 +157,24 @@ impl World {
         (identities, relay.unwrap())
     }
 
-    /// The state machine of a gateway.
+    /// The state machine of a gateway with an empty disk.
     pub(crate) fn gateway(&mut self, node: u32, occupancy: &Occupancy, drops: &Arc<DropCounters>) -> Gateway {
+        self.gateway_with(Time::ZERO, node, Stored::default(), occupancy, drops)
+    }
+
+    /// The state machine of a gateway that begins now, with what is on its disk.
+    pub(crate) fn gateway_with(
+        &mut self,
+        now: Time,
+        node: u32,
+        stored: Stored,
+        occupancy: &Occupancy,
+        drops: &Arc<DropCounters>,
+    ) -> Gateway {
         let (view, places, drops) = (Arc::clone(&self.view), occupancy.clone(), Arc::clone(drops));
-        let (memory, seed) = (self.setup.memory, self.rng.seed());
-        Gateway::new(view, NodeIndex(node), memory, places, drops, seed).unwrap()
+        let clock = WallClock { at_zero: UnixNanos(1_000_000_000_000_000) };
+        let (mail, seed) = (GatewayMail { packets: self.setup.memory, clock, stored }, self.rng.seed());
+        Gateway::new(now, view, NodeIndex(node), mail, places, drops, seed).unwrap()
     }
 }
 

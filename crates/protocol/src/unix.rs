@@ -1,0 +1,33 @@
+//! Wall-clock time for what outlives a process: when mail was stored, when a client was last here.
+
+use core::time::Duration;
+
+use tombola_mixing::Time;
+
+/// Nanoseconds since 1970, as a wall clock showed them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixNanos(pub u64);
+
+impl UnixNanos {
+    /// The time from `earlier` to this; zero if `earlier` is in fact later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// What the wall clock showed at the origin of [`Time`]. Fixed for the life of a process: a step of the wall clock shows in
+/// nothing that a state machine does until the next start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WallClock {
+    /// The wall clock at [`Time::ZERO`].
+    pub at_zero: UnixNanos,
+}
+
+impl WallClock {
+    /// The wall clock at `time`.
+    #[must_use]
+    pub fn at(self, time: Time) -> UnixNanos {
+        UnixNanos(self.at_zero.0.saturating_add(time.as_nanos()))
+    }
+}
