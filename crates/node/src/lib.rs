@@ -6,7 +6,6 @@ pub mod derive;
 pub mod driver;
 pub mod egress;
 pub mod entry;
-pub mod files;
 pub mod hop;
 pub mod ingress;
 pub mod keys;
@@ -19,3 +18,5 @@ pub mod opening;
 pub mod process;
 pub mod shutdown;
 pub mod workers;
+
+pub use tombola_storage::files;

@@ -15,5 +15,6 @@ pub mod relay;
 pub mod replay;
 pub mod sendqueue;
 pub mod store;
+pub mod taglog;
 pub mod unix;
 pub mod view;

@@ -54,6 +54,7 @@ const CRATES: &[(&str, Layer)] = &[
     ("tombola-topology", Layer::Core),
     ("tombola-protocol", Layer::Protocol),
     ("tombola-link", Layer::Outside),
+    ("tombola-storage", Layer::Outside),
     ("tombola-node", Layer::Runtime),
     ("tombola-mixnode", Layer::Role),
     ("tombola-gateway", Layer::Role),

@@ -5,9 +5,9 @@
 //! `link` are atomic, and `fsync` of a file and of its directory mean what POSIX says.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Puts `content` in place of whatever `path` holds, with exactly the permission bits `mode`.
@@ -43,7 +43,7 @@ impl Temporary {
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let mut hidden = OsString::from(".");
         hidden.push(name);
-        hidden.push(format!(".{}.tmp", hex::encode(random)));
+        hidden.push(format!(".{:016x}.tmp", u64::from_le_bytes(random)));
         let temporary = Temporary(path.with_file_name(hidden));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary.0)?;
         // `open` subtracts the umask: say it again.
@@ -69,8 +69,33 @@ fn flush_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
+/// Creates `path` with mode 0700, and the directories that it lies in, unless they exist.
+///
+/// # Errors
+/// Any step failed; a part may have been created.
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    create_directory(directory_of(path))?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => flush_directory_of(path),
+    }
+}
+
+/// Deletes the file `path`, so that a power cut after the return can't bring it back.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] if there is none; or deleting it or flushing the directory failed.
+pub fn delete(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    flush_directory_of(path)
+}
+
 /// The directory that `path` lies in; `.` for a bare name.
-pub(crate) fn directory_of(path: &Path) -> &Path {
+pub fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -136,6 +161,29 @@ mod tests {
         });
         assert_eq!(winners, 1);
         assert_eq!(fs::read(&path).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn directories_are_private_and_existing_ones_stay_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let path = directory.path().join("a").join("b");
+        create_directory(&path).unwrap();
+        create_directory(&path).unwrap();
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o700, 0o700));
+        assert_eq!(mode(directory.path()), 0o755);
+        fs::write(path.join("file"), "").unwrap();
+        assert_eq!(create_directory(&path.join("file")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn what_is_deleted_is_gone_and_can_be_deleted_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        create_new(&path, b"secret", 0o600).unwrap();
+        delete(&path).unwrap();
+        assert_eq!(names(directory.path()), [""; 0]);
+        assert_eq!(delete(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

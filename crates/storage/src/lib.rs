@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+pub mod files;
+mod mark;
+mod medium;
+mod pending;
+pub mod record;
+mod store;
+pub mod taglog;
+mod volume;
+mod writer;
+
+pub use error::StoreError;
+pub use medium::{LockedFile, Medium};
+pub use store::{Format, Migration, Pair, Store};
+pub use writer::{BACKLOG_BYTES, Backlog, Writer};

@@ -1,0 +1,92 @@
+//! What stores and logs are written to: a file, or whatever a test puts in its place.
+
+use std::fmt::Debug;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Bytes that survive, once synced.
+///
+/// What is assumed of it: after [`sync`](Self::sync) has returned without an error, everything written before is there after a
+/// crash. Without it any part of what was written may be there, in any order and torn anywhere. A write changes nothing
+/// outside of its range. After a sync that failed it is unknown what is there, and what was not synced has to be written again.
+pub trait Medium: Debug + Send + Sync + 'static {
+    /// Number of bytes.
+    ///
+    /// # Errors
+    /// The medium failed.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether there is nothing at all.
+    ///
+    /// # Errors
+    /// The medium failed.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reads exactly so many bytes.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] beyond the end; or the medium failed.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all the bytes; beyond the end it grows.
+    ///
+    /// # Errors
+    /// The medium failed or is full. A part may have been written.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the end off, or adds zeros.
+    ///
+    /// # Errors
+    /// The medium failed or is full.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Returns when everything written is durable.
+    ///
+    /// # Errors
+    /// The medium failed or is full.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A file that is locked for as long as this lives: no other process can open it, nor this one again.
+#[derive(Debug)]
+pub struct LockedFile {
+    file: File,
+}
+
+impl LockedFile {
+    /// Opens an existing file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if it is locked, [`io::ErrorKind::NotFound`], or opening failed.
+    pub fn open(path: &Path) -> io::Result<LockedFile> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(LockedFile { file })
+    }
+}
+
+impl Medium for LockedFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}

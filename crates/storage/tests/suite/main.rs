@@ -1,0 +1,4 @@
+//! Tests of stores and tag logs.
+
+mod log_basics;
+mod store_basics;
