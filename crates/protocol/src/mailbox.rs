@@ -299,7 +299,7 @@ impl Mailboxes {
             self.change(mark.mailbox(), |mailbox, _| {
                 mailbox.ties -= 1;
                 match mark {
-                    Mark::Mailbox { next, shift, settled, .. } => mailbox.grant(next, shift, settled),
+                    Mark::Mailbox(_, record) => mailbox.grant(&record),
                     Mark::Mail(_, number) => mailbox.written(number),
                 }
             });
@@ -375,17 +375,12 @@ impl Mailboxes {
     }
 
     fn write_mailbox(&mut self, id: MailboxId) -> StoreOp {
-        let recent = self.seen_recently();
+        let (exact, recent) = (self.closing, self.seen_recently());
         let written = self.change(id, |mailbox, journal| {
-            let record = mailbox.record(recent);
+            let record = mailbox.record(exact, recent);
             mailbox.recorded = Some(record);
             mailbox.ties += 1;
-            journal.hand_out(Some(Mark::Mailbox {
-                id,
-                next: record.next,
-                shift: record.shift,
-                settled: record.settled,
-            }));
+            journal.hand_out(Some(Mark::Mailbox(id, record)));
             record.encode()
         });
         match written {
@@ -437,11 +432,11 @@ impl Mailboxes {
         id: MailboxId,
         change: impl FnOnce(&mut Mailbox, &mut Journal) -> R,
     ) -> Option<R> {
-        let recent = self.seen_recently();
+        let (exact, recent) = (self.closing, self.seen_recently());
         let mailbox = self.boxes.get_mut(&id)?;
         let before = Share::of(mailbox);
         let result = change(mailbox, &mut self.journal);
-        if mailbox.recorded != Some(mailbox.record(recent)) {
+        if mailbox.recorded != Some(mailbox.record(exact, recent)) {
             self.journal.put_mailbox(id);
         }
         if mailbox.reading == Reading::Idle && mailbox.to_read().is_some() {
@@ -465,10 +460,7 @@ impl Mailboxes {
     }
 
     fn seen_recently(&self) -> Duration {
-        match self.closing {
-            true => Duration::ZERO,
-            false => SEEN_RECENTLY.min(self.limits.retention / 8),
-        }
+        SEEN_RECENTLY.min(self.limits.retention / 8)
     }
 }
 

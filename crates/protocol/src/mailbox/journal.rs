@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tombola_topology::MailboxId;
 
+use super::record::MailboxRecord;
+
 /// Changes that may be under way. Beyond it mail is refused until the disk has caught up.
 pub(super) const UNDER_WAY_MAX: usize = 16_384;
 
@@ -17,10 +19,10 @@ pub(super) enum Entry {
 }
 
 /// What has been handed out to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Mark {
-    /// A mailbox's record with these fields.
-    Mailbox { id: MailboxId, next: u64, shift: u64, settled: bool },
+    /// A mailbox's record.
+    Mailbox(MailboxId, MailboxRecord),
     /// A mail.
     Mail(MailboxId, u64),
 }
@@ -28,7 +30,7 @@ pub(super) enum Mark {
 impl Mark {
     pub(super) fn mailbox(&self) -> MailboxId {
         match self {
-            Self::Mailbox { id, .. } | Self::Mail(id, _) => *id,
+            Self::Mailbox(id, _) | Self::Mail(id, _) => *id,
         }
     }
 }

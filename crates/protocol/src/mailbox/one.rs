@@ -9,6 +9,7 @@
 //! - the packets of mail that is not on disk yet: always the latest mail, because the disk writes in order;
 //! - while the client collects, a run of up to [`WINDOW`] packets from the cursor on.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::record::{MailboxRecord, NUMBER_MAX, StoredMail};
@@ -21,10 +22,10 @@ pub(super) const WINDOW: usize = 64;
 const FETCH_AT: usize = WINDOW / 2;
 /// Mail that may be on its way without having been acknowledged: the client's 16 bits must tell it apart many times over.
 pub(super) const IN_FLIGHT: usize = 1024;
-/// Numbers that are reserved on disk ahead of the mail that gets them.
-const RESERVE: u64 = 1024;
-/// More are reserved when no more than this is left.
-const RESERVE_AT: u64 = RESERVE / 2;
+/// How far ahead of the mail that goes down it is recorded that it may have.
+const AHEAD: u64 = 1024;
+/// It is recorded anew when no more than this is left.
+const AHEAD_LEAST: u64 = AHEAD / 2;
 
 /// A mail, wherever its packet is.
 #[derive(Clone, Copy, Debug)]
@@ -101,15 +102,15 @@ pub(super) struct Mailbox {
     pub(super) seen: UnixNanos,
     /// The number of the next mail.
     next: u64,
-    /// On disk, or on its way there: numbers from here on are unused.
-    reserved: u64,
-    /// On disk: mail below this number may go down.
+    /// The highest number that may ever have gone down.
+    sent: u64,
+    /// On disk, or on its way there: numbers up to this one may have gone down.
+    bound: u64,
+    /// On disk: mail up to this number may go down.
     granted: u64,
     shift: u64,
     settled: bool,
     mails: VecDeque<Mail>,
-    /// The highest number that may ever have gone down.
-    sent: u64,
     /// Mail up to this number is on disk, as far as it was not deleted before.
     durable: u64,
     packets: BTreeMap<u64, Frame>,
@@ -124,26 +125,23 @@ pub(super) struct Mailbox {
 impl Mailbox {
     /// Of a client that was never here.
     pub(super) fn new(seen: UnixNanos) -> Self {
-        let record = MailboxRecord { seen, next: 1, shift: 0, settled: false };
-        let mut mailbox = Self::restore(record, VecDeque::new());
-        (mailbox.recorded, mailbox.reserved) = (None, 1 + RESERVE);
-        mailbox
+        let record = MailboxRecord { seen, next: 1, ..MailboxRecord::default() };
+        Self { recorded: None, ..Self::restore(record, VecDeque::new()) }
     }
 
     /// As it was on disk. `mails` are number and time of each mail, by number.
     pub(super) fn restore(record: MailboxRecord, mails: VecDeque<(u64, UnixNanos)>) -> Self {
         let last = mails.back().map_or(0, |(number, _)| *number);
-        let next = record.next.max(last + 1);
         Self {
             seen: record.seen,
-            next,
-            reserved: record.next,
-            granted: if record.settled { record.next } else { 0 },
+            // Mail that went down need not have been on disk: its number is used up all the same.
+            next: record.next.max(last + 1).max(record.sent + 1),
+            sent: record.sent,
+            bound: record.sent,
+            granted: if record.settled { record.sent } else { 0 },
             shift: record.shift,
             settled: record.settled,
             mails: mails.into_iter().map(|(number, stored)| Mail { number, stored }).collect(),
-            // Nobody remembers how much of it went down.
-            sent: next - 1,
             durable: last,
             packets: BTreeMap::new(),
             visit: None,
@@ -193,16 +191,29 @@ impl Mailbox {
         self.seen = now;
     }
 
-    /// What is to be on disk. `seen` is as old as it was recorded, if that is recent enough.
-    pub(super) fn record(&self, recent: core::time::Duration) -> MailboxRecord {
-        let recorded = self.recorded.map(|record| record.seen);
-        let seen = recorded.filter(|recorded| self.seen.since(*recorded) <= recent).unwrap_or(self.seen);
-        MailboxRecord { seen, next: self.reserved, shift: self.shift, settled: self.settled }
+    /// What is to be on disk. Unless it has to be `exact`, what changes all the time is left as it was recorded: the next
+    /// number, which follows from the mail, and when the client was here, if that is recent.
+    pub(super) fn record(&self, exact: bool, recent: Duration) -> MailboxRecord {
+        let now = MailboxRecord {
+            seen: self.seen,
+            next: self.next,
+            sent: self.bound,
+            shift: self.shift,
+            settled: self.settled,
+        };
+        match self.recorded.filter(|_| !exact) {
+            Some(recorded) if self.seen.since(recorded.seen) <= recent => {
+                MailboxRecord { seen: recorded.seen, next: recorded.next, ..now }
+            }
+            Some(recorded) => MailboxRecord { next: recorded.next, ..now },
+            None => now,
+        }
     }
 
-    /// No number is reserved any more: what is recorded now leaves no gap.
+    /// Nothing goes down any more: what is recorded from now on is what went down.
     pub(super) fn close(&mut self) {
-        self.reserved = self.next;
+        self.bound = self.sent;
+        self.granted = 0;
     }
 
     /// Whether all numbers are used up.
@@ -214,9 +225,6 @@ impl Mailbox {
     pub(super) fn store(&mut self, stored: UnixNanos, frame: Frame) -> u64 {
         let number = self.next;
         self.next += 1;
-        if self.next + RESERVE_AT > self.reserved {
-            self.reserved = (self.next + RESERVE).min(NUMBER_MAX);
-        }
         self.mails.push_back(Mail { number, stored });
         self.packets.insert(number, frame);
         number
@@ -236,11 +244,11 @@ impl Mailbox {
         }
     }
 
-    /// A record with these fields is on disk.
-    pub(super) fn grant(&mut self, next: u64, shift: u64, settled: bool) {
+    /// This record is on disk.
+    pub(super) fn grant(&mut self, record: &MailboxRecord) {
         // One from before the last change of numbers grants nothing.
-        if settled && self.settled && shift == self.shift {
-            self.granted = next;
+        if record.settled && self.settled && record.shift == self.shift {
+            self.granted = record.sent.min(self.bound);
         }
     }
 
@@ -257,6 +265,7 @@ impl Mailbox {
             heard: first + self.shift - 1,
             low: 0,
         });
+        self.reach(first);
         self.forget_window();
     }
 
@@ -290,8 +299,8 @@ impl Mailbox {
         } else {
             self.settled = true;
             self.shift = (acknowledged + 1).saturating_sub(first).max(shift);
-            self.granted = 0;
-            self.sent = first - 1;
+            // With another shift these numbers are others, and nothing went down under them.
+            (self.granted, self.sent) = (0, first - 1);
             visit.heard = first + self.shift - 1;
             Heard::Nothing
         };
@@ -325,7 +334,8 @@ impl Mailbox {
         let Some(&Mail { number, stored }) = self.mails.get(at).filter(|_| at < IN_FLIGHT) else {
             return Slot::Nothing;
         };
-        if number >= self.granted {
+        self.reach(number);
+        if number > self.granted {
             return Slot::Late;
         }
         // What is not on disk could not be read again.
@@ -430,6 +440,13 @@ impl Mailbox {
     /// Drops the packets that could be read again.
     fn forget_window(&mut self) {
         self.packets = self.packets.split_off(&(self.durable + 1));
+    }
+
+    /// Mail with this number is about to go down: records ahead of it that it may have.
+    fn reach(&mut self, number: u64) {
+        if number + AHEAD_LEAST > self.bound {
+            self.bound = (number + AHEAD).min(NUMBER_MAX - 1);
+        }
     }
 
     /// The number of the oldest mail, or of the next.

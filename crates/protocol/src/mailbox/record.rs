@@ -10,9 +10,10 @@
 //! |---|---|---|
 //! | 0 | 1 | version, 1 |
 //! | 1 | 8 | when its client was last here: nanoseconds since 1970 |
-//! | 9 | 8 | next number: every number from here on is unused |
-//! | 17 | 8 | shift: what is added to a number of the store to get the number that the client sees |
-//! | 25 | 1 | 1 if the shift is settled: its client has named an acknowledgement; else 0 |
+//! | 9 | 8 | next number, as it was when this was written; the mail itself may be further |
+//! | 17 | 8 | sent: numbers up to this one may have gone down to the client, and are used up |
+//! | 25 | 8 | shift: what is added to a number of the store to get the number that the client sees |
+//! | 33 | 1 | 1 if the shift is settled: its client has named an acknowledgement; else 0 |
 //!
 //! Table 2, `mail`: the packets.
 //!
@@ -46,7 +47,7 @@ pub const MAIL: Table = Table(2);
 const ID_LEN: usize = 28;
 /// Length of a key of [`MAIL`].
 pub const MAIL_KEY_LEN: usize = ID_LEN + 8;
-const MAILBOX_LEN: usize = 26;
+const MAILBOX_LEN: usize = 34;
 const PACKET_OFFSET: usize = 10;
 /// Length of a value of [`MAIL`].
 pub const MAIL_LEN: usize = PACKET_OFFSET + PACKET_LEN;
@@ -107,6 +108,7 @@ fn name_of(table: Table) -> &'static str {
 pub(super) struct MailboxRecord {
     pub(super) seen: UnixNanos,
     pub(super) next: u64,
+    pub(super) sent: u64,
     pub(super) shift: u64,
     pub(super) settled: bool,
 }
@@ -115,7 +117,7 @@ impl MailboxRecord {
     pub(super) fn encode(&self) -> Box<[u8]> {
         let mut value = Vec::with_capacity(MAILBOX_LEN);
         value.push(VERSION);
-        for number in [self.seen.0, self.next, self.shift] {
+        for number in [self.seen.0, self.next, self.sent, self.shift] {
             value.extend_from_slice(&number.to_be_bytes());
         }
         value.push(u8::from(self.settled));
@@ -127,13 +129,15 @@ impl MailboxRecord {
         let id: [u8; ID_LEN] = key.try_into().map_err(|_| fault(RecordFault::KeyLength(key.len())))?;
         check(value, MAILBOX_LEN).map_err(fault)?;
         let number = |at: usize| u64::from_be_bytes(array(&value[at..at + 8]));
-        let settled = flag(value[25]).map_err(fault)?;
-        let record = Self { seen: UnixNanos(number(1)), next: number(9), shift: number(17), settled };
-        if !(1..=NUMBER_MAX).contains(&record.next) {
-            return Err(fault(RecordFault::Number(record.next)));
-        }
-        if record.shift > NUMBER_MAX {
-            return Err(fault(RecordFault::Number(record.shift)));
+        let settled = flag(value[33]).map_err(fault)?;
+        let seen = UnixNanos(number(1));
+        let record = Self { seen, next: number(9), sent: number(17), shift: number(25), settled };
+        for (number, allowed) in
+            [(record.next, 1..=NUMBER_MAX), (record.sent, 0..=NUMBER_MAX - 1), (record.shift, 0..=NUMBER_MAX)]
+        {
+            if !allowed.contains(&number) {
+                return Err(fault(RecordFault::Number(number)));
+            }
         }
         Ok((MailboxId::from_bytes(id), record))
     }
@@ -235,7 +239,7 @@ mod tests {
 
     #[test]
     fn records_come_back_as_they_were_written() {
-        let record = MailboxRecord { seen: UnixNanos(3), next: 500, shift: 9, settled: true };
+        let record = MailboxRecord { seen: UnixNanos(3), next: 500, sent: 400, shift: 9, settled: true };
         assert_eq!(MailboxRecord::decode(ID.as_bytes(), &record.encode()), Ok((ID, record)));
         let mut frame = Frame::zeroed();
         frame.packet_mut().fill(5);
@@ -263,10 +267,11 @@ mod tests {
         assert_eq!(change(0, 2), RecordFault::Version(2));
         assert_eq!(change(9, 0x80), RecordFault::Number((1 << 63) + 1));
         assert_eq!(change(16, 0), RecordFault::Number(0));
-        assert_eq!(change(17, 0x80), RecordFault::Number(1 << 63));
-        assert_eq!(change(25, 2), RecordFault::Flag(2));
-        let short = MailboxRecord::decode(ID.as_bytes(), &mailbox[..25]).unwrap_err();
-        assert_eq!(short.to_string(), "a record of table 1 (mailboxes) cannot be used: it has 25 bytes");
+        assert_eq!(change(17, 0x40), RecordFault::Number(1 << 62));
+        assert_eq!(change(25, 0x80), RecordFault::Number(1 << 63));
+        assert_eq!(change(33, 2), RecordFault::Flag(2));
+        let short = MailboxRecord::decode(ID.as_bytes(), &mailbox[..33]).unwrap_err();
+        assert_eq!(short.to_string(), "a record of table 1 (mailboxes) cannot be used: it has 33 bytes");
         assert_eq!(MailboxRecord::decode(b"", &mailbox).unwrap_err().reason, RecordFault::KeyLength(0));
 
         let (key, value) = (mail_key(&ID, 1), encode_mail(UnixNanos(0), &Frame::zeroed()));

@@ -282,6 +282,29 @@ fn a_client_gets_its_new_mail_from_a_gateway_that_has_lost_its_disk() {
 }
 
 #[test]
+fn a_client_gets_its_new_mail_from_a_gateway_whose_disk_is_an_old_copy() {
+    let mut post = Post::new(Setup::new(222));
+    (0..10).for_each(|mark| post.mail(post.client, mark));
+    assert_eq!(post.marks(SECOND).len(), 10);
+    post.acknowledge(post.client, 10);
+    post.restart();
+    let copy = post.disk.clone();
+    post.visit_with(post.client, 10);
+    (10..20).for_each(|mark| post.mail(post.client, mark));
+    assert_eq!(post.mails(SECOND).last(), Some(&(20, 19)));
+    post.acknowledge(post.client, 20);
+    post.disk = copy;
+    post.start();
+    // Mail comes, under numbers that the client knows, and the process starts again more than once before the client comes.
+    (20..25).for_each(|mark| post.mail(post.client, mark));
+    post.restart();
+    (25..30).for_each(|mark| post.mail(post.client, mark));
+    post.crash();
+    post.visit_with(post.client, 20);
+    assert_eq!(post.mails(SECOND), (20..30u16).map(|mark| (u64::from(mark) + 1, mark)).collect::<Vec<_>>());
+}
+
+#[test]
 fn how_long_mail_was_held_counts_from_its_arrival_over_restarts() {
     let mut post = away(Setup::new(213));
     post.mail(post.client, 1);
@@ -407,7 +430,7 @@ fn a_disk_that_stands_bounds_even_what_is_collected_at_once() {
         number = down.last().map_or(number, |(number, _)| *number);
         post.acknowledge(post.client, number);
     }
-    // Numbers that could not be reserved do not go down.
+    // What could not be recorded before does not go down.
     assert!((500..=2048).contains(&number), "{number} mails went down");
     let refused = post.drops.get(DropReason::Storage);
     assert!(refused > 0 && post.disk.pending() <= 20_000, "{} changes wait", post.disk.pending());
