@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use tombola_fuzz::{GATEWAY, MIX, view};
+use tombola_fuzz::{GATEWAY, MIX, identity, view};
 use tombola_mixing::Time;
+use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::{FRAME_LEN, Frame};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayMail, GatewayOutput};
 use tombola_protocol::mailbox::record::MAIL;
@@ -19,7 +20,7 @@ use tombola_protocol::mailbox::{Fetch, Restore, StoredMail};
 use tombola_protocol::opener::{Occupancy, Opened, Order};
 use tombola_protocol::store::{StoreOp, Table};
 use tombola_protocol::unix::{UnixNanos, WallClock};
-use tombola_protocol::view::EpochView;
+use tombola_protocol::view::{EpochView, Seat};
 use tombola_topology::{IdentityKey, MailboxId};
 
 #[derive(Arbitrary, Debug)]
@@ -89,8 +90,9 @@ impl Disk {
             clock: WallClock { at_zero: UnixNanos(1 << 60) },
             stored: restore.finish().expect("mail has a mailbox at any time"),
         };
-        Gateway::new(now, Arc::clone(&VIEW), GATEWAY, mail, occupancy.clone(), Arc::default(), [1; 32])
-            .expect("node 1 is a gateway")
+        let seat = Seat::new(Arc::clone(&VIEW), GATEWAY).expect("node 1 is in the list");
+        let (parameters, places) = (VIEW.parameters(), occupancy.clone());
+        Gateway::new(now, parameters, seat.into(), mail, places, Arc::default(), [1; 32])
     }
 }
 
@@ -146,12 +148,13 @@ fuzz_target!(|events: Vec<Event>| {
             Event::Mail { client: number } => {
                 if occupancy.take() {
                     let order = Order::Store(MailboxId::of(&client(number)));
-                    let opened = Opened { arrived: now, frame: Frame::zeroed(), order };
+                    let (frame, tag) = (Frame::zeroed(), TagPlace::default());
+                    let opened = Opened { arrived: now, frame, order, tag };
                     gateway.handle(now, GatewayInput::Opened(opened));
                 }
             }
             Event::Poll => match gateway.poll_output(now) {
-                Some(GatewayOutput::Forward { to, .. }) => assert_eq!(to, MIX),
+                Some(GatewayOutput::Forward { to, .. }) => assert_eq!(to, identity(MIX)),
                 Some(GatewayOutput::Deliver { to, frame }) => {
                     assert!(connected.contains(&to), "a frame for a client that is not there");
                     delivered.push((to, frame));

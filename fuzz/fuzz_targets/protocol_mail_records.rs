@@ -10,6 +10,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use tombola_fuzz::{GATEWAY, view};
 use tombola_mixing::Time;
+use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::{Frame, FrameKind};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayMail, GatewayOutput};
 use tombola_protocol::mailbox::record::MAIL_LEN;
@@ -17,7 +18,7 @@ use tombola_protocol::mailbox::{Restore, StoredMail};
 use tombola_protocol::opener::{Occupancy, Opened, Order};
 use tombola_protocol::store::{StoreOp, Table};
 use tombola_protocol::unix::{UnixNanos, WallClock};
-use tombola_protocol::view::EpochView;
+use tombola_protocol::view::{EpochView, Seat};
 use tombola_topology::{IdentityKey, MailboxId};
 
 #[derive(Arbitrary, Debug)]
@@ -79,7 +80,7 @@ fuzz_target!(|input: (Vec<Record>, Vec<Visit>)| {
         for _ in 0..visit.mails {
             assert!(occupancy.take());
             let order = Order::Store(MailboxId::of(&client));
-            gateway.handle(now, GatewayInput::Opened(Opened { arrived: now, frame: Frame::zeroed(), order }));
+            gateway.handle(now, GatewayInput::Opened(Opened { arrived: now, frame: Frame::zeroed(), order, tag: TagPlace::default() }));
         }
         for _ in 0..visit.slots {
             now += Duration::from_millis(40);

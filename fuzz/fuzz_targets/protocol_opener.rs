@@ -7,15 +7,15 @@ use std::sync::{Arc, LazyLock};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use tombola_fuzz::{GATEWAY, MIX, sphinx_key, view};
+use tombola_fuzz::{GATEWAY, MIX, identity, sphinx_key, view};
 use tombola_mixing::{Rng, Time};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::fragment::payload_type;
 use tombola_protocol::frame::{FRAME_LEN, Frame};
-use tombola_protocol::opener::{Inbound, Occupancy, Opener};
+use tombola_protocol::opener::{Inbound, NodeKey, Occupancy, Opener};
 use tombola_protocol::packet::{End, FirstLink, PacketBuilder};
 use tombola_protocol::replay::TagFilter;
-use tombola_protocol::view::EpochView;
+use tombola_protocol::view::{EpochView, Seat};
 use tombola_topology::NodeIndex;
 
 #[derive(Arbitrary, Debug)]
@@ -35,8 +35,9 @@ fuzz_target!(|arrivals: Vec<Arrival>| {
     let occupancy = Occupancy::new(PLACES);
     let drops = Arc::new(DropCounters::default());
     let seen = TagFilter::new(1 << 10, 1);
-    let opener =
-        Opener::new(Arc::clone(&VIEW), MIX, sphinx_key(MIX), seen, occupancy.clone(), Arc::clone(&drops));
+    let opener = Opener::new(VIEW.parameters(), occupancy.clone(), Arc::clone(&drops));
+    let seat = Seat::new(Arc::clone(&VIEW), MIX).expect("node 0 is in the list");
+    opener.open(seat, Arc::new(NodeKey::new(sphinx_key(MIX), seen, None)));
 
     let mut batch: Vec<Inbound> = arrivals.iter().map(inbound).collect();
     let (mut opened, mut spare) = (Vec::new(), Vec::new());
@@ -64,5 +65,5 @@ fn inbound(arrival: &Arrival) -> Inbound {
     };
     let len = arrival.head.len().min(FRAME_LEN);
     frame.as_bytes_mut()[..len].copy_from_slice(&arrival.head[..len]);
-    Inbound { arrived: Time::ZERO, from: NodeIndex(u32::from(arrival.from)), frame }
+    Inbound { arrived: Time::ZERO, from: identity(NodeIndex(u32::from(arrival.from))), frame }
 }

@@ -12,6 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use tombola_fuzz::{GATEWAY, MIX, identity, view};
 use tombola_mixing::Time;
 use tombola_protocol::client::{Client, ClientKeys};
+use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::{FRAME_LEN, Frame};
 use tombola_protocol::opener::{Occupancy, Opened, Order};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
@@ -47,9 +48,8 @@ fuzz_target!(|events: Vec<Event>| {
         Client::new(now, Arc::clone(&VIEW), keys, [account; 32]).expect("the gateway exists")
     });
     let (occupancy, drops) = (Occupancy::new(PLACES), Arc::default());
-    let relay =
-        Relay::new(now, Arc::clone(&VIEW), MIX, accounts.collect(), occupancy.clone(), drops, [1; 32]);
-    let mut relay = relay.expect("node 0 is a mix node");
+    let (me, view) = (identity(MIX), Arc::clone(&VIEW));
+    let mut relay = Relay::new(now, view, me, accounts.collect(), occupancy.clone(), drops, [1; 32]);
     let mut waiting = BTreeMap::new();
     for (number, event) in (0u64..).zip(events.into_iter().take(64)) {
         match event {
@@ -61,15 +61,18 @@ fuzz_target!(|events: Vec<Event>| {
                     frame.packet_mut()[8..16].copy_from_slice(&number.to_be_bytes());
                     let arrived = now - Duration::from_millis(age_ms.into());
                     let delay = Duration::from_nanos(delay_ns).min(VIEW.parameters().max_delay);
-                    waiting.insert(number, (arrived + delay, NodeIndex(next), challenge));
-                    let order = Order::Forward { next: NodeIndex(next), delay_ns, challenge };
-                    relay.handle(now, RelayInput::Opened(Opened { arrived, frame, order }));
+                    let next = identity(NodeIndex(next));
+                    waiting.insert(number, (arrived + delay, next, challenge));
+                    let order = Order::Forward { next, delay_ns, challenge };
+                    let tag = TagPlace::default();
+                    relay.handle(now, RelayInput::Opened(Opened { arrived, frame, order, tag }));
                 }
             }
             Event::End { identifier } => {
                 if occupancy.take() {
                     let (frame, order) = (Frame::zeroed(), Order::End { identifier });
-                    relay.handle(now, RelayInput::Opened(Opened { arrived: now, frame, order }));
+                    let tag = TagPlace::default();
+                    relay.handle(now, RelayInput::Opened(Opened { arrived: now, frame, order, tag }));
                 }
             }
             Event::Link { account, connected } => {
@@ -93,7 +96,9 @@ fuzz_target!(|events: Vec<Event>| {
                     assert!(due <= now, "it left too early");
                     assert!(to == next && frame.link_meta().challenge == challenge);
                 }
-                RelayOutput::Forward { to, .. } => assert_eq!(to, GATEWAY, "a loop begins at a successor"),
+                RelayOutput::Forward { to, .. } => {
+                    assert_eq!(to, identity(GATEWAY), "a loop begins at a successor");
+                }
                 RelayOutput::Account { account, .. } => assert!(account < ACCOUNTS.into()),
             }
         }

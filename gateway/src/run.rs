@@ -12,6 +12,7 @@ use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::{config, derive, driver, meters};
 use tombola_protocol::drops::DropReason;
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
+use tombola_protocol::view::Seat;
 use tombola_topology::Role;
 
 use crate::config::Config;
@@ -56,14 +57,13 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     };
     let hop = Hop::load(&settings, |role| matches!(role, Role::Gateway))?;
     let gateway = Gateway::new(
-        Arc::clone(&hop.view),
-        hop.me,
+        hop.view.parameters(),
+        Seat::new(Arc::clone(&hop.view), hop.me).context("this node has left the list")?.into(),
         config.mail_packets,
         hop.occupancy.clone(),
         Arc::clone(&hop.drops),
         derive::random_seed()?,
-    )
-    .context("the network document lists this node as something else than a gateway")?;
+    );
     let (inputs, received) = driver::inputs(INPUTS);
     let openers = hop.start_openers(&settings, &inputs, GatewayInput::Opened, &service)?;
     let links = hop.start_links(&settings, &openers).await?;
@@ -83,10 +83,10 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     });
     let client_links = tombola_link::start(client_config, Vec::new(), Arc::new(sink)).await?;
 
-    let egress = Egress::new(links.clone(), &hop.view, Arc::clone(&hop.drops));
+    let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let (down, back, drops) = (client_links.clone(), inputs, Arc::clone(&hop.drops));
     let deliver = move |output| match output {
-        GatewayOutput::Forward { to, frame } => egress.send(to, frame),
+        GatewayOutput::Forward { to, frame } => egress.send(&to, frame),
         GatewayOutput::Deliver { to, frame } => {
             let Err(SendError::Full(frame) | SendError::Unknown(frame)) = down.send(&to, frame) else {
                 return;

@@ -86,16 +86,15 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let relay = Relay::new(
         hop.clock.now(),
         Arc::clone(&hop.view),
-        hop.me,
+        links.identity(),
         clients,
         hop.occupancy.clone(),
         Arc::clone(&hop.drops),
         derive::random_seed()?,
-    )
-    .context("the network document lists this node as something else than a mix node")?;
-    let egress = Egress::new(links.clone(), &hop.view, Arc::clone(&hop.drops));
+    );
+    let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let deliver = move |output| match output {
-        RelayOutput::Forward { to, frame } => egress.send(to, frame),
+        RelayOutput::Forward { to, frame } => egress.send(&to, frame),
         RelayOutput::Account { account, frame } => send_for(&gateways, account, frame),
     };
     let machine = RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way() };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use tombola_link::{LinkConfig, LinkSecret, Links, NODE_PROTOCOL, Policy};
 use tombola_protocol::drops::DropCounters;
-use tombola_protocol::opener::{Occupancy, Opened, Opener};
+use tombola_protocol::opener::{NodeKey, Occupancy, Opened, Opener};
 use tombola_protocol::replay::{TagFilter, capacity_for};
-use tombola_protocol::view::EpochView;
+use tombola_protocol::view::{EpochView, Seat};
 use tombola_sphinx::SecretKey;
 use tombola_topology::{NodeIndex, Role, SphinxKey};
 
@@ -114,14 +114,9 @@ impl Hop {
             capacity_for(u64::from(self.view.parameters().admitted_rate), self.view.life()),
             u64::from_le_bytes(derive::random_bytes()?),
         );
-        let opener = Opener::new(
-            Arc::clone(&self.view),
-            self.me,
-            self.sphinx.clone(),
-            seen,
-            self.occupancy.clone(),
-            Arc::clone(&self.drops),
-        );
+        let opener = Opener::new(self.view.parameters(), self.occupancy.clone(), Arc::clone(&self.drops));
+        let seat = Seat::new(Arc::clone(&self.view), self.me).context("this node has left the list")?;
+        opener.open(seat, Arc::new(NodeKey::new(self.sphinx.clone(), seen, None)));
         // On one thread nobody may wait for the driver: it is there, too.
         let threads = match (config.link_threads, config.workers) {
             (0, None | Some(0)) => 0,
@@ -139,8 +134,7 @@ impl Hop {
         let mut links = LinkConfig::new(self.link_secret(), Policy::Neighbours, NODE_PROTOCOL);
         links.listen = config.listen.to_vec();
         links.outbound_queue = NEIGHBOUR_QUEUE;
-        let (view, drops) = (Arc::clone(&self.view), Arc::clone(&self.drops));
-        let ingress = Ingress::new(self.clock, view, openers.way(), drops);
+        let ingress = Ingress::new(self.clock, openers.way(), Arc::clone(&self.drops));
         Ok(tombola_link::start(links, neighbours(&self.view, self.me), Arc::new(ingress)).await?)
     }
 

@@ -6,7 +6,6 @@ use tombola_link::{FrameSink, Taken};
 use tombola_protocol::drops::{DropCounters, DropReason};
 use tombola_protocol::frame::{Frame, FrameKind};
 use tombola_protocol::opener::Inbound;
-use tombola_protocol::view::EpochView;
 use tombola_topology::IdentityKey;
 
 use crate::clock::Clock;
@@ -18,7 +17,6 @@ use crate::opening::ToOpeners;
 /// workers what the driver has no room for stays with the link.
 pub struct Ingress {
     clock: Clock,
-    view: Arc<EpochView>,
     openers: ToOpeners,
     drops: Arc<DropCounters>,
     packets_in: ::metrics::Counter,
@@ -27,9 +25,9 @@ pub struct Ingress {
 impl Ingress {
     /// An ingress that feeds `openers`.
     #[must_use]
-    pub fn new(clock: Clock, view: Arc<EpochView>, openers: ToOpeners, drops: Arc<DropCounters>) -> Self {
+    pub fn new(clock: Clock, openers: ToOpeners, drops: Arc<DropCounters>) -> Self {
         let packets_in = ::metrics::counter!(crate::metrics::PACKETS_IN_TOTAL);
-        Self { clock, view, openers, drops, packets_in }
+        Self { clock, openers, drops, packets_in }
     }
 }
 
@@ -40,14 +38,9 @@ impl FrameSink for Ingress {
 
     fn frames(&self, from: &IdentityKey, batch: &mut Vec<Frame>) {
         let arrived = self.clock.now();
-        let Some(from) = self.view.epoch().index_of(from) else {
-            self.packets_in.increment(batch.len() as u64);
-            // Links accept neighbours only, and those are in the list.
-            return batch.drain(..).for_each(|_| self.drops.count(DropReason::WrongDirection));
-        };
         let room = self.openers.room().min(batch.len());
         self.packets_in.increment(room as u64);
-        let packets = batch.drain(..room).map(|frame| Inbound { arrived, from, frame });
+        let packets = batch.drain(..room).map(|frame| Inbound { arrived, from: *from, frame });
         self.openers.open(packets, |_| self.drops.count(DropReason::Overload));
     }
 

@@ -20,7 +20,7 @@ use crate::packet::{End, FirstLink, Identifier, PacketBuilder, Prepared};
 use crate::reassembly::{Added, Reassembler, ReassemblyLimits};
 use crate::replay::{TagFilter, capacity_for};
 use crate::sendqueue::{SendError, SendLimits, SendQueue};
-use crate::view::{EpochView, Recipient};
+use crate::view::{EpochView, Recipient, SendViews};
 
 /// Loops that may be under way at one time.
 const LOOPS_IN_FLIGHT: usize = 4096;
@@ -160,6 +160,8 @@ impl Ready {
 pub struct Probe {
     /// Known to the mix node, which waits for it.
     pub identifier: Identifier,
+    /// The epoch that it uses.
+    pub view: Arc<EpochView>,
     /// The layers before the mix node.
     pub mixes: tombola_topology::MixRoute,
     /// The mix node.
@@ -260,6 +262,16 @@ impl Client {
     /// The epoch that it works in.
     pub fn view(&self) -> &Arc<EpochView> {
         &self.view
+    }
+
+    /// The epochs have changed. What was built ahead for others is built anew; a gateway that is not in the current epoch
+    /// leaves the client in the one that it was in.
+    pub fn handle_views(&mut self, views: SendViews) {
+        let Some(gateway) = views.current.gateway(&self.keys.gateway) else { return };
+        (self.gateway, self.view) = (gateway, views.current);
+        self.ready_cover.clear();
+        self.ready_loop = None;
+        self.ready_drop = None;
     }
 
     /// The gateway's link came up or went down. While it is down nothing is emitted: ticks pass, messages wait.
@@ -464,7 +476,7 @@ impl Client {
         if let Some(probe) = self.probes.pop_front() {
             let filler = self.builder.filler(payload_type::PROBE);
             let prepared = self.builder.build(
-                &self.view,
+                &probe.view,
                 FirstLink::FromClient,
                 &probe.mixes,
                 &End::Node(probe.end),
@@ -478,7 +490,9 @@ impl Client {
         let Some(next) = self.queue.next_fragment(&mut text) else { return false };
         let mixes = self.view.draw_route(self.builder.rng());
         let identifier = self.builder.identifier();
-        let end = End::from(&next.to);
+        // Its place in the node list may have changed since the message was queued.
+        let gateway = self.view.gateway(&next.to.address.gateway).unwrap_or(next.to.gateway);
+        let end = End::Client { gateway, mailbox: next.to.address.mailbox, key: next.to.key };
         let prepared = self.builder.build(
             &self.view,
             FirstLink::FromClient,

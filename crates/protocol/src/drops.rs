@@ -43,6 +43,10 @@ reasons! {
     Discarded => "discarded",
     /// The node is full; shed before its header was processed.
     Overload => "overload",
+    /// The node is about to end and takes nothing new.
+    Draining => "draining",
+    /// The disk does not take what must not be lost: a tag, or mail.
+    Storage => "storage",
     /// The link's queue towards the next hop is full or gone.
     LinkFull => "link_full",
     /// A client, or all neighbours of a node together, send faster than the network's rate.
@@ -53,8 +57,6 @@ reasons! {
     MailboxFull => "mailbox_full",
     /// The mail is older than the network's retention.
     MailExpired => "mail_expired",
-    /// What has to be on disk before it may go on cannot be written: the disk is full, fails, or is too far behind.
-    Storage => "storage",
     /// A payload that was changed on its way, or a reply that nobody here can open.
     BadPayload => "bad_payload",
     /// A payload that is whole but no fragment of this version.
@@ -104,5 +106,17 @@ mod tests {
         labels.sort_unstable();
         labels.dedup();
         assert_eq!(labels.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn the_specification_lists_them_in_this_order() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let (_, section) = document.split_once("## Drop reasons").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let listed: Vec<&str> = rows.map(|(label, _)| label).collect();
+        let labels: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(listed, labels);
     }
 }

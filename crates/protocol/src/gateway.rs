@@ -6,15 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tombola_mixing::{PacedSlots, Rng, Time};
-use tombola_topology::{IdentityKey, MailboxId, NodeIndex, Role};
+use tombola_topology::{IdentityKey, MailboxId, Parameters};
 
 use crate::drops::{DropCounters, DropReason};
+use crate::durable::AwaitDurable;
 use crate::frame::{Frame, FrameKind, LinkMeta};
 use crate::mailbox::{Acknowledged, Fetch, MailSums, MailboxLimits, Mailboxes, Stored, StoredMail};
 use crate::opener::{Occupancy, Opened, Order};
 use crate::store::StoreOp;
 use crate::unix::WallClock;
-use crate::view::EpochView;
+use crate::view::OpenViews;
 
 /// A client may send this many times the network's rate on average.
 const RATE_SLACK: f64 = 2.0;
@@ -37,6 +38,8 @@ pub enum GatewayInput {
     ClientFrame(IdentityKey, Frame),
     /// The link did not take this frame for a client. To be said at once, before anything else is handed out.
     Undelivered(IdentityKey, Frame),
+    /// The epochs whose packets are taken have changed.
+    Views(Box<OpenViews>),
     /// The first so many changes that [`Gateway::poll_store`] handed out are durable.
     Durable(u64),
     /// The disk fails, or no longer.
@@ -67,7 +70,7 @@ pub enum GatewayOutput {
     /// A packet for a node of layer 1.
     Forward {
         /// The neighbour.
-        to: NodeIndex,
+        to: IdentityKey,
         /// The frame.
         frame: Frame,
     },
@@ -116,8 +119,10 @@ struct Session {
 
 /// The state machine.
 pub struct Gateway {
-    view: Arc<EpochView>,
-    me: NodeIndex,
+    views: OpenViews,
+    downlink_interval: Duration,
+    /// Opened, and kept from their mailboxes until their tags are durable.
+    undurable: AwaitDurable<Opened>,
     mailboxes: Mailboxes,
     clock: WallClock,
     sessions: BTreeMap<IdentityKey, Session>,
@@ -134,18 +139,16 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Gateway `me` of `view`; `None` when `me` is no gateway of the view.
+    /// A gateway in these epochs.
     pub fn new(
         now: Time,
-        view: Arc<EpochView>,
-        me: NodeIndex,
+        parameters: &Parameters,
+        views: OpenViews,
         mail: GatewayMail,
         occupancy: Occupancy,
         drops: Arc<DropCounters>,
         seed: [u8; 32],
-    ) -> Option<Self> {
-        let Some(Role::Gateway) = view.role(me) else { return None };
-        let parameters = view.parameters();
+    ) -> Self {
         let limits = MailboxLimits {
             mailboxes: parameters.clients_per_gateway as usize,
             packets_each: parameters.mailbox_packets as usize,
@@ -157,7 +160,9 @@ impl Gateway {
         let rate = per_second(parameters.main_interval)
             + per_second(parameters.loop_interval)
             + per_second(parameters.drop_interval);
-        Some(Self {
+        Self {
+            downlink_interval: parameters.downlink_interval,
+            undurable: AwaitDurable::default(),
             mailboxes,
             clock: mail.clock,
             sessions: BTreeMap::new(),
@@ -170,15 +175,22 @@ impl Gateway {
             burst: (rate * BURST_S).max(BURST_LEAST),
             drops,
             counts: GatewayCounts::default(),
-            me,
-            view,
-        })
+            views,
+        }
     }
 
     /// Takes something in.
     pub fn handle(&mut self, now: Time, input: GatewayInput) {
         match input {
-            GatewayInput::Opened(opened) => self.handle_opened(opened),
+            GatewayInput::Opened(opened) => match opened.order {
+                // Mail is there for its client once it cannot come a second time. It waits for a slot anyway.
+                Order::Store(_) if !opened.tag.is_durable() => {
+                    let (within, tag) = (self.downlink_interval, opened.tag.clone());
+                    self.undurable.insert(now, opened.arrived, within, tag, opened);
+                }
+                _ => self.handle_opened(opened),
+            },
+            GatewayInput::Views(views) => self.views = *views,
             GatewayInput::ClientConnected(client) => self.handle_connected(now, client),
             GatewayInput::ClientDisconnected(client) => self.handle_disconnected(now, client),
             GatewayInput::ClientFrame(client, frame) => {
@@ -196,6 +208,13 @@ impl Gateway {
             GatewayInput::Durable(count) => self.mailboxes.handle_durable(count),
             GatewayInput::StorageTrouble(trouble) => self.mailboxes.handle_trouble(trouble),
             GatewayInput::Fetched { mailbox, mails } => self.mailboxes.handle_fetched(mailbox, mails),
+        }
+    }
+
+    fn take_durable(&mut self, now: Time) {
+        self.undurable.look(now);
+        while let Some((_, opened)) = self.undurable.pop() {
+            self.handle_opened(opened);
         }
     }
 
@@ -220,7 +239,7 @@ impl Gateway {
         self.handle_disconnected(now, client);
         // Without a place it is served like everybody else, but nothing can be stored for it.
         self.counts.without_mailbox += u64::from(!self.mailboxes.enter(self.clock.at(now), mailbox));
-        let slots = PacedSlots::new(now, self.view.parameters().downlink_interval, self.rng.fork());
+        let slots = PacedSlots::new(now, self.downlink_interval, self.rng.fork());
         self.slots.insert((slots.poll_timeout(), client));
         let session = Session { mailbox, slots, allowance: self.burst, refilled: now };
         self.sessions.insert(client, session);
@@ -258,13 +277,12 @@ impl Gateway {
             Err(_) => return Err(DropReason::BadFrame),
         }
         let meta = frame.client_meta();
-        if !self.view.epoch().is_successor(self.me, meta.next) {
-            return Err(DropReason::BadNextHop);
-        }
         let parity = frame.parity();
+        let seat = self.views.get(parity).ok_or(DropReason::NoKey)?;
+        let to = seat.successor(meta.next).ok_or(DropReason::BadNextHop)?;
         frame.set_link_packet(parity, &LinkMeta { challenge: meta.challenge, ack_check: meta.ack_check });
         self.counts.forwarded += 1;
-        self.out.push_back((now, GatewayOutput::Forward { to: meta.next, frame }));
+        self.out.push_back((now, GatewayOutput::Forward { to, frame }));
         Ok(())
     }
 
@@ -273,6 +291,7 @@ impl Gateway {
         if let Some((_, output)) = self.out.pop_front() {
             return Some(output);
         }
+        self.take_durable(now);
         while let Some(&(due, client)) = self.slots.first() {
             if due > now {
                 break;
@@ -292,7 +311,8 @@ impl Gateway {
     /// When [`poll_output`](Self::poll_output) has something again.
     pub fn poll_timeout(&self) -> Option<Time> {
         let at_once = self.out.front().map(|(since, _)| *since);
-        at_once.or_else(|| self.slots.first().map(|(due, _)| *due))
+        let later = [self.undurable.poll_timeout(), self.slots.first().map(|(due, _)| *due)];
+        at_once.or_else(|| later.into_iter().flatten().min())
     }
 
     /// The next change that is to be written down, in this order. [`GatewayInput::Durable`] says how far that is.
@@ -312,18 +332,16 @@ impl Gateway {
     }
 
     /// The end: [`poll_store`](Self::poll_store) then hands out what has to be written for the next start.
+    ///
+    /// What is still kept from its mailbox, because its tag is not durable, is not taken any more.
     pub fn close(&mut self, now: Time) {
+        self.take_durable(now);
         self.mailboxes.close(self.clock.at(now));
     }
 
     /// What it did so far.
     pub fn counts(&self) -> GatewayCounts {
         GatewayCounts { mail: self.mailboxes.sums(), clients: self.sessions.len(), ..self.counts }
-    }
-
-    /// The epoch that it works in.
-    pub fn view(&self) -> &Arc<EpochView> {
-        &self.view
     }
 
     fn next_for(&mut self, now: Time, client: IdentityKey) -> Option<Frame> {

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod drops;
+pub mod durable;
 pub mod fragment;
 pub mod frame;
 pub mod gateway;

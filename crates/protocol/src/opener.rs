@@ -4,21 +4,23 @@
 //! right role; later the ticket), then the payload, in place. Load is shed before a header is processed: a packet
 //! takes its place in the node ([`Occupancy`]) first, and what was opened is never dropped for load.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tombola_mixing::Time;
 use tombola_sphinx::{
     Admission, Admitted, Destination, PACKET_LEN, RelaySecrets, Routing, SecretKey, UnwrapError, Verified,
     unwrap_batch, verify_batch,
 };
-use tombola_topology::{MailboxId, NodeIndex, Role};
+use tombola_topology::{IdentityKey, MailboxId, Parameters, Role};
 
 use crate::drops::{DropCounters, DropReason};
-use crate::frame::{CHALLENGE_LEN, Frame, FrameKind};
+use crate::durable::TagPlace;
+use crate::frame::{CHALLENGE_LEN, Frame, FrameKind, Parity};
 use crate::hop::NextHop;
-use crate::replay::{ReplayError, TagFilter};
-use crate::view::EpochView;
+use crate::replay::{ReplayError, TagFilter, fingerprint};
+use crate::taglog::TagLog;
+use crate::view::Seat;
 
 /// How many packets a batch may have.
 pub const BATCH_MAX: usize = 32;
@@ -28,8 +30,8 @@ pub const BATCH_MAX: usize = 32;
 pub struct Inbound {
     /// When it had arrived.
     pub arrived: Time,
-    /// The neighbour that sent it.
-    pub from: NodeIndex,
+    /// Who sent it, as the link knows it. What that means depends on the epoch.
+    pub from: IdentityKey,
     /// The frame.
     pub frame: Frame,
 }
@@ -45,10 +47,12 @@ impl AsMut<[u8; PACKET_LEN]> for Inbound {
 pub struct Opened {
     /// When it had arrived: its delay counts from here.
     pub arrived: Time,
-    /// The frame, with the packet for the next hop; at a final hop with the payload.
+    /// The frame, with the packet for the next hop; at a final hop with the payload. Its parity is still that of the key.
     pub frame: Frame,
     /// What the header said.
     pub order: Order,
+    /// When the packet may leave: not before this is durable.
+    pub tag: TagPlace,
 }
 
 /// What a header tells this node to do.
@@ -56,8 +60,8 @@ pub struct Opened {
 pub enum Order {
     /// Hold it that long, then pass it on.
     Forward {
-        /// The next hop, a successor of this node.
-        next: NodeIndex,
+        /// The next hop, a successor of this node in the epoch whose key opened the packet.
+        next: IdentityKey,
         /// Nanoseconds, as the sender drew them.
         delay_ns: u64,
         /// Of the next hop's ticket: goes into the meta field of the next link's frame.
@@ -139,73 +143,111 @@ impl RateLimit {
     }
 }
 
-/// A Sphinx key and what was seen under it.
-struct KeyState {
+/// A Sphinx key, and what was seen under it. The two live and die together.
+pub struct NodeKey {
     secret: SecretKey,
     seen: TagFilter,
+    log: Option<Arc<dyn TagLog>>,
 }
 
-/// Opens packets for one node. Shared by all its workers.
+impl NodeKey {
+    /// A key and its filter. With a log, which holds what the filter does, it may outlive the process.
+    pub fn new(secret: SecretKey, seen: TagFilter, log: Option<Arc<dyn TagLog>>) -> Self {
+        Self { secret, seen, log }
+    }
+
+    /// The filter.
+    pub fn seen(&self) -> &TagFilter {
+        &self.seen
+    }
+}
+
+impl core::fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("NodeKey(..)")
+    }
+}
+
+/// A key in use, and the epoch that it belongs to.
+struct Slot {
+    seat: Seat,
+    key: Arc<NodeKey>,
+}
+
+/// Opens packets for one node. Shared by all its workers; keys come and go while they work.
 pub struct Opener {
-    view: Arc<EpochView>,
-    me: NodeIndex,
-    role: Role,
-    keys: [Option<KeyState>; 2],
+    /// By parity. Read once per batch.
+    slots: RwLock<[Option<Arc<Slot>>; 2]>,
+    draining: AtomicBool,
     occupancy: Occupancy,
     rate: RateLimit,
     drops: Arc<DropCounters>,
 }
 
 impl Opener {
-    /// An opener for node `me` of `view`.
-    ///
-    /// # Panics
-    /// When `me` is not in the view.
-    pub fn new(
-        view: Arc<EpochView>,
-        me: NodeIndex,
-        secret: SecretKey,
-        seen: TagFilter,
-        occupancy: Occupancy,
-        drops: Arc<DropCounters>,
-    ) -> Self {
-        let role = view.role(me).expect("the caller found itself in this view");
-        let mut keys = [None, None];
-        keys[view.parity().index()] = Some(KeyState { secret, seen });
-        let rate = RateLimit::new(view.parameters().admitted_rate);
-        Self { view, me, role, keys, occupancy, rate, drops }
+    /// An opener without any key.
+    pub fn new(parameters: &Parameters, occupancy: Occupancy, drops: Arc<DropCounters>) -> Self {
+        let rate = RateLimit::new(parameters.admitted_rate);
+        Self { slots: RwLock::default(), draining: AtomicBool::new(false), occupancy, rate, drops }
+    }
+
+    /// Takes packets of an epoch from now on, in the place of the one of the same parity.
+    pub fn open(&self, seat: Seat, key: Arc<NodeKey>) {
+        let parity = seat.view().parity();
+        self.set(parity, Some(Arc::new(Slot { seat, key })));
+    }
+
+    /// Takes packets of that parity no more. A batch that is being opened may hold the key for some milliseconds still.
+    pub fn close(&self, parity: Parity) {
+        self.set(parity, None);
+    }
+
+    fn set(&self, parity: Parity, slot: Option<Arc<Slot>>) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let before = core::mem::replace(&mut slots[parity.index()], slot);
+        drop(slots);
+        // Outside of the lock: a large filter may go with it.
+        drop(before);
+    }
+
+    /// Takes nothing new from now on: the node is about to end.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Opens a batch of at most [`BATCH_MAX`] frames in place and appends what it yields to `out`; the rest is
     /// counted by reason. `batch` is empty afterwards; `spare` gets the frames of what was dropped, for reuse.
     pub fn open_batch(&self, batch: &mut Vec<Inbound>, out: &mut Vec<Opened>, spare: &mut Vec<Frame>) {
+        // Two counts of references; the lock is written to a few times in an epoch.
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut at = 0;
         while at < batch.len() {
-            match self.precheck(&batch[at]) {
+            match self.precheck(&slots, &batch[at]) {
                 Ok(()) => at += 1,
                 Err(reason) => self.drop(reason, batch.swap_remove(at).frame, spare),
             }
         }
-        // With one key, which is nearly always, nothing moves.
+        // With one key, which is often, nothing moves.
+        let [even, odd] = &slots;
         let old = partition(batch, |inbound| inbound.frame.parity().index() == 0);
-        self.open_under_key(1, batch, old, out, spare);
-        self.open_under_key(0, batch, 0, out, spare);
+        self.open_under_key(odd.as_deref(), batch, old, out, spare);
+        self.open_under_key(even.as_deref(), batch, 0, out, spare);
     }
 
     /// What costs nothing: layout, direction, a key, a place.
-    fn precheck(&self, inbound: &Inbound) -> Result<(), DropReason> {
+    fn precheck(&self, slots: &[Option<Arc<Slot>>; 2], inbound: &Inbound) -> Result<(), DropReason> {
         match inbound.frame.kind() {
-            // Only a client acknowledges mail in a packet frame.
-            Ok(FrameKind::Packet) if inbound.frame.acknowledged() != 0 => return Err(DropReason::BadFrame),
-            Ok(FrameKind::Packet) => {}
+            // What clients say there is said to their gateway only.
+            Ok(FrameKind::Packet) if inbound.frame.acknowledged() == 0 => {}
+            Ok(FrameKind::Packet) | Err(_) => return Err(DropReason::BadFrame),
             Ok(_) => return Err(DropReason::WrongDirection),
-            Err(_) => return Err(DropReason::BadFrame),
         }
-        if !self.view.epoch().is_successor(inbound.from, self.me) {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(DropReason::Draining);
+        }
+        let slot = slots[inbound.frame.parity().index()].as_ref().ok_or(DropReason::NoKey)?;
+        if !slot.seat.takes_from(&inbound.from) {
             return Err(DropReason::WrongDirection);
-        }
-        if self.keys[inbound.frame.parity().index()].is_none() {
-            return Err(DropReason::NoKey);
         }
         // A place first: what is shed for overload does not use up the rate.
         if !self.occupancy.take() {
@@ -218,16 +260,16 @@ impl Opener {
         Ok(())
     }
 
-    /// Opens everything from `start` on under the key of that parity, and takes it out of the batch.
+    /// Opens everything from `start` on under the key of that slot, and takes it out of the batch.
     fn open_under_key(
         &self,
-        parity: usize,
+        slot: Option<&Slot>,
         batch: &mut Vec<Inbound>,
         start: usize,
         out: &mut Vec<Opened>,
         spare: &mut Vec<Frame>,
     ) {
-        let Some(key) = &self.keys[parity] else {
+        let Some(slot) = slot else {
             debug_assert!(batch.len() == start, "precheck leaves only frames whose key is here");
             return batch.truncate(start);
         };
@@ -235,10 +277,11 @@ impl Opener {
             let count = (batch.len() - start).min(BATCH_MAX);
             let mut orders = [Err(DropReason::BadMac); BATCH_MAX];
             let mut admitted = [const { None }; BATCH_MAX];
+            let mut tags = Tags { fingerprints: [0; BATCH_MAX], count: 0 };
             verify_batch(
                 &mut batch[start..start + count],
-                |_| &key.secret,
-                |at, verified| match self.admit(key, verified) {
+                |_| &slot.key.secret,
+                |at, verified| match slot.admit(&mut tags, verified) {
                     Ok((order, packet)) => {
                         orders[at] = Ok(order);
                         admitted[at] = Some(packet);
@@ -246,10 +289,20 @@ impl Opener {
                     Err(reason) => orders[at] = Err(reason),
                 },
             );
-            unwrap_batch(admitted.into_iter().flatten(), |_, _| {});
+            let tag = match slot.key.log(&tags) {
+                Ok(tag) => {
+                    unwrap_batch(admitted.into_iter().flatten(), |_, _| {});
+                    tag
+                }
+                // The filter remembers them, which does no harm: none of them left.
+                Err(reason) => {
+                    orders.iter_mut().filter(|order| order.is_ok()).for_each(|order| *order = Err(reason));
+                    TagPlace::default()
+                }
+            };
             for (Inbound { arrived, frame, .. }, order) in batch.drain(start..start + count).zip(orders) {
                 match order {
-                    Ok(order) => out.push(Opened { arrived, frame, order }),
+                    Ok(order) => out.push(Opened { arrived, frame, order, tag: tag.clone() }),
                     Err(reason) => {
                         self.occupancy.give_back();
                         self.drop(reason, frame, spare);
@@ -259,12 +312,44 @@ impl Opener {
         }
     }
 
+    fn drop(&self, reason: DropReason, frame: Frame, spare: &mut Vec<Frame>) {
+        self.drops.count(reason);
+        spare.push(frame);
+    }
+}
+
+/// The fingerprints that a batch put into a key's filter.
+struct Tags {
+    fingerprints: [u64; BATCH_MAX],
+    count: usize,
+}
+
+impl NodeKey {
+    /// Writes the fingerprints of a batch down, in one go.
+    fn log(&self, tags: &Tags) -> Result<TagPlace, DropReason> {
+        match &self.log {
+            Some(log) if tags.count > 0 => {
+                let position = log.append(&tags.fingerprints[..tags.count]);
+                position
+                    .map(|position| TagPlace::new(Arc::clone(log), position))
+                    .map_err(|_| DropReason::Storage)
+            }
+            _ => Ok(TagPlace::default()),
+        }
+    }
+}
+
+impl Slot {
     fn admit<'p>(
         &self,
-        key: &KeyState,
+        tags: &mut Tags,
         verified: Result<Verified<'p>, UnwrapError>,
     ) -> Result<(Order, Admitted<'p>), DropReason> {
-        let fresh = verified.map_err(reason_of)?.check_fresh(&key.seen).map_err(reason_of_replay)?;
+        let verified = verified.map_err(reason_of)?;
+        let tag = verified.replay_tag();
+        let fresh = verified.check_fresh(&self.key.seen).map_err(reason_of_replay)?;
+        tags.fingerprints[tags.count] = fingerprint(&tag);
+        tags.count += 1;
         let order = self.order_of(fresh.routing())?;
         Ok((order, fresh.admit(&Unpaid)?))
     }
@@ -272,22 +357,16 @@ impl Opener {
     /// What a header asks for, if this role does it.
     fn order_of(&self, routing: &Routing) -> Result<Order, DropReason> {
         match routing {
-            Routing::Forward { next, delay_ns } => match (NextHop::from_bytes(next), self.role) {
-                (NextHop::Node { index, challenge, .. }, Role::Mix { .. })
-                    if self.view.epoch().is_successor(self.me, index) =>
-                {
-                    Ok(Order::Forward { next: index, delay_ns: *delay_ns, challenge })
+            Routing::Forward { next, delay_ns } => match (NextHop::from_bytes(next), self.seat.role()) {
+                (NextHop::Node { index, challenge, .. }, Role::Mix { .. }) => {
+                    let next = self.seat.successor(index).ok_or(DropReason::BadNextHop)?;
+                    Ok(Order::Forward { next, delay_ns: *delay_ns, challenge })
                 }
                 (NextHop::Mailbox(mailbox), Role::Gateway) => Ok(Order::Store(mailbox)),
                 _ => Err(DropReason::BadNextHop),
             },
             Routing::Final(Destination { identifier, .. }) => Ok(Order::End { identifier: *identifier }),
         }
-    }
-
-    fn drop(&self, reason: DropReason, frame: Frame, spare: &mut Vec<Frame>) {
-        self.drops.count(reason);
-        spare.push(frame);
     }
 }
 
@@ -340,7 +419,7 @@ fn partition<T>(items: &mut [T], belongs: impl Fn(&T) -> bool) -> usize {
 
 impl core::fmt::Debug for Opener {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Opener").field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("Opener").finish_non_exhaustive()
     }
 }
 

@@ -5,14 +5,15 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use tombola_mixing::{DelayPool, Rng, Time};
-use tombola_topology::{IdentityKey, NodeIndex, Role};
+use tombola_topology::IdentityKey;
 
 use crate::client::{Client, ClientCounts};
 use crate::drops::{DropCounters, DropReason};
+use crate::durable::{AwaitDurable, TagPlace};
 use crate::frame::{Frame, LinkMeta};
 use crate::halfloops::{Half, HalfLoops};
 use crate::opener::{Occupancy, Opened, Order};
-use crate::view::EpochView;
+use crate::view::{EpochView, SendViews};
 
 /// What a mix node takes in.
 #[derive(Debug)]
@@ -33,6 +34,18 @@ pub enum RelayInput {
         /// The frame.
         frame: Frame,
     },
+    /// The epochs that senders use have changed.
+    Views(Box<NewViews>),
+}
+
+/// What changes for a mix node with the epochs that senders use.
+#[derive(Debug)]
+pub struct NewViews {
+    /// The epochs from now on.
+    pub views: SendViews,
+    /// The accounts of a new epoch, in the place of all that were: their numbers go on where those of the old ones ended.
+    /// `None`: the accounts stay.
+    pub accounts: Option<Vec<Client>>,
 }
 
 /// What a mix node hands out.
@@ -41,7 +54,7 @@ pub enum RelayOutput {
     /// A packet for a node of the next layer, or a gateway.
     Forward {
         /// The neighbour.
-        to: NodeIndex,
+        to: IdentityKey,
         /// The frame.
         frame: Frame,
     },
@@ -57,7 +70,8 @@ pub enum RelayOutput {
 /// A packet in the pool.
 #[derive(Debug)]
 struct Held {
-    to: NodeIndex,
+    to: IdentityKey,
+    tag: TagPlace,
     frame: Frame,
 }
 
@@ -68,14 +82,17 @@ pub struct RelayCounts {
     pub opened: u64,
     /// Packets passed on, own loops included.
     pub forwarded: u64,
-    /// Packets in the pool.
+    /// Packets in the pool, those included whose delay is over and whose tag is not durable.
     pub pool: usize,
+    /// Packets among those whose delay was over before their tag was durable, so far.
+    pub late_tags: u64,
 }
 
 /// The state machine.
 pub struct Relay {
-    view: Arc<EpochView>,
-    pool: DelayPool<Held>,
+    /// Boxed, so that what is moved when the pool is put in order is a pointer.
+    pool: DelayPool<Box<Held>>,
+    undurable: AwaitDurable<Box<Held>>,
     occupancy: Occupancy,
     loops: HalfLoops,
     drops: Arc<DropCounters>,
@@ -83,27 +100,28 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A mix node `me` of `view`, with `accounts` at gateways for its loops (none: it sends no loops). `None` when
-    /// `me` is no mix node of the view.
+    /// The mix node with this identity, with `accounts` at gateways for its loops (none: it sends no loops). In epochs that
+    /// do not list it as a mix node it sends no loops either.
     pub fn new(
         now: Time,
-        view: Arc<EpochView>,
-        me: NodeIndex,
+        views: impl Into<SendViews>,
+        identity: IdentityKey,
         accounts: Vec<Client>,
         occupancy: Occupancy,
         drops: Arc<DropCounters>,
         seed: [u8; 32],
-    ) -> Option<Self> {
-        let Some(Role::Mix { layer }) = view.role(me) else { return None };
+    ) -> Self {
+        let views = views.into();
         let mut rng = Rng::from_seed(seed);
-        Some(Self {
-            pool: DelayPool::new(occupancy.capacity(), view.parameters().max_delay, rng.fork()),
-            loops: HalfLoops::new(now, &view, me, layer, accounts, rng.fork()),
+        let max_delay = views.current.parameters().max_delay;
+        Self {
+            pool: DelayPool::new(occupancy.capacity(), max_delay, rng.fork()),
+            undurable: AwaitDurable::default(),
+            loops: HalfLoops::new(now, views, identity, accounts, rng.fork()),
             counts: RelayCounts::default(),
-            view,
             occupancy,
             drops,
-        })
+        }
     }
 
     /// Takes something in.
@@ -112,6 +130,7 @@ impl Relay {
             RelayInput::Opened(opened) => self.handle_opened(now, opened),
             RelayInput::AccountLink { account, connected } => self.loops.handle_link(account, connected),
             RelayInput::AccountFrame { account, frame } => self.loops.handle_frame(now, account, frame),
+            RelayInput::Views(new) => self.loops.handle_views(new.views, new.accounts),
         }
     }
 
@@ -120,10 +139,13 @@ impl Relay {
         match opened.order {
             Order::Forward { next, delay_ns, challenge } => {
                 let mut frame = opened.frame;
-                // As the sender meant it. An empty field would tell the next hop which packets are this node's own.
-                frame.set_link_packet(self.view.parity(), &LinkMeta { challenge, ack_check: [0; 8] });
+                // As the sender meant it. An empty field would tell the next hop which packets are this node's own. The
+                // parity stays: the next hop is of the same epoch.
+                frame.set_link_packet(frame.parity(), &LinkMeta { challenge, ack_check: [0; 8] });
                 let delay = Duration::from_nanos(delay_ns);
-                if self.pool.insert(opened.arrived, delay, Held { to: next, frame }).is_err() {
+                opened.tag.need(opened.arrived + delay - now);
+                let held = Box::new(Held { to: next, tag: opened.tag, frame });
+                if self.pool.insert(opened.arrived, delay, held).is_err() {
                     // The pool has as many places as the node: only reached if they were counted wrongly.
                     self.drops.count(DropReason::Overload);
                     self.occupancy.give_back();
@@ -144,7 +166,8 @@ impl Relay {
 
     /// The next thing that is due.
     pub fn poll_output(&mut self, now: Time) -> Option<RelayOutput> {
-        if let Some((_, Held { to, frame })) = self.pool.poll_release(now) {
+        if let Some(held) = self.release(now) {
+            let Held { to, frame, .. } = *held;
             self.occupancy.give_back();
             self.counts.forwarded += 1;
             return Some(RelayOutput::Forward { to, frame });
@@ -156,7 +179,27 @@ impl Relay {
 
     /// When [`poll_output`](Self::poll_output) has something again.
     pub fn poll_timeout(&self) -> Option<Time> {
-        [self.pool.poll_timeout(), self.loops.poll_timeout()].into_iter().flatten().min()
+        let timeouts = [self.pool.poll_timeout(), self.undurable.poll_timeout(), self.loops.poll_timeout()];
+        timeouts.into_iter().flatten().min()
+    }
+
+    /// The next packet whose delay is over and whose tag is durable. One that has to wait for the disk holds up no other.
+    fn release(&mut self, now: Time) -> Option<Box<Held>> {
+        self.undurable.look(now);
+        loop {
+            let due = self.pool.poll_timeout().filter(|due| *due <= now);
+            let ready = self.undurable.first_ready();
+            if ready.is_some_and(|ready| due.is_none_or(|due| ready <= due)) {
+                return self.undurable.pop().map(|(_, held)| held);
+            }
+            let (deadline, held) = self.pool.poll_release(now)?;
+            if held.tag.is_durable() {
+                return Some(held);
+            }
+            self.counts.late_tags += 1;
+            let tag = held.tag.clone();
+            self.undurable.insert(now, deadline, Duration::ZERO, tag, held);
+        }
     }
 
     /// One bounded unit of preparatory work.
@@ -171,7 +214,7 @@ impl Relay {
 
     /// What it did so far.
     pub fn counts(&self) -> RelayCounts {
-        RelayCounts { pool: self.pool.len(), ..self.counts }
+        RelayCounts { pool: self.pool.len() + self.undurable.len(), ..self.counts }
     }
 
     /// Delivery ratio of a half of its loops over all gateways; `None` until one was due.
@@ -194,9 +237,9 @@ impl Relay {
         self.loops.gateways()
     }
 
-    /// The epoch that it works in.
+    /// The epoch that nearly all of its own packets use.
     pub fn view(&self) -> &Arc<EpochView> {
-        &self.view
+        self.loops.view()
     }
 }
 

@@ -13,6 +13,7 @@
 //! The capacity follows from the network's admitted rate and the life of the key ([`capacity_for`]). A full filter
 //! refuses; it never clears itself while its key lives.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 
@@ -48,6 +49,12 @@ pub enum ReplayError {
     Full,
 }
 
+/// What is remembered of a tag.
+pub fn fingerprint(tag: &ReplayTag) -> u64 {
+    // 0 marks an empty slot; one more fingerprint in 2^64 coincides.
+    u64::from_le_bytes(array(&tag.as_bytes()[..8])).max(1)
+}
+
 /// How many tags a key's filter must hold: the admitted rate over the key's life, a second more than full.
 pub fn capacity_for(packets_per_second: u64, life: Duration) -> u64 {
     packets_per_second.saturating_mul(life.as_secs().saturating_add(1))
@@ -56,15 +63,41 @@ pub fn capacity_for(packets_per_second: u64, life: Duration) -> u64 {
 /// The filter of one key.
 pub struct TagFilter {
     shards: Box<[Mutex<Shard>]>,
+    /// Tags that each shard may hold.
+    per_shard: AtomicUsize,
     key: u64,
 }
 
 impl TagFilter {
     /// A filter for at most `capacity` tags (rounded up to a multiple of [`SHARDS`]); `key` is random and secret.
     pub fn new(capacity: u64, key: u64) -> Self {
-        let per_shard = usize::try_from(capacity.div_ceil(SHARDS as u64)).unwrap_or(usize::MAX).max(1);
-        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(per_shard))).collect();
-        Self { shards, key }
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
+        Self { shards, per_shard: AtomicUsize::new(per_shard(capacity)), key }
+    }
+
+    /// Lets the filter hold `capacity` tags if that is more: its key lives longer than was known.
+    pub fn raise_capacity(&self, capacity: u64) {
+        self.per_shard.fetch_max(per_shard(capacity), Ordering::Relaxed);
+    }
+
+    /// Puts a fingerprint in that was there before a restart. One that is in it already is not inserted again.
+    ///
+    /// # Errors
+    /// [`ReplayError::Full`].
+    pub fn restore(&self, fingerprint: u64) -> Result<(), ReplayError> {
+        match self.insert(fingerprint.max(1)) {
+            Err(ReplayError::Seen) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn insert(&self, fingerprint: u64) -> Result<(), ReplayError> {
+        // Keyed like the slot, so that ground tags cannot fill one shard; the halves are exchanged, so that the tags of
+        // a shard do not crowd in its table.
+        let shard = mix(fingerprint ^ self.key.rotate_left(32)) >> (u64::BITS - SHARDS.ilog2());
+        let shard = usize::try_from(shard).expect("a few bits");
+        let capacity = self.per_shard.load(Ordering::Relaxed);
+        lock(&self.shards[shard]).check_and_insert(fingerprint, self.key, capacity)
     }
 
     /// Tags in the filter.
@@ -82,13 +115,7 @@ impl ReplayFilter for TagFilter {
     type Rejected = ReplayError;
 
     fn check_and_insert(&self, tag: &ReplayTag) -> Result<(), ReplayError> {
-        // 0 marks an empty slot; one more fingerprint in 2^64 coincides.
-        let fingerprint = u64::from_le_bytes(array(&tag.as_bytes()[..8])).max(1);
-        // Keyed like the slot, so that ground tags cannot fill one shard; the halves are exchanged, so that the tags of
-        // a shard do not crowd in its table.
-        let shard = mix(fingerprint ^ self.key.rotate_left(32)) >> (u64::BITS - SHARDS.ilog2());
-        let shard = usize::try_from(shard).expect("a few bits");
-        lock(&self.shards[shard]).check_and_insert(fingerprint, self.key)
+        self.insert(fingerprint(tag))
     }
 }
 
@@ -98,23 +125,27 @@ impl core::fmt::Debug for TagFilter {
     }
 }
 
+/// The same for each, rounded up.
+fn per_shard(capacity: u64) -> usize {
+    usize::try_from(capacity.div_ceil(SHARDS as u64)).unwrap_or(usize::MAX).max(1)
+}
+
 struct Shard {
     slots: Box<[u64]>,
     len: usize,
-    capacity: usize,
 }
 
 impl Shard {
-    fn new(capacity: usize) -> Self {
-        Self { slots: vec![0; INITIAL_SLOTS].into(), len: 0, capacity }
+    fn new() -> Self {
+        Self { slots: vec![0; INITIAL_SLOTS].into(), len: 0 }
     }
 
-    fn check_and_insert(&mut self, fingerprint: u64, key: u64) -> Result<(), ReplayError> {
+    fn check_and_insert(&mut self, fingerprint: u64, key: u64, capacity: usize) -> Result<(), ReplayError> {
         let slot = self.find(fingerprint, key);
         if self.slots[slot] == fingerprint {
             return Err(ReplayError::Seen);
         }
-        if self.len >= self.capacity {
+        if self.len >= capacity {
             return Err(ReplayError::Full);
         }
         self.slots[slot] = fingerprint;
@@ -188,6 +219,23 @@ mod tests {
         }
         assert_eq!((accepted.len(), refused), (SHARDS, 10_000 - SHARDS));
         assert!(accepted.iter().all(|&n| filter.check_and_insert(&tag(n)) == Err(ReplayError::Seen)));
+    }
+
+    #[test]
+    fn what_is_restored_is_known_and_a_raised_capacity_holds() {
+        let filter = TagFilter::new(1, 7);
+        for n in 0..1000 {
+            filter.raise_capacity(100_000);
+            assert_eq!(filter.restore(fingerprint(&tag(n))), Ok(()));
+            assert_eq!(filter.restore(fingerprint(&tag(n))), Ok(()), "again");
+        }
+        filter.raise_capacity(10);
+        assert_eq!(filter.len(), 1000);
+        assert!((0..1000).all(|n| filter.check_and_insert(&tag(n)) == Err(ReplayError::Seen)));
+        assert!((1000..2000).all(|n| filter.check_and_insert(&tag(n)).is_ok()), "the capacity stays");
+        // A fingerprint of zero would be an empty slot.
+        assert_eq!(filter.restore(0), Ok(()));
+        assert_eq!(filter.len(), 2001);
     }
 
     #[test]

@@ -67,10 +67,12 @@ pub struct EpochView {
 impl EpochView {
     /// The epoch of `network` that is valid at `now`.
     pub fn at(network: &Network, now: UnixTime) -> Result<Arc<Self>, ViewError> {
-        Self::new(network.parameters().clone(), Arc::clone(network.epoch_at(now)?))
+        Self::of(network, network.epoch_at(now)?)
     }
 
-    fn new(parameters: Parameters, epoch: Arc<Epoch>) -> Result<Arc<Self>, ViewError> {
+    /// One epoch of `network`, valid now or not. Costs a multiplication on the curve for each node.
+    pub fn of(network: &Network, epoch: &Arc<Epoch>) -> Result<Arc<Self>, ViewError> {
+        let (parameters, epoch) = (network.parameters().clone(), Arc::clone(epoch));
         let keys = epoch
             .nodes()
             .iter()
@@ -92,11 +94,11 @@ impl EpochView {
     }
 
     /// The epoch itself.
-    pub fn epoch(&self) -> &Epoch {
+    pub fn epoch(&self) -> &Arc<Epoch> {
         &self.epoch
     }
 
-    /// How long the epoch, and so its keys, live.
+    /// How long the epoch lasts. Its keys live through the next one, too.
     pub fn life(&self) -> Duration {
         let lasts = self.epoch.valid_until().0.saturating_sub(self.epoch.valid_from().0);
         Duration::from_secs(lasts)
@@ -153,6 +155,80 @@ impl EpochView {
     /// A uniformly random gateway.
     pub fn draw_gateway(&self, rng: &mut Rng) -> NodeIndex {
         self.epoch.draw_gateway(draw_with(rng))
+    }
+}
+
+/// A node's place in an epoch.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    view: Arc<EpochView>,
+    me: NodeIndex,
+    role: Role,
+}
+
+impl Seat {
+    /// The place of node `me`; `None` if the epoch has no such node.
+    pub fn new(view: Arc<EpochView>, me: NodeIndex) -> Option<Self> {
+        let role = view.role(me)?;
+        Some(Self { view, me, role })
+    }
+
+    /// The place of whoever has this identity; `None` if the epoch does not list it.
+    pub fn of(view: Arc<EpochView>, identity: &IdentityKey) -> Option<Self> {
+        let me = view.epoch().index_of(identity)?;
+        Self::new(view, me)
+    }
+
+    /// The epoch.
+    pub fn view(&self) -> &Arc<EpochView> {
+        &self.view
+    }
+
+    /// The place in its node list.
+    pub fn me(&self) -> NodeIndex {
+        self.me
+    }
+
+    /// What the node does in it.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether packets come from there to here.
+    pub fn takes_from(&self, identity: &IdentityKey) -> bool {
+        let epoch = self.view.epoch();
+        epoch.index_of(identity).is_some_and(|from| epoch.is_successor(from, self.me))
+    }
+
+    /// Who that node is, if packets go there from here.
+    pub fn successor(&self, next: NodeIndex) -> Option<IdentityKey> {
+        let epoch = self.view.epoch();
+        epoch.node(next).filter(|_| epoch.is_successor(self.me, next)).map(|node| node.identity)
+    }
+}
+
+/// The epochs whose packets a node takes, by parity, with its place in each.
+#[derive(Clone, Debug, Default)]
+pub struct OpenViews([Option<Seat>; 2]);
+
+impl OpenViews {
+    /// Puts an epoch in the place of the one of its parity.
+    #[must_use]
+    pub fn with(mut self, seat: Seat) -> Self {
+        let slot = seat.view.parity().index();
+        self.0[slot] = Some(seat);
+        self
+    }
+
+    /// The epoch of that parity.
+    pub fn get(&self, parity: Parity) -> Option<&Seat> {
+        self.0[parity.index()].as_ref()
+    }
+}
+
+impl From<Seat> for OpenViews {
+    fn from(seat: Seat) -> Self {
+        Self::default().with(seat)
     }
 }
 

@@ -11,8 +11,10 @@ mod ids;
 mod json;
 mod node;
 mod parameters;
+mod phases;
 mod reader;
 mod route;
+mod succession;
 
 pub use address::{AddressError, ClientAddress};
 pub use authority::{AuthorityKey, AuthorityKeyError, AuthoritySecret};
@@ -22,4 +24,6 @@ pub use error::{DocumentError, EpochError, Invalid, Problem};
 pub use ids::{EpochNumber, HexError, IdentityKey, MailboxId, NodeIndex, SphinxKey, UnixTime};
 pub use node::{MAX_ADDRESS_LEN, MAX_ADDRESSES, Node, Role};
 pub use parameters::{MAX_LAYERS, Parameters};
+pub use phases::Phases;
 pub use route::MixRoute;
+pub use succession::Refusal;

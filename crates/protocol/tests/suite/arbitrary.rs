@@ -7,12 +7,13 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
+use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::Frame;
 use tombola_protocol::gateway::{GatewayInput, GatewayOutput};
 use tombola_protocol::opener::{Inbound, Occupancy, Opened, Order};
 use tombola_protocol::relay::{RelayInput, RelayOutput};
 use tombola_sphinx::PLAINTEXT_MAX;
-use tombola_topology::{IdentityKey, MailboxId, NodeIndex};
+use tombola_topology::{IdentityKey, MailboxId};
 
 use crate::common::{ByHand, Disk, Hop, Setup, at_layer_3, dropped};
 
@@ -58,8 +59,8 @@ enum Event {
 
 fn any_order() -> impl Strategy<Value = Order> {
     prop_oneof![
-        (0..10u32, any::<u64>(), any::<[u8; 20]>()).prop_map(|(next, delay_ns, challenge)| Order::Forward {
-            next: NodeIndex(next),
+        (0..10u8, any::<u64>(), any::<[u8; 20]>()).prop_map(|(next, delay_ns, challenge)| Order::Forward {
+            next: IdentityKey::of_seed(&[next; 32]),
             delay_ns,
             challenge
         }),
@@ -99,11 +100,11 @@ proptest! {
         let mut by_hand = ByHand::new(&world.view, 151);
         let mut batch: Vec<_> = frames
             .into_iter()
-            .map(|(from, frame)| Inbound { arrived: Time::ZERO, from: NodeIndex(from), frame })
+            .map(|(from, frame)| Inbound { arrived: Time::ZERO, from: world.identity(from), frame })
             .collect();
         for _ in 0..valid {
             let frame = at_layer_3(&mut by_hand, &world.view, 6, 0, 1);
-            batch.insert(batch.len() / 2, Inbound { arrived: Time::ZERO, from: NodeIndex(4), frame });
+            batch.insert(batch.len() / 2, Inbound { arrived: Time::ZERO, from: world.identity(4), frame });
         }
         let count = batch.len();
         let (mut opened, mut spare) = (vec![], vec![]);
@@ -134,7 +135,8 @@ proptest! {
                     relay.handle(now, RelayInput::AccountFrame { account: account.into(), frame });
                 }
                 Event::Opened(order) if occupancy.take() => {
-                    let opened = Opened { arrived: now, frame: Frame::zeroed(), order };
+                    let opened =
+                        Opened { arrived: now, frame: Frame::zeroed(), order, tag: TagPlace::default() };
                     relay.handle(now, RelayInput::Opened(opened));
                 }
                 Event::Opened(_) => {}
@@ -180,7 +182,8 @@ proptest! {
                     gateway.handle(now, GatewayInput::Undelivered(identity(client), frame));
                 }
                 Event::Opened(order) if occupancy.take() => {
-                    let opened = Opened { arrived: now, frame: Frame::zeroed(), order };
+                    let opened =
+                        Opened { arrived: now, frame: Frame::zeroed(), order, tag: TagPlace::default() };
                     gateway.handle(now, GatewayInput::Opened(opened));
                 }
                 Event::Opened(_) => {}
@@ -196,7 +199,9 @@ proptest! {
             core::iter::from_fn(|| gateway.poll_store()).for_each(|op| disk.submit(op));
             while let Some(output) = gateway.poll_output(now) {
                 match output {
-                    GatewayOutput::Forward { to, .. } => prop_assert!([2, 3].contains(&to.0)),
+                    GatewayOutput::Forward { to, .. } => {
+                        prop_assert!([2, 3].map(|node| world.identity(node)).contains(&to));
+                    }
                     GatewayOutput::Deliver { to, .. } => prop_assert!(connected.contains(&to)),
                 }
             }

@@ -14,6 +14,8 @@ mod arbitrary;
 mod away;
 mod common;
 mod delivery;
+mod durable;
+mod epochs;
 mod full;
 mod load;
 mod loops;

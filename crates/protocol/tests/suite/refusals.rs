@@ -156,12 +156,15 @@ fn frames_of_unknown_layout_are_refused_everywhere() {
         frame
     };
     let bad = || -> Vec<Frame> {
-        [(0, 0), (0, 2), (0, 7), (0, 255), (1, 2), (1, 255), (2, 1), (3, 128)]
-            .map(|(at, value)| with(at, value))
-            .into()
+        [(0, 0), (0, 2), (0, 7), (0, 255), (1, 2), (1, 255)].map(|(at, value)| with(at, value)).into()
     };
     let count = bad().len() as u64;
-    only(&mut net, LAYER_2 as usize, DropReason::BadFrame, count, |net| net.inject(LAYER_1, LAYER_2, bad()));
+    // Between nodes, nobody acknowledges any mail.
+    let with_number = [(2, 1), (3, 128)].map(|(at, value)| with(at, value));
+    let worse = bad().into_iter().chain(with_number).collect();
+    only(&mut net, LAYER_2 as usize, DropReason::BadFrame, count + 2, |net| {
+        net.inject(LAYER_1, LAYER_2, worse);
+    });
     // The key of the other parity does not exist.
     let parity = 1 - u8::try_from(view.parity().index()).unwrap();
     only(&mut net, LAYER_2 as usize, DropReason::NoKey, 1, |net| {
@@ -178,6 +181,7 @@ fn frames_of_unknown_layout_are_refused_everywhere() {
             .map(|(at, value)| with(at, value))
             .into()
     };
+    let count = bad().len() as u64;
     let stranger = IdentityKey::of_seed(&[1; 32]);
     only(&mut net, 0, DropReason::BadFrame, count, |net| {
         net.tell_gateway(0, GatewayInput::ClientConnected(stranger));

@@ -6,7 +6,7 @@ use tombola_mixing::Time;
 use tombola_protocol::drops::{DropCounters, DropReason};
 use tombola_protocol::frame::Frame;
 use tombola_protocol::opener::{Inbound, Occupancy, Opened, Opener};
-use tombola_topology::NodeIndex;
+use tombola_topology::IdentityKey;
 
 use crate::common::{ByHand, Setup, at_layer_3, dropped};
 
@@ -14,6 +14,7 @@ const THREADS: usize = 64;
 
 struct Shared {
     opener: Opener,
+    from: IdentityKey,
     occupancy: Occupancy,
     drops: Arc<DropCounters>,
     packets: Vec<Frame>,
@@ -25,14 +26,14 @@ fn shared(capacity: usize, packets: usize) -> Shared {
     let opener = world.opener(6, &occupancy, &drops);
     let mut by_hand = ByHand::new(&world.view, 130);
     let packets = (0..packets).map(|_| at_layer_3(&mut by_hand, &world.view, 6, 0, 1)).collect();
-    Shared { opener, occupancy, drops, packets }
+    Shared { opener, from: world.identity(4), occupancy, drops, packets }
 }
 
-fn open(opener: &Opener, frames: &[Frame]) -> Vec<Opened> {
-    let inbound = |frame: &Frame| Inbound { arrived: Time::ZERO, from: NodeIndex(4), frame: frame.clone() };
+fn open(shared: &Shared, frames: &[Frame]) -> Vec<Opened> {
+    let inbound = |frame: &Frame| Inbound { arrived: Time::ZERO, from: shared.from, frame: frame.clone() };
     let mut batch = frames.iter().map(inbound).collect();
     let (mut opened, mut spare) = (vec![], vec![]);
-    opener.open_batch(&mut batch, &mut opened, &mut spare);
+    shared.opener.open_batch(&mut batch, &mut opened, &mut spare);
     opened
 }
 
@@ -46,7 +47,7 @@ fn in_threads<'a>(shared: &'a Shared, share: impl Fn(usize) -> &'a [Frame]) -> u
                 let frames = share(thread);
                 scope.spawn(move || {
                     start.wait();
-                    open(&shared.opener, frames).len()
+                    open(shared, frames).len()
                 })
             })
             .collect();
@@ -69,7 +70,7 @@ fn of_one_packet_in_64_threads_exactly_one_passes() {
 fn of_one_packet_in_one_batch_exactly_one_passes() {
     let shared = shared(1000, 2);
     let batch: Vec<_> = shared.packets.iter().cycle().take(100).cloned().collect();
-    assert_eq!(open(&shared.opener, &batch).len(), 2);
+    assert_eq!(open(&shared, &batch).len(), 2);
     assert_eq!(dropped(&shared.drops), [(DropReason::Replay, 98)]);
 }
 

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use tombola_mixing::Time;
+use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::{BODY_OFFSET, Frame, FrameKind, META_OFFSET};
 use tombola_protocol::gateway::GatewayInput;
 use tombola_protocol::opener::{Opened, Order};
@@ -92,7 +93,7 @@ fn the_way_down_is_the_same_with_a_full_and_with_an_empty_mailbox_also_while_the
         net.disk_takes = Duration::from_millis(disk_takes);
         for _ in 0..mails {
             let order = Order::Store(MailboxId::of(&net.identity(CLIENT)));
-            let opened = Opened { arrived: net.now, frame: Frame::zeroed(), order };
+            let opened = Opened { arrived: net.now, frame: Frame::zeroed(), order, tag: TagPlace::default() };
             net.tell_gateway(0, GatewayInput::Opened(opened));
         }
         net.run_until(Time::ZERO + Duration::from_secs(3));

@@ -6,6 +6,8 @@ mod fixtures;
 mod lookups;
 mod mutation;
 mod network;
+mod phases;
 mod refused;
 mod routes;
+mod succession;
 mod vectors;

@@ -9,14 +9,15 @@ use tombola_mixing::Time;
 use tombola_protocol::client::{Client, ClientEvent, Emitted, Received};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::fragment::MessageId;
-use tombola_protocol::frame::{Frame, FrameKind};
+use tombola_protocol::frame::{Frame, FrameKind, Parity};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
 use tombola_protocol::opener::{Inbound, Occupancy, Opener, Order};
-use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
-use tombola_topology::{IdentityKey, NodeIndex, Role};
+use tombola_protocol::relay::{NewViews, Relay, RelayInput, RelayOutput};
+use tombola_protocol::view::{OpenViews, SendViews};
+use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
 use super::disk::Disk;
-use super::world::{Setup, World, gateway_of};
+use super::world::{START, Setup, World, gateway_of};
 
 /// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +75,8 @@ pub(crate) struct NodeState {
     pub(crate) disk: Disk,
     pub(crate) occupancy: Occupancy,
     pub(crate) drops: Arc<DropCounters>,
+    /// Its key slots, by parity: epochs, counted from 0.
+    pub(crate) open: [Option<usize>; 2],
 }
 
 impl NodeState {
@@ -159,6 +162,9 @@ pub(crate) struct Net {
     sent: u64,
     due: Vec<Time>,
     number: u128,
+    /// What senders use: numbers of epochs.
+    sending: (u64, Option<u64>),
+    next_phase: Time,
 }
 
 impl Net {
@@ -188,7 +194,8 @@ impl Net {
                         Machine::Mix(Box::new(relay))
                     }
                 };
-                NodeState { opener, machine, disk: Disk::default(), occupancy, drops }
+                let open = [0, 1].map(|parity| (world.view.parity().index() == parity).then_some(0));
+                NodeState { opener, machine, disk: Disk::default(), occupancy, drops, open }
             })
             .collect();
         let accounts: Vec<_> = identities.keys().copied().collect();
@@ -203,7 +210,11 @@ impl Net {
             now: Time::ZERO,
             due: vec![Time::MAX; nodes.len() + clients.len()],
             events: clients.iter().map(|_| vec![]).collect(),
-            places: identities.iter().map(|(place, identity)| (*identity, *place)).collect(),
+            places: identities
+                .iter()
+                .map(|(place, identity)| (*identity, *place))
+                .chain((0..).zip(&world.identities).map(|(node, identity)| (*identity, Place::Node(node))))
+                .collect(),
             world,
             nodes,
             clients,
@@ -219,7 +230,10 @@ impl Net {
             wire: BinaryHeap::new(),
             sent: 0,
             number: 0,
+            sending: (setup.epoch, None),
+            next_phase: Time::ZERO,
         };
+        net.change_phases();
         accounts.into_iter().for_each(|account| net.connect(account));
         (0..net.due.len()).for_each(|machine| net.settle(machine));
         net
@@ -341,7 +355,7 @@ impl Net {
             let arrival = self.wire.peek().map_or(Time::MAX, |Reverse(flight)| flight.at);
             let timeout = self.due.iter().copied().min().unwrap_or(Time::MAX);
             let answer = self.disk_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
-            let next = arrival.min(timeout).min(answer);
+            let next = arrival.min(timeout).min(answer).min(self.next_phase);
             if next > end {
                 break;
             }
@@ -351,6 +365,9 @@ impl Net {
             while let Some(answer) = self.disk_answers.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (gateway, input) = answer.remove();
                 self.tell_gateway(u32::try_from(gateway).unwrap(), input);
+            }
+            if self.next_phase <= self.now {
+                self.change_phases();
             }
             for machine in 0..self.due.len() {
                 if self.due[machine] <= self.now {
@@ -381,10 +398,11 @@ impl Net {
 
     /// Hands frames to a node at once, as one batch from a neighbour.
     pub(crate) fn inject(&mut self, from: u32, to: u32, frames: Vec<Frame>) {
+        let from = self.world.identity(from);
         let (now, node) = (self.now, &mut self.nodes[to as usize]);
         let mut before: Vec<_> = frames.iter().map(alpha).collect();
         let mut batch: Vec<_> =
-            frames.into_iter().map(|frame| Inbound { arrived: now, from: NodeIndex(from), frame }).collect();
+            frames.into_iter().map(|frame| Inbound { arrived: now, from, frame }).collect();
         let count = batch.len();
         let (mut opened, mut spare) = (vec![], vec![]);
         node.opener.open_batch(&mut batch, &mut opened, &mut spare);
@@ -498,18 +516,99 @@ impl Net {
         }
     }
 
+    /// Does what the runtime of each participant does when the wall clock reaches a change.
+    fn change_phases(&mut self) {
+        let clock = Duration::from_secs(START) + (self.now - Time::ZERO);
+        let network = self.world.network.clone();
+        let next = network.next_change(clock).filter(|_| self.world.setup.epochs > 1);
+        self.next_phase = next.map_or(Time::MAX, |next| self.now + (next - clock));
+        for node in 0..self.world.nodes() {
+            let mut open = [None; 2];
+            for (epoch, view) in self.world.views.iter().enumerate() {
+                let role = self.world.seat(epoch, node).role();
+                let window = network.key_window(view.epoch().number(), role).unwrap();
+                if window.contains(&clock) {
+                    open[view.parity().index()] = Some(epoch);
+                }
+            }
+            self.set_open(node, open);
+        }
+        // When the document expires, the tests do.
+        let Ok(phases) = Phases::at(&network, clock) else { return };
+        let sending = (phases.current.number().0, phases.old.map(|old| old.number().0));
+        let before = core::mem::replace(&mut self.sending, sending);
+        if before != sending {
+            let view = |number: u64| {
+                let index = usize::try_from(number - self.world.setup.epoch).unwrap();
+                Arc::clone(&self.world.views[index])
+            };
+            let views = SendViews { current: view(sending.0), old: sending.1.map(view) };
+            self.set_views(&views, before.0 != sending.0);
+        }
+    }
+
+    fn set_open(&mut self, node: u32, open: [Option<usize>; 2]) {
+        let state = &mut self.nodes[node as usize];
+        for parity in (0..2).filter(|parity| state.open[*parity] != open[*parity]) {
+            match open[parity] {
+                Some(epoch) => {
+                    state.opener.open(self.world.seat(epoch, node), self.world.key(epoch, node, None));
+                }
+                None => state.opener.close(Parity::of(parity as u64)),
+            }
+        }
+        if state.open != open
+            && let Machine::Gateway(gateway) = &mut state.machine
+        {
+            let seats = open.into_iter().flatten().map(|epoch| self.world.seat(epoch, node));
+            let views = seats.fold(OpenViews::default(), OpenViews::with);
+            gateway.handle(self.now, GatewayInput::Views(Box::new(views)));
+        }
+        state.open = open;
+    }
+
+    fn set_views(&mut self, views: &SendViews, anew: bool) {
+        for client in &mut self.clients {
+            client.handle_views(views.clone());
+        }
+        let mut connecting = Vec::new();
+        for node in 0..self.nodes.len() {
+            let Machine::Mix(relay) = &mut self.nodes[node].machine else { continue };
+            let index = u32::try_from(node).unwrap();
+            let old = relay.loops().first_account();
+            let count = relay.account_gateways().len();
+            let accounts = anew.then(|| self.world.accounts(self.now, &views.current));
+            let (identities, accounts) = accounts.unzip();
+            let views = NewViews { views: views.clone(), accounts };
+            relay.handle(self.now, RelayInput::Views(Box::new(views)));
+            for (account, identity) in identities.into_iter().flatten().enumerate() {
+                let place = Place::Account(index, old + count + account);
+                self.identities.insert(place, identity);
+                self.places.insert(identity, place);
+                connecting.push((Place::Account(index, old + account), place));
+            }
+        }
+        for (before, after) in connecting {
+            if self.online.contains(&before) {
+                self.disconnect(before);
+                self.connect(after);
+            }
+        }
+        (0..self.due.len()).for_each(|machine| self.settle(machine));
+    }
+
     fn poll_node(&mut self, me: Place, node: usize) -> Option<(Place, Place, Frame)> {
         let index = u32::try_from(node).unwrap();
         match &mut self.nodes[node].machine {
             Machine::Mix(relay) => Some(match relay.poll_output(self.now)? {
-                RelayOutput::Forward { to, frame } => (me, Place::Node(to.0), frame),
+                RelayOutput::Forward { to, frame } => (me, self.places[&to], frame),
                 RelayOutput::Account { account, frame } => {
                     (Place::Account(index, account), Place::Node(gateway_of(account)), frame)
                 }
             }),
             Machine::Gateway(gateway) => loop {
                 match gateway.poll_output(self.now)? {
-                    GatewayOutput::Forward { to, frame } => return Some((me, Place::Node(to.0), frame)),
+                    GatewayOutput::Forward { to, frame } => return Some((me, self.places[&to], frame)),
                     GatewayOutput::Deliver { to, frame } => match self.places.get(&to) {
                         Some(client) if self.online.contains(client) => return Some((me, *client, frame)),
                         _ => gateway.handle(self.now, GatewayInput::Undelivered(to, frame)),

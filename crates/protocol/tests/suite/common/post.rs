@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
+use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::{Frame, FrameKind};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
 use tombola_protocol::mailbox::Fetch;
@@ -147,7 +148,12 @@ impl Post {
         frame.packet_mut()[..2].copy_from_slice(&mark.to_be_bytes());
         let order = Order::Store(MailboxId::of(&to));
         assert!(self.occupancy.take());
-        self.handle(GatewayInput::Opened(Opened { arrived: self.now, frame, order }));
+        self.handle(GatewayInput::Opened(Opened {
+            arrived: self.now,
+            frame,
+            order,
+            tag: TagPlace::default(),
+        }));
     }
 
     /// Lets time pass; what comes down, in order.

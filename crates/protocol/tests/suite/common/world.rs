@@ -8,15 +8,16 @@ use tombola_protocol::client::{Client, ClientKeys};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::gateway::{Gateway, GatewayMail};
 use tombola_protocol::mailbox::Stored;
-use tombola_protocol::opener::{Occupancy, Opener};
+use tombola_protocol::opener::{NodeKey, Occupancy, Opener};
 use tombola_protocol::relay::Relay;
 use tombola_protocol::replay::{TagFilter, capacity_for};
+use tombola_protocol::taglog::TagLog;
 use tombola_protocol::unix::{UnixNanos, WallClock};
-use tombola_protocol::view::EpochView;
+use tombola_protocol::view::{EpochView, Seat};
 use tombola_sphinx::SecretKey;
 use tombola_topology::{
-    AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Node, NodeIndex, Parameters, Role,
-    SphinxKey, UnixTime,
+    AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Network, Node, Parameters, Role, SphinxKey,
+    UnixTime,
 };
 
 /// Mix nodes in a layer.
@@ -41,8 +42,12 @@ pub(crate) struct Setup {
     pub(crate) capacity: usize,
     /// Packets in all mailboxes of a gateway.
     pub(crate) memory: usize,
-    /// Number of the epoch, whose parity frames carry.
+    /// Number of the first epoch, whose parity frames carry.
     pub(crate) epoch: u64,
+    /// How many epochs the document has. The second begins when time is [`Setup::epoch_length`].
+    pub(crate) epochs: u64,
+    /// In whole seconds.
+    pub(crate) epoch_length: Duration,
 }
 
 impl Setup {
@@ -57,6 +62,8 @@ impl Setup {
             capacity: 10_000,
             memory: 100_000,
             epoch: 3,
+            epochs: 1,
+            epoch_length: Duration::from_secs(86_400),
         }
     }
 
@@ -68,7 +75,7 @@ impl Setup {
                 .flat_map(|layer| (0..NODES_PER_LAYER).map(move |_| Role::Mix { layer })),
         );
         let mut secrets = Vec::new();
-        let nodes = roles
+        let nodes: Vec<_> = roles
             .map(|role| {
                 let secret = SecretKey::from_bytes(rng.seed());
                 let node = Node {
@@ -85,51 +92,88 @@ impl Setup {
                 node
             })
             .collect();
-        let epoch = EpochDraft {
-            number: EpochNumber(self.epoch),
-            valid_from: UnixTime(1_000_000),
-            valid_until: UnixTime(1_086_400),
-            nodes,
-        };
-        let draft = Draft {
-            name: "virtual".into(),
-            serial: 1,
-            parameters: self.parameters.clone(),
-            epochs: vec![epoch],
-        };
+        let identities = nodes.iter().map(|node| node.identity).collect();
+        let mut secrets = vec![secrets];
+        let mut drafts = vec![self.epoch_draft(0, nodes)];
+        for number in 1..self.epochs {
+            let mut nodes = drafts[0].nodes.clone();
+            let keys: Vec<_> = nodes.iter().map(|_| SecretKey::from_bytes(rng.seed())).collect();
+            for (node, secret) in nodes.iter_mut().zip(&keys) {
+                node.sphinx_key = SphinxKey::from_bytes(secret.public_key().to_bytes());
+            }
+            // Another index in each epoch, so that none can be mistaken for one of another list.
+            let shift = usize::try_from(number).unwrap() % nodes.len();
+            nodes.rotate_right(shift);
+            secrets.push(keys);
+            drafts.push(self.epoch_draft(number, nodes));
+        }
+        let draft =
+            Draft { name: "virtual".into(), serial: 1, parameters: self.parameters.clone(), epochs: drafts };
         let network = draft.sign(&AuthoritySecret::from_seed([1; 32])).unwrap();
-        let view = EpochView::at(&network, UnixTime(1_000_000)).unwrap();
-        World { setup: self.clone(), view, secrets, rng }
+        let views: Vec<_> =
+            network.epochs().iter().map(|epoch| EpochView::of(&network, epoch).unwrap()).collect();
+        World { setup: self.clone(), view: Arc::clone(&views[0]), views, network, identities, secrets, rng }
+    }
+
+    fn epoch_draft(&self, number: u64, nodes: Vec<Node>) -> EpochDraft {
+        let begins = START + number * self.epoch_length.as_secs();
+        EpochDraft {
+            number: EpochNumber(self.epoch + number),
+            valid_from: UnixTime(begins),
+            valid_until: UnixTime(begins + self.epoch_length.as_secs()),
+            nodes,
+        }
     }
 }
+
+/// When time is zero, since 1970.
+pub(crate) const START: u64 = 1_000_000;
 
 /// A network that could be started, and the keys that only its nodes have.
 pub(crate) struct World {
     pub(crate) setup: Setup,
+    /// The first epoch.
     pub(crate) view: Arc<EpochView>,
-    secrets: Vec<SecretKey>,
+    /// All of them.
+    pub(crate) views: Vec<Arc<EpochView>>,
+    pub(crate) network: Network,
+    /// Of the nodes, which are numbered as in the first epoch.
+    pub(crate) identities: Vec<IdentityKey>,
+    /// By epoch and node.
+    secrets: Vec<Vec<SecretKey>>,
     rng: Rng,
 }
 
 impl World {
     /// How many nodes there are.
     pub(crate) fn nodes(&self) -> u32 {
-        u32::try_from(self.secrets.len()).unwrap()
+        u32::try_from(self.identities.len()).unwrap()
     }
 
-    /// What opens the packets of a node.
+    /// The identity of a node; of one that there is not, somebody's.
+    pub(crate) fn identity(&self, node: u32) -> IdentityKey {
+        let somebody = || IdentityKey::of_seed(&[0xee; 32]);
+        self.identities.get(node as usize).copied().unwrap_or_else(somebody)
+    }
+
+    /// What opens the packets of a node in the first epoch.
     pub(crate) fn opener(&self, node: u32, occupancy: &Occupancy, drops: &Arc<DropCounters>) -> Opener {
+        let opener = Opener::new(&self.setup.parameters, occupancy.clone(), Arc::clone(drops));
+        opener.open(self.seat(0, node), self.key(0, node, None));
+        opener
+    }
+
+    /// The place of a node in an epoch, counted from 0.
+    pub(crate) fn seat(&self, epoch: usize, node: u32) -> Seat {
+        Seat::of(Arc::clone(&self.views[epoch]), &self.identity(node)).unwrap()
+    }
+
+    /// The key of a node in an epoch, unused.
+    pub(crate) fn key(&self, epoch: usize, node: u32, log: Option<Arc<dyn TagLog>>) -> Arc<NodeKey> {
         let admitted = u64::from(self.setup.parameters.admitted_rate);
-        let seen = TagFilter::new(capacity_for(admitted, self.view.life()), 1);
-        let secret = self.secrets[node as usize].clone();
-        Opener::new(
-            Arc::clone(&self.view),
-            NodeIndex(node),
-            secret,
-            seen,
-            occupancy.clone(),
-            Arc::clone(drops),
-        )
+        let seen = TagFilter::new(capacity_for(admitted, 2 * self.view.life()), 1);
+        let secret = self.secrets[epoch][node as usize].clone();
+        Arc::new(NodeKey::new(secret, seen, log))
     }
 
     /// A client of that gateway with fresh keys, and its link identity.
@@ -138,9 +182,26 @@ impl World {
         let keys = ClientKeys {
             sphinx: SecretKey::from_bytes(self.rng.seed()),
             identity,
-            gateway: self.view.epoch().nodes()[gateway as usize].identity,
+            gateway: self.identity(gateway),
         };
-        (identity, Client::new(Time::ZERO, Arc::clone(&self.view), keys, self.rng.seed()).unwrap())
+        (identity, self.client_in(Time::ZERO, &Arc::clone(&self.view), keys))
+    }
+
+    fn client_in(&mut self, now: Time, view: &Arc<EpochView>, keys: ClientKeys) -> Client {
+        Client::new(now, Arc::clone(view), keys, self.rng.seed()).unwrap()
+    }
+
+    /// As many accounts as a mix node has, in an epoch that has begun.
+    pub(crate) fn accounts(&mut self, now: Time, view: &Arc<EpochView>) -> (Vec<IdentityKey>, Vec<Client>) {
+        (0..self.setup.accounts)
+            .map(|i| {
+                let identity = IdentityKey::of_seed(&self.rng.seed());
+                let (sphinx, gateway) =
+                    (SecretKey::from_bytes(self.rng.seed()), self.identity(gateway_of(i)));
+                let keys = ClientKeys { sphinx, identity, gateway };
+                (identity, self.client_in(now, view, keys))
+            })
+            .unzip()
     }
 
     /// The state machine of a mix node, and the link identities of its accounts.
@@ -153,8 +214,8 @@ impl World {
         let (identities, accounts) = (0..self.setup.accounts).map(|i| self.client(gateway_of(i))).unzip();
         let (view, places, drops) = (Arc::clone(&self.view), occupancy.clone(), Arc::clone(drops));
         let seed = self.rng.seed();
-        let relay = Relay::new(Time::ZERO, view, NodeIndex(node), accounts, places, drops, seed);
-        (identities, relay.unwrap())
+        let relay = Relay::new(Time::ZERO, view, self.identity(node), accounts, places, drops, seed);
+        (identities, relay)
     }
 
     /// The state machine of a gateway with an empty disk.
@@ -171,10 +232,10 @@ impl World {
         occupancy: &Occupancy,
         drops: &Arc<DropCounters>,
     ) -> Gateway {
-        let (view, places, drops) = (Arc::clone(&self.view), occupancy.clone(), Arc::clone(drops));
+        let (views, places, drops) = (self.seat(0, node).into(), occupancy.clone(), Arc::clone(drops));
         let clock = WallClock { at_zero: UnixNanos(1_000_000_000_000_000) };
         let (mail, seed) = (GatewayMail { packets: self.setup.memory, clock, stored }, self.rng.seed());
-        Gateway::new(now, view, NodeIndex(node), mail, places, drops, seed).unwrap()
+        Gateway::new(now, &self.setup.parameters, views, mail, places, drops, seed)
     }
 }
 
