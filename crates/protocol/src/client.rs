@@ -32,8 +32,8 @@ use crate::records::{self, InboxRecord, OutboxRecord, Restore, TargetRecord, tab
 use crate::replay::{TagFilter, capacity_for};
 use crate::replyblocks::{Conversation, Conversations, Keyring, Pools};
 use crate::store::StoreOp;
+use crate::unix::WallClock;
 use crate::view::{EpochView, Recipient, SendViews};
-use crate::wall::Wall;
 
 pub use crate::records::FinalState;
 
@@ -295,7 +295,7 @@ pub struct Client {
     views: SendViews,
     keys: ClientKeys,
     mailbox: MailboxId,
-    wall: Wall,
+    wall: WallClock,
     /// A mix node's account keeps nothing: it has no messages.
     keeps: bool,
     builder: PacketBuilder,
@@ -304,6 +304,8 @@ pub struct Client {
     collects: bool,
     /// What the gateway knows of it.
     told: bool,
+    /// Up to which mail everything has arrived.
+    arrived: u64,
     /// Up to which mail everything is safe here.
     collected: u64,
     pace: Pace,
@@ -340,7 +342,7 @@ impl Client {
     /// There is no such gateway, or what was kept makes no sense.
     pub fn new(
         now: Time,
-        wall: Wall,
+        wall: WallClock,
         views: impl Into<SendViews>,
         keys: ClientKeys,
         stored: Restore,
@@ -353,12 +355,12 @@ impl Client {
 
     /// A mix node's account: cover and probes, no messages, nothing to be kept. `None` if there is no such gateway.
     pub fn account(now: Time, views: impl Into<SendViews>, keys: ClientKeys, seed: [u8; 32]) -> Option<Self> {
-        Self::empty(now, Wall::new(now, 0), views.into(), keys, false, seed).ok()
+        Self::empty(now, WallClock::default(), views.into(), keys, false, seed).ok()
     }
 
     fn empty(
         now: Time,
-        wall: Wall,
+        wall: WallClock,
         views: SendViews,
         keys: ClientKeys,
         keeps: bool,
@@ -386,6 +388,7 @@ impl Client {
             connected: false,
             collects: true,
             told: true,
+            arrived: 0,
             collected: 0,
             outbox: Outbox::new(SendLimits::default(), pace),
             inbox: Inbox::new(pace.quiet, parameters.mailbox_retention),
@@ -557,7 +560,7 @@ impl Client {
 
     /// The application has taken a message: it does not come again. Returns whether it waited.
     pub fn handle_accept(&mut self, now: Time, id: MessageId) -> bool {
-        let unix = self.wall.unix(now);
+        let unix = self.wall.seconds(now);
         self.inbox.accept(id, unix, &mut self.changes)
     }
 
@@ -600,11 +603,16 @@ impl Client {
         match frame.kind() {
             Ok(FrameKind::Mail) => {
                 self.counts.mail += 1;
-                let (held, number) = (frame.mail_held(), frame.mail_number());
+                let (held, number, previous) =
+                    (frame.mail_held(), frame.mail_number(), frame.mail_previous());
                 if let Err(reason) = self.open_mail(now, &mut frame, held) {
                     self.drops.count(reason);
                 }
-                self.changes.gate(Gated::Collected(number));
+                // What is missing before it comes again, and it with that.
+                if previous <= self.arrived {
+                    self.arrived = self.arrived.max(number);
+                    self.changes.gate(Gated::Collected(self.arrived));
+                }
                 self.release();
             }
             Ok(FrameKind::Padding) => self.counts.padding += 1,
@@ -719,7 +727,7 @@ impl Client {
                 self.pools.restore(message, number, epoch, &bytes);
             }
         }
-        let day = day_of(self.wall.unix(now));
+        let day = day_of(self.wall.seconds(now));
         let lives = self.tag_days();
         for (of, fingerprint) in stored.tags {
             if day.saturating_sub(of) <= lives {
@@ -731,7 +739,7 @@ impl Client {
         let mut done: Vec<_> = stored.done.into_iter().collect();
         done.sort_by_key(|(_, taken)| *taken);
         for (message, taken) in done {
-            if self.wall.unix(now).saturating_sub(taken) / 86_400 <= u64::from(lives) {
+            if self.wall.seconds(now).saturating_sub(taken) / 86_400 <= u64::from(lives) {
                 self.inbox.restore_done(message);
             } else {
                 self.changes.delete(tables::DONE, &message.0);
@@ -837,8 +845,8 @@ impl Client {
             target,
             length: u32::try_from(outgoing.body.len()).unwrap_or(u32::MAX),
             replies: outgoing.replies,
-            queued: self.wall.unix(outgoing.queued),
-            expires: self.wall.unix(outgoing.expires),
+            queued: self.wall.seconds(outgoing.queued),
+            expires: self.wall.seconds(outgoing.expires),
             sent: outgoing.sent,
             cursor: outgoing.cursor,
             extra: outgoing.extra,

@@ -23,5 +23,5 @@ pub mod replay;
 mod replyblocks;
 pub mod store;
 pub mod taglog;
+pub mod unix;
 pub mod view;
-pub mod wall;

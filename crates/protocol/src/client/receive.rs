@@ -159,7 +159,7 @@ impl Client {
                     length: u32::try_from(body.len()).unwrap_or(u32::MAX),
                     via,
                     answerable: self.pools.is_answerable(&message),
-                    received_ns: self.wall.unix_ns(now),
+                    received_ns: self.wall.at(now).0,
                     held,
                     packets,
                 };
@@ -198,7 +198,7 @@ impl Client {
 
     fn keep_tag(&mut self, now: Time, fingerprint: u64) {
         if self.keeps {
-            let day = day_of(self.wall.unix(now));
+            let day = day_of(self.wall.seconds(now));
             self.changes.put(tables::TAGS, &records::tag_key(day, fingerprint), Vec::new());
         }
     }

@@ -19,6 +19,7 @@ mod epochs;
 mod full;
 mod load;
 mod loops;
+mod mailboxes;
 mod messages;
 mod refusals;
 mod reliable;

@@ -16,7 +16,7 @@ use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_sphinx::HEADER_LEN;
 use tombola_topology::{IdentityKey, MailboxId};
 
-use crate::common::{ByHand, Hop, Setup, World, dropped};
+use crate::common::{ByHand, Disk, Hop, Setup, World, dropped};
 
 /// The nodes of the route: one of each layer, and the recipient's gateway.
 const ROUTE: [u32; 4] = [2, 4, 6, 0];
@@ -26,7 +26,7 @@ const PAYLOAD_OFFSET: usize = BODY_OFFSET + HEADER_LEN;
 
 enum Machine {
     Mix(Box<Relay>),
-    Gateway(Box<Gateway>),
+    Gateway(Box<Gateway>, Disk),
 }
 
 /// A hop on its own: a frame goes in and the next link's comes out, or the reason why not.
@@ -49,7 +49,9 @@ impl Station {
             let mut gateway = world.gateway(ROUTE[at], &occupancy, &drops);
             gateway.handle(Time::ZERO, GatewayInput::ClientConnected(recipient));
             gateway.handle(Time::ZERO, GatewayInput::ClientFrame(recipient, Frame::collect(true, 0)));
-            Machine::Gateway(Box::new(gateway))
+            let mut disk = Disk::default();
+            disk.serve(Time::ZERO, &mut gateway);
+            Machine::Gateway(Box::new(gateway), disk)
         };
         let next = ROUTE.get(at + 1).map(|node| world.identity(*node));
         Self { from: world.identity(BEFORE[at]), next, opener, machine, drops, now: Time::ZERO }
@@ -77,8 +79,9 @@ impl Station {
                 assert_eq!(Some(to), self.next);
                 Ok(frame)
             }
-            Machine::Gateway(gateway) => {
+            Machine::Gateway(gateway, disk) => {
                 gateway.handle(arrived, GatewayInput::Opened(opened));
+                disk.serve(arrived, gateway);
                 let Some(GatewayOutput::Deliver { frame, .. }) = gateway.poll_output(self.now) else {
                     panic!("its slot has come")
                 };
@@ -206,6 +209,7 @@ fn beside_the_packet_nothing_gets_past_the_next_hop() {
                     let mail = journey.station(at).pass(changed).unwrap();
                     assert_eq!(mail.packet(), untouched.packet());
                     assert_eq!(mail.as_bytes()[..4], untouched.as_bytes()[..4]);
+                    assert_eq!(mail.as_bytes()[12..20], 1u64.to_be_bytes(), "the first mail of all");
                     assert_eq!(mail.as_bytes()[20..BODY_OFFSET], [0; 32]);
                 }
                 _ => assert!(journey.station(at).pass(changed).unwrap() == untouched, "byte {byte}"),

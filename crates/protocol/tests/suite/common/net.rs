@@ -16,6 +16,7 @@ use tombola_protocol::relay::{NewViews, Relay, RelayInput, RelayOutput};
 use tombola_protocol::view::{OpenViews, SendViews};
 use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
+use super::disk::Disk;
 use super::memory::Memory;
 use super::world::{START, Setup, World, gateway_of};
 
@@ -72,6 +73,7 @@ pub(crate) enum Machine {
 pub(crate) struct NodeState {
     pub(crate) opener: Opener,
     pub(crate) machine: Machine,
+    pub(crate) disk: Disk,
     pub(crate) occupancy: Occupancy,
     pub(crate) drops: Arc<DropCounters>,
     /// Its key slots, by parity: epochs, counted from 0.
@@ -150,6 +152,10 @@ pub(crate) struct Net {
     pub(crate) passages: Vec<Passage>,
     /// Nobody finds the time to work ahead.
     pub(crate) lazy: bool,
+    /// What the disks of gateways take to write and to read.
+    pub(crate) disk_takes: Duration,
+    /// What the disks have done, but not said yet.
+    disk_answers: BTreeMap<(Time, u64), (usize, GatewayInput)>,
     watching: bool,
     cut: Option<Cut>,
     identities: BTreeMap<Place, IdentityKey>,
@@ -192,7 +198,7 @@ impl Net {
                     }
                 };
                 let open = [0, 1].map(|parity| (world.view.parity().index() == parity).then_some(0));
-                NodeState { opener, machine, occupancy, drops, open }
+                NodeState { opener, machine, disk: Disk::default(), occupancy, drops, open }
             })
             .collect();
         let accounts: Vec<_> = identities.keys().copied().collect();
@@ -219,6 +225,8 @@ impl Net {
             seen: vec![],
             passages: vec![],
             lazy: false,
+            disk_takes: Duration::ZERO,
+            disk_answers: BTreeMap::new(),
             watching: false,
             cut: None,
             identities,
@@ -399,13 +407,18 @@ impl Net {
         loop {
             let arrival = self.wire.peek().map_or(Time::MAX, |Reverse(flight)| flight.at);
             let timeout = self.due.iter().copied().min().unwrap_or(Time::MAX);
-            let next = arrival.min(timeout).min(self.next_phase);
+            let answer = self.disk_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
+            let next = arrival.min(timeout).min(answer).min(self.next_phase);
             if next > end {
                 break;
             }
             // Nothing that a machine wants done was missed: its timeout is never in the past.
             assert!(next >= self.now, "time stands still");
             self.now = next;
+            while let Some(answer) = self.disk_answers.first_entry().filter(|entry| entry.key().0 <= next) {
+                let (gateway, input) = answer.remove();
+                self.tell_gateway(u32::try_from(gateway).unwrap(), input);
+            }
             if self.next_phase <= self.now {
                 self.change_phases();
             }
@@ -521,6 +534,7 @@ impl Net {
             while let Some((from, to, frame)) = self.poll_node(me, machine) {
                 self.send(from, to, frame);
             }
+            self.serve_disk(machine);
             match &mut self.nodes[machine].machine {
                 Machine::Mix(relay) => {
                     while !self.lazy && relay.work(now) {}
@@ -529,6 +543,35 @@ impl Net {
                 Machine::Gateway(gateway) => gateway.poll_timeout().unwrap_or(Time::MAX),
             }
         };
+    }
+
+    /// Passes on what a gateway wants of its disk.
+    fn serve_disk(&mut self, node: usize) {
+        loop {
+            let NodeState { machine: Machine::Gateway(gateway), disk, .. } = &mut self.nodes[node] else {
+                return;
+            };
+            if self.disk_takes == Duration::ZERO {
+                return disk.serve(self.now, gateway);
+            }
+            let mut answers = vec![];
+            while let Some(op) = gateway.poll_store() {
+                disk.submit(op);
+            }
+            if disk.pending() > 0 {
+                answers.push(GatewayInput::Durable(disk.commit(usize::MAX)));
+            }
+            while let Some(fetch) = gateway.poll_fetch() {
+                answers.push(GatewayInput::Fetched { mailbox: fetch.mailbox, mails: disk.read(&fetch) });
+            }
+            if answers.is_empty() {
+                return;
+            }
+            for answer in answers {
+                self.sent += 1;
+                self.disk_answers.insert((self.now + self.disk_takes, self.sent), (node, answer));
+            }
+        }
     }
 
     /// Does what the runtime of each participant does when the wall clock reaches a change.

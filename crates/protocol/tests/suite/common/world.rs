@@ -6,14 +6,16 @@ use std::sync::Arc;
 use tombola_mixing::{Rng, Time};
 use tombola_protocol::client::{Client, ClientKeys};
 use tombola_protocol::drops::DropCounters;
-use tombola_protocol::gateway::Gateway;
+use tombola_protocol::gateway::{Gateway, GatewayMail};
+use tombola_protocol::mailbox::Stored;
 use tombola_protocol::opener::{NodeKey, Occupancy, Opener};
 use tombola_protocol::records::Restore;
 use tombola_protocol::relay::Relay;
 use tombola_protocol::replay::{TagFilter, capacity_for};
 use tombola_protocol::taglog::TagLog;
+use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::{EpochView, Seat};
-use tombola_protocol::wall::Wall;
+
 use tombola_sphinx::SecretKey;
 use tombola_topology::{
     AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Network, Node, Parameters, Role, SphinxKey,
@@ -198,7 +200,7 @@ impl World {
         let (identity, sphinx, gateway) = self.clients[number].clone();
         let gateway = self.identity(gateway);
         let keys = ClientKeys { sphinx, identity, gateway };
-        let wall = Wall::new(Time::ZERO, START * 1_000_000_000);
+        let wall = WallClock { at_zero: UnixNanos(START * 1_000_000_000) };
         Client::new(now, wall, Arc::clone(&self.view), keys, stored, self.rng.seed()).unwrap()
     }
 
@@ -229,11 +231,24 @@ impl World {
         (identities, relay)
     }
 
-    /// The state machine of a gateway.
+    /// The state machine of a gateway with an empty disk.
     pub(crate) fn gateway(&mut self, node: u32, occupancy: &Occupancy, drops: &Arc<DropCounters>) -> Gateway {
+        self.gateway_with(Time::ZERO, node, Stored::default(), occupancy, drops)
+    }
+
+    /// The state machine of a gateway that begins now, with what is on its disk.
+    pub(crate) fn gateway_with(
+        &mut self,
+        now: Time,
+        node: u32,
+        stored: Stored,
+        occupancy: &Occupancy,
+        drops: &Arc<DropCounters>,
+    ) -> Gateway {
         let (views, places, drops) = (self.seat(0, node).into(), occupancy.clone(), Arc::clone(drops));
-        let (memory, seed) = (self.setup.memory, self.rng.seed());
-        Gateway::new(&self.setup.parameters, views, memory, places, drops, seed)
+        let clock = WallClock { at_zero: UnixNanos(1_000_000_000_000_000) };
+        let (mail, seed) = (GatewayMail { packets: self.setup.memory, clock, stored }, self.rng.seed());
+        Gateway::new(now, &self.setup.parameters, views, mail, places, drops, seed)
     }
 }
 
