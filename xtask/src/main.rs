@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod fixtures;
 mod fuzz;
 mod layers;
 mod links;
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Write the data of this version for the tests of later ones, just before it is released.
+    Fixtures,
     /// Run the fuzz targets, all of them unless some are named.
     Fuzz {
         /// How long each target runs.
@@ -76,6 +79,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Links => links::run(&workspace),
         Command::Docs => check::docs(&workspace),
         Command::Bench { json } => bench::run(&workspace, json.as_deref()),
+        Command::Fixtures => fixtures::run(&workspace),
         Command::Fuzz { seconds, targets } => fuzz::run(&workspace, *seconds, targets),
     }
 }
