@@ -10,4 +10,5 @@ mod operator;
 mod report;
 mod sdk;
 mod sizes;
+mod versions;
 mod wire;
