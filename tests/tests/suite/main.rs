@@ -10,5 +10,6 @@ mod operator;
 mod report;
 mod sdk;
 mod sizes;
+mod supervision;
 mod versions;
 mod wire;
