@@ -1,7 +1,7 @@
 //! A client's folder: its keys, its settings, the network document.
 //!
 //! ```text
-//! client.toml     gateway, authority
+//! client.toml     version, gateway, authority
 //! network.json    the network document
 //! link.key        link identity, mode 0600
 //! sphinx.key      Sphinx key, mode 0600
@@ -28,14 +28,36 @@ use tombola_protocol::view::EpochView;
 use tombola_sphinx::SecretKey;
 use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey};
 
+/// Version of the folder, in `client.toml`. Version 1, of Tombola 0.1, had no such key.
+const VERSION: u32 = 2;
+
 /// `client.toml`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
+    /// Version of the folder.
+    #[serde(default = "first_version")]
+    version: u32,
     /// The key that signs the network document: 64 hexadecimal digits.
     authority: String,
     /// The gateway's identity: 64 hexadecimal digits.
     gateway: String,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+impl Settings {
+    fn load(path: &Path) -> Result<Self, HomeError> {
+        Ok(config::load_versioned(&path.join("client.toml"), VERSION)?)
+    }
+
+    fn store(&self, path: &Path) -> Result<(), HomeError> {
+        let at = |source| HomeError::Io { path: path.to_owned(), source };
+        let text = toml::to_string(self).map_err(|error| at(io::Error::other(error)))?;
+        files::replace(&path.join("client.toml"), text.as_bytes(), 0o644).map_err(at)
+    }
 }
 
 /// Why a client's folder cannot be made or used.
@@ -131,10 +153,10 @@ impl Home {
         SecretFile::<Link>::new(path.join("link.key")).load_or_generate()?;
         SecretFile::<Sphinx>::new(path.join("sphinx.key")).load_or_generate()?;
         files::replace(&path.join("network.json"), network.to_json().as_bytes(), 0o644).map_err(at)?;
-        let settings = Settings { authority: authority.to_string(), gateway: gateway.to_string() };
-        let text = toml::to_string(&settings).map_err(|error| at(io::Error::other(error)))?;
+        let settings =
+            Settings { version: VERSION, authority: authority.to_string(), gateway: gateway.to_string() };
         // Last: a folder without it holds no client.
-        files::replace(&path.join("client.toml"), text.as_bytes(), 0o644).map_err(at)?;
+        settings.store(&path)?;
         Ok(Self { path, view, gateway, _lock: lock })
     }
 
@@ -148,13 +170,18 @@ impl Home {
             return Err(HomeError::Missing(path));
         }
         let lock = lock(&path)?;
-        let settings: Settings = config::load(&path.join("client.toml"))?;
+        let mut settings = Settings::load(&path)?;
         let authority = parse_authority(&settings.authority)?;
         let document = path.join("network.json");
         let network = load_network(&document, &authority)?;
         let view = current_view(&document, &network)?;
         let gateway = choose_gateway(&view, Some(&settings.gateway))
             .map_err(|reason| HomeError::Gateway { text: settings.gateway.clone(), reason })?;
+        if settings.version < VERSION {
+            // An older program would pass over what this one puts into the folder: from now on it refuses.
+            settings.version = VERSION;
+            settings.store(&path)?;
+        }
         Ok(Self { path, view, gateway, _lock: lock })
     }
 
@@ -166,7 +193,7 @@ impl Home {
         if !path.join("client.toml").exists() {
             return Err(HomeError::Missing(path.to_owned()));
         }
-        let settings: Settings = config::load(&path.join("client.toml"))?;
+        let settings = Settings::load(path)?;
         let gateway = settings.gateway.parse::<IdentityKey>().map_err(|error| HomeError::Gateway {
             text: settings.gateway.clone(),
             reason: format!("{error}"),

@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails, in its helpers too")]
 
 mod doors;
+mod kills;
 mod left_behind;
 mod observed;
 mod operator;
 mod report;
 mod sdk;
 mod sizes;
+mod supervision;
+mod versions;
 mod wire;
