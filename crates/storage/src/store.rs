@@ -5,10 +5,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    TableError, WriteTransaction,
 };
 use tombola_protocol::store::{StoreOp, Table};
 
@@ -62,6 +63,8 @@ pub struct Store {
     /// Keeps the lock, too.
     medium: Arc<dyn Medium>,
     marker: Mutex<Marker>,
+    /// Set after each failure, when it is unknown whether the last mark is there.
+    marks_lost: AtomicBool,
     handle: RwLock<Handle>,
 }
 
@@ -114,10 +117,17 @@ impl Store {
         format: Format,
         migrations: &[Migration],
     ) -> Result<Store, StoreError> {
-        let durable = volume::check(&*medium, path, format.name)?;
+        let marker = volume::check(&*medium, path, format.name)?;
         let database = open_database(&medium, path)?;
         let handle = RwLock::new(Handle { generation: 0, database: Some(database) });
-        let store = Store { path: path.to_owned(), medium, marker: Mutex::default(), handle };
+        let durable = marker.number();
+        let store = Store {
+            path: path.to_owned(),
+            medium,
+            marker: Mutex::new(marker),
+            marks_lost: AtomicBool::new(false),
+            handle,
+        };
         let (version, groups) = store.with_database("open", |database| {
             let meta = database.begin_read()?.open_table(META)?;
             let get = |key| Ok::<_, redb::Error>(meta.get(key)?.map(|value| value.value()));
@@ -215,16 +225,16 @@ impl Store {
     }
 
     fn write(&self, pending: &Pending, version: Option<u16>) -> Result<(), StoreError> {
+        // Also keeps the marks in the order of the groups.
+        let mut marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
         let group = self.with_database("write", |database| write_group(database, pending, version))?;
+        if self.marks_lost.swap(false, Ordering::Relaxed) {
+            marker.lose();
+        }
         if let Some(group) = group {
-            // The group is durable whether or not this succeeds, and a disk that fails shows again at the next one.
-            let _ = self.marker().set(&*self.medium, group);
+            marker.set(&*self.medium, group);
         }
         Ok(())
-    }
-
-    fn marker(&self) -> MutexGuard<'_, Marker> {
-        self.marker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn migrate(&self, found: u16, supported: u16, migrations: &[Migration]) -> Result<(), StoreError> {
@@ -278,18 +288,24 @@ impl Store {
                 Some((from, to)) => opened.range::<&[u8]>(from..=to)?,
                 None => opened.iter()?,
             };
+            let mut count = 0;
             for entry in records {
                 let (key, stored) = entry?;
+                count += 1;
                 let Some(value) = record::decode(table, key.value(), stored.value()) else {
                     return Ok(Err("a record is not what was written".into()));
                 };
                 // The caller's panics are its own.
                 match catch_unwind(AssertUnwindSafe(|| visit(key.value(), value))) {
                     Ok(Ok(true)) => {}
-                    Ok(Ok(false)) => break,
+                    Ok(Ok(false)) => return Ok(Ok(())),
                     Ok(Err(reason)) => return Ok(Err(reason)),
                     Err(panic) => return Err(Failure::Callers(panic)),
                 }
+            }
+            // What was never seen has no checksum that could be wrong.
+            if keys.is_none() && count != opened.len()? {
+                return Ok(Err(format!("{} records were written, and {count} are there", opened.len()?)));
             }
             Ok(Ok(()))
         })?
@@ -332,6 +348,8 @@ impl Store {
         drop(guard);
         let mut guard = self.handle.write().unwrap_or_else(PoisonError::into_inner);
         if guard.database.is_none() {
+            // It syncs, and that may fail.
+            self.marks_lost.store(true, Ordering::Relaxed);
             guard.database = Some(open_database(&self.medium, &self.path)?);
             guard.generation += 1;
         }

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Medium;
 use crate::error::StoreError;
-use crate::mark;
+use crate::mark::{self, Marker};
 
 /// Where redb's file begins.
 pub(crate) const HEADER_LEN: u64 = mark::PAGE_LEN as u64;
@@ -46,8 +46,8 @@ pub(crate) fn header(name: &str) -> Result<Vec<u8>, io::Error> {
     Ok(page.to_vec())
 }
 
-/// Checks the first page; returns the number of a group that was durable.
-pub(crate) fn check(medium: &dyn Medium, path: &Path, expected: &'static str) -> Result<u64, StoreError> {
+/// Checks the first page; returns its marks.
+pub(crate) fn check(medium: &dyn Medium, path: &Path, expected: &'static str) -> Result<Marker, StoreError> {
     let other = |found: String| StoreError::OtherFormat { path: path.to_owned(), expected, found };
     let read = |error| StoreError::io(path, "read", error);
     let len = medium.len().map_err(read)?;
@@ -71,7 +71,7 @@ pub(crate) fn check(medium: &dyn Medium, path: &Path, expected: &'static str) ->
     if name != expected.as_bytes() {
         return Err(other(format!("it is a store of \"{}\"", String::from_utf8_lossy(name))));
     }
-    mark::read(&page).ok_or_else(|| StoreError::damaged(path, "none of its marks is readable"))
+    Marker::read(&page).ok_or_else(|| StoreError::damaged(path, "none of its marks is readable"))
 }
 
 /// The part of the medium that belongs to redb.

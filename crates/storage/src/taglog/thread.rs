@@ -110,7 +110,7 @@ impl<F: Fn(u64)> Thread<F> {
             key_id,
             shared,
             notify,
-            marker: Marker::default(),
+            marker: found.marker,
             end: found.end,
             position: found.fingerprints,
             lead: LEAD,
@@ -119,7 +119,8 @@ impl<F: Fn(u64)> Thread<F> {
 
     pub(super) fn run(mut self) -> Result<(), TagLogError> {
         let _ending = Ending(self.shared.clone());
-        self.mark();
+        // It was synced when it was opened.
+        self.marker.set(&*self.medium, self.position);
         // What was taken and is not durable yet.
         let mut group = Vec::new();
         let mut retry: Option<(Instant, Duration)> = None;
@@ -135,9 +136,10 @@ impl<F: Fn(u64)> Thread<F> {
                     self.settled(retry.take().is_some());
                     self.shared.durable.store(self.position, Ordering::Release);
                     (self.notify)(self.position);
-                    self.mark();
+                    self.marker.set(&*self.medium, self.position);
                 }
                 Err(error) => {
+                    self.marker.lose();
                     self.failed(&error);
                     if closing {
                         return Err(error);
@@ -195,14 +197,16 @@ impl<F: Fn(u64)> Thread<F> {
         Ok(())
     }
 
-    /// Marks the durable position. If that fails, the mark before stays, which is true as well.
-    fn mark(&mut self) {
-        let _ = self.marker.set(&*self.medium, self.position);
-    }
-
-    fn end(self) -> Result<(), TagLogError> {
-        // For the mark.
-        self.medium.sync().map_err(|error| TagLogError::io(&self.path, "write", error))
+    /// Makes the last mark durable.
+    fn end(mut self) -> Result<(), TagLogError> {
+        let sync = || self.medium.sync().map_err(|error| TagLogError::io(&self.path, "write", error));
+        sync()?;
+        // After a failure it is one behind.
+        if self.marker.number() < self.position {
+            self.marker.set(&*self.medium, self.position);
+            sync()?;
+        }
+        Ok(())
     }
 
     fn settled(&self, after_failure: bool) {
