@@ -5,6 +5,7 @@
 //! network.json    the network document
 //! link.key        link identity, mode 0600
 //! sphinx.key      Sphinx key, mode 0600
+//! client.redb     outbox, inbox, reply blocks: see `crates/protocol/src/records.rs`
 //! lock            held by the process that uses this client
 //! ```
 
@@ -24,9 +25,16 @@ use tombola_node::keys::{KeyError, Link, SecretFile, Sphinx};
 use tombola_node::membership::{MembershipError, current_view, load_network};
 use tombola_node::{derive, files};
 use tombola_protocol::client::ClientKeys;
+use tombola_protocol::records::{OutboxMessage, Restore, tables};
 use tombola_protocol::view::EpochView;
 use tombola_sphinx::SecretKey;
+use tombola_storage::{Format, Store, StoreError};
 use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey};
+
+use crate::signed::Signer;
+
+/// Version of what is in `client.redb`.
+const STORE: Format = Format { name: "tombola-client", version: 1 };
 
 /// Version of the folder, in `client.toml`. Version 1, of Tombola 0.1, had no such key.
 const VERSION: u32 = 2;
@@ -99,6 +107,9 @@ pub enum HomeError {
     /// The network document is unusable.
     #[error(transparent)]
     Network(#[from] MembershipError),
+    /// What the client has kept is unusable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -225,6 +236,32 @@ impl Home {
 
     pub(crate) fn gateway(&self) -> IdentityKey {
         self.gateway
+    }
+
+    /// What the client keeps over its end.
+    pub(crate) fn store(&self) -> Result<(Arc<Store>, Restore), HomeError> {
+        let store = Store::open(&self.path.join("client.redb"), STORE)?;
+        let mut restore = Restore::default();
+        for table in tables::ALL {
+            let feed =
+                |key: &[u8], value: &[u8]| restore.feed(table, key, value).map_err(|error| error.to_string());
+            store.for_each(table, feed)?;
+        }
+        Ok((Arc::new(store), restore))
+    }
+
+    /// The messages that are not acknowledged, as the last process has left them.
+    ///
+    /// # Errors
+    /// The store is unusable.
+    pub fn outbox(&self) -> Result<Vec<OutboxMessage>, HomeError> {
+        Ok(self.store()?.1.outbox())
+    }
+
+    /// Signs messages as the identity that its mailbox belongs to.
+    pub(crate) fn signer(&self) -> Result<Signer, HomeError> {
+        let link = SecretFile::<Link>::new(self.path.join("link.key")).load()?;
+        Ok(Signer::new(link.expose(), self.address()?))
     }
 
     pub(crate) fn keys(&self) -> Result<(LinkSecret, ClientKeys), HomeError> {

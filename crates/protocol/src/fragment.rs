@@ -35,6 +35,25 @@ impl fmt::Display for MessageId {
     }
 }
 
+/// A text that is no message id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message id has 32 hexadecimal digits")]
+pub struct MessageIdError;
+
+impl core::str::FromStr for MessageId {
+    type Err = MessageIdError;
+
+    fn from_str(text: &str) -> Result<Self, MessageIdError> {
+        let digits: &[u8; 32] = text.as_bytes().try_into().map_err(|_| MessageIdError)?;
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(MessageIdError);
+            *byte = u8::try_from(digit(0)? * 16 + digit(1)?).map_err(|_| MessageIdError)?;
+        }
+        Ok(Self(id))
+    }
+}
+
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MessageId({self})")
@@ -121,6 +140,15 @@ impl Shape {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_shown() {
+        let id = MessageId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 254, 255, 128]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "00", &"g".repeat(32), &"ä".repeat(16), &"0".repeat(33)] {
+            assert_eq!(wrong.parse::<MessageId>(), Err(MessageIdError));
+        }
+    }
 
     #[test]
     fn lengths_at_every_edge_have_the_right_shape() {

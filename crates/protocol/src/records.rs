@@ -129,7 +129,28 @@ pub struct Restore {
     pub(crate) tags: Vec<(u32, u64)>,
 }
 
+/// A message that waits in the outbox of a client that does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// Its length, encoded.
+    pub bytes: usize,
+    /// Whether everything of it has left once.
+    pub sent: bool,
+}
+
 impl Restore {
+    /// The messages that are not acknowledged.
+    pub fn outbox(&self) -> Vec<OutboxMessage> {
+        let message = |(id, record): (&MessageId, &OutboxRecord)| OutboxMessage {
+            id: *id,
+            bytes: record.length as usize,
+            sent: record.sent,
+        };
+        self.outbox.iter().map(message).collect()
+    }
+
     /// Takes one record in.
     ///
     /// # Errors

@@ -142,6 +142,12 @@ impl Writer {
     }
 }
 
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("path", &self.handle.path).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.close();
