@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod database;
 mod error;
 pub mod files;
+mod group;
 mod mark;
 mod medium;
 mod pending;
