@@ -14,6 +14,6 @@ mod volume;
 mod writer;
 
 pub use error::StoreError;
-pub use medium::{LockedFile, Medium};
+pub use medium::{LockedFile, Medium, Memory};
 pub use store::{Format, Migration, Pair, Store};
 pub use writer::{BACKLOG_BYTES, Backlog, Writer};

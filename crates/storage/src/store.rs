@@ -13,9 +13,9 @@ use tombola_protocol::store::{StoreOp, Table};
 use crate::database::{self, Failure, Reopened};
 use crate::error::StoreError;
 use crate::group::{self, Bytes, table_name};
-use crate::medium::{LockedFile, Medium};
+use crate::medium::{LockedFile, Medium, Memory};
 use crate::pending::Pending;
-use crate::volume::{self, Image, Volume};
+use crate::volume::{self, Volume};
 use crate::{files, record};
 
 /// A key and its value.
@@ -102,12 +102,12 @@ impl Store {
     /// # Errors
     /// The format's name is too long.
     pub fn new_image(format: Format) -> io::Result<Vec<u8>> {
-        let image = Arc::new(Image::new(volume::header(format.name)?));
+        let image = Arc::new(Memory::new(volume::header(format.name)?));
         let database =
             database::builder().create_with_backend(Volume(image.clone())).map_err(io::Error::other)?;
         group::write_first(&database, format.version).map_err(io::Error::other)?;
         drop(database);
-        Ok(image.take())
+        Ok(image.content())
     }
 
     /// Where it is.
