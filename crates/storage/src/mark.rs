@@ -87,9 +87,9 @@ impl Marker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Image;
+    use crate::medium::Memory;
 
-    fn page(image: &Image) -> [u8; PAGE_LEN] {
+    fn page(image: &Memory) -> [u8; PAGE_LEN] {
         let mut page = [0; PAGE_LEN];
         image.read_at(0, &mut page).unwrap();
         page
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(number(&first), None, "zeros are no mark");
         initialise(&mut first);
         assert_eq!(number(&first), Some(0));
-        let image = Image::new(first.to_vec());
+        let image = Memory::new(first.to_vec());
         let mut marker = Marker::read(&first).unwrap();
         marker.set(&image, 0);
         for marked in 1..10 {
@@ -128,7 +128,7 @@ mod tests {
     fn after_a_failure_the_same_mark_is_written_again() {
         let mut first = [0; PAGE_LEN];
         initialise(&mut first);
-        let image = Image::new(first.to_vec());
+        let image = Memory::new(first.to_vec());
         let mut marker = Marker::read(&first).unwrap();
         marker.set(&image, 7);
         assert_eq!(number(&page(&image)), Some(0), "what was read may be in memory only");

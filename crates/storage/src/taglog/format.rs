@@ -115,8 +115,8 @@ fn seed(key_id: &[u8; 32]) -> u32 {
     crc32fast::hash(key_id)
 }
 
-/// Appends `fingerprints`, the first of which has the number `position`, as records.
-pub(super) fn encode(key_id: &[u8; 32], mut position: u64, fingerprints: &[u64], out: &mut Vec<u8>) {
+/// Appends records with `fingerprints` to `out`; `position` is the number of fingerprints in the records before.
+pub fn encode(key_id: &[u8; 32], mut position: u64, fingerprints: &[u64], out: &mut Vec<u8>) {
     for chunk in fingerprints.chunks(RECORD_FINGERPRINTS) {
         let start = out.len();
         out.extend_from_slice(&[0; 4]);

@@ -1,5 +1,6 @@
 //! The thread that writes a tag log.
 
+use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -80,6 +81,8 @@ pub(super) struct Thread<F> {
     position: u64,
     /// How long the last sync took.
     lead: Duration,
+    /// Trouble that was logged, and is not over.
+    told: Option<Discriminant<TagLogError>>,
 }
 
 /// Says that the thread is gone, however it went.
@@ -114,6 +117,7 @@ impl<F: Fn(u64)> Thread<F> {
             end: found.end,
             position: found.fingerprints,
             lead: LEAD,
+            told: None,
         }
     }
 
@@ -133,7 +137,8 @@ impl<F: Fn(u64)> Thread<F> {
             match self.write(&group) {
                 Ok(()) => {
                     group.clear();
-                    self.settled(retry.take().is_some());
+                    retry = None;
+                    self.settled();
                     self.shared.durable.store(self.position, Ordering::Release);
                     (self.notify)(self.position);
                     self.marker.set(&*self.medium, self.position);
@@ -209,20 +214,19 @@ impl<F: Fn(u64)> Thread<F> {
         Ok(())
     }
 
-    fn settled(&self, after_failure: bool) {
+    fn settled(&mut self) {
         self.shared.state().trouble = None;
-        if after_failure {
+        if self.told.take().is_some() {
             tracing::info!(path = %self.path.display(), "the tag log can be written again");
         }
     }
 
-    fn failed(&self, error: &TagLogError) {
-        let text = error.to_string();
-        let mut state = self.shared.state();
-        let known = state.trouble.as_ref() == Some(&text);
-        state.trouble = Some(text);
-        drop(state);
-        if !known {
+    fn failed(&mut self, error: &TagLogError) {
+        self.shared.state().trouble = Some(error.to_string());
+        // Each kind of trouble is told once.
+        let kind = Some(discriminant(error));
+        if self.told != kind {
+            self.told = kind;
             tracing::error!(%error, "the tag log cannot be written; packets are refused until it can");
         }
     }
