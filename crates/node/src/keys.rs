@@ -10,7 +10,7 @@
 //! belongs. A key is never read from a configuration file, an argument or the environment, which others can see.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -241,6 +241,29 @@ impl<P: Purpose> SecretFile<P> {
         }
     }
 
+    /// Overwrites the file with zeros and deletes it, so that a power cut after the return does not bring it back. A file
+    /// that is not there is no error.
+    ///
+    /// What was overwritten may still lie on the medium: file systems that keep versions, and disks that spread what is
+    /// written, do not overwrite in place.
+    ///
+    /// # Errors
+    /// Any step failed.
+    pub fn erase(&self) -> Result<(), KeyError> {
+        let path = &self.path;
+        let erase = || {
+            let mut file = OpenOptions::new().write(true).open(path)?;
+            let zeros = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0).min(1 << 16)];
+            file.write_all(&zeros)?;
+            file.sync_all()?;
+            files::delete(path)
+        };
+        match erase() {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error(path, source)),
+            _ => Ok(()),
+        }
+    }
+
     fn parse(&self, text: &[u8]) -> Result<Secret<P>, KeyError> {
         let malformed = || KeyError::Format { path: self.path.clone(), expected: P::LABEL };
         let line = text.strip_suffix(b"\n").unwrap_or(text);
@@ -290,6 +313,15 @@ fn line<P: Purpose>(secret: &Secret<P>) -> Zeroizing<String> {
     line
 }
 
+/// Overwrites what calls that have returned left on this thread's stack: a key that is passed by value, or computed with,
+/// leaves copies there that nobody else erases.
+#[inline(never)]
+pub fn scrub_stack() {
+    let mut scrap = [0_u64; 4096];
+    scrap.zeroize();
+    std::hint::black_box(&scrap);
+}
+
 /// Reads somewhat more than the longest valid file, so that a longer one is noticed.
 fn read_line(mut file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut buffer = Zeroizing::new(vec![0; 256]);
@@ -307,7 +339,7 @@ fn read_line(mut file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(buffer)
 }
 
-fn check_mode(path: &Path, metadata: &Metadata, should_be: &str) -> Result<(), KeyError> {
+pub(crate) fn check_mode(path: &Path, metadata: &Metadata, should_be: &str) -> Result<(), KeyError> {
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & FOREIGN_BITS == 0 {
         return Ok(());

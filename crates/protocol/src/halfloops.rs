@@ -111,19 +111,17 @@ impl HalfLoops {
     pub(crate) fn handle_views(&mut self, views: SendViews, accounts: Option<Vec<Client>>) {
         self.places = places_in(&views, &self.identity);
         self.ready = None;
-        match accounts {
-            Some(accounts) => {
-                self.first_account += self.accounts.len();
-                self.ended = self.account_counts();
-                self.accounts = accounts;
-                self.turn = 0;
-                let first = self.first_account;
-                self.monitor.retain(|(_, account)| *account >= first);
-            }
-            None => self.accounts.iter_mut().for_each(|account| {
-                account.handle_views(views.clone());
-            }),
+        if let Some(accounts) = accounts {
+            self.first_account += self.accounts.len();
+            self.ended = self.account_counts();
+            self.accounts = accounts;
+            self.turn = 0;
+            let first = self.first_account;
+            self.monitor.retain(|(_, account)| *account >= first);
         }
+        self.accounts.iter_mut().for_each(|account| {
+            account.handle_views(views.clone());
+        });
         self.views = views;
     }
 

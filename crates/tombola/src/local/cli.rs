@@ -22,6 +22,9 @@ use super::traffic::Traffic;
 /// Length of the file that is sent when none is given.
 const FILE_LEN: usize = 1 << 20;
 
+/// Epochs that are planned at most.
+const EPOCHS_MAX: u32 = 40;
+
 /// Arguments of the local network.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -51,6 +54,9 @@ pub struct Args {
     /// that of the clients.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     downlink_interval: Option<Duration>,
+    /// Change epochs so often, such as "60s"; as many are planned as fit into a week, at most 40. Default: one epoch.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    epoch_length: Option<Duration>,
     /// The file that is sent; default: 1 MiB of random bytes.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -80,12 +86,16 @@ pub fn run(args: &Args) -> Result<()> {
     if args.flags.exit_with_stdin {
         shutdown.on_stdin_closed()?;
     }
+    let defaults = Options::default();
+    let epoch_length = args.epoch_length.unwrap_or(defaults.epoch_length);
     let mut options = Options {
+        epochs: epochs_of(epoch_length),
+        epoch_length,
         layers: args.layers,
         width: args.width,
         gateways: args.gateways,
         mean_delay: args.mean_delay,
-        ..Options::default()
+        ..defaults
     };
     let mut parameters = options.parameters();
     parameters.main_interval = args.main_interval.unwrap_or(parameters.main_interval);
@@ -145,6 +155,12 @@ pub fn run(args: &Args) -> Result<()> {
         Some(failure) => bail!("{failure}"),
         None => Ok(()),
     }
+}
+
+/// As many as fit into a week. Each node needs a key for each.
+fn epochs_of(length: Duration) -> u32 {
+    let week = Options::default().epoch_length.as_secs();
+    u32::try_from(week / length.as_secs().max(1)).unwrap_or(u32::MAX).clamp(1, EPOCHS_MAX)
 }
 
 fn make_file(folder: &Path) -> Result<PathBuf> {

@@ -40,12 +40,16 @@ pub struct Options {
     pub mean_delay: Duration,
     /// The network's parameters, if not those that follow from `layers` and `mean_delay`.
     pub parameters: Option<Parameters>,
+    /// How many epochs the document has. When the last one ends the network does.
+    pub epochs: u32,
+    /// How long each lasts, in whole seconds; at least (layers + 1) times the longest delay.
+    pub epoch_length: Duration,
     /// The `tombola` binary; `None`: looked for as the crate's documentation says.
     pub binary: Option<PathBuf>,
 }
 
 impl Default for Options {
-    /// Three layers of two mix nodes, two gateways, 0.45 s in each mix node on average.
+    /// Three layers of two mix nodes, two gateways, 0.45 s in each mix node on average, one epoch of a week.
     fn default() -> Self {
         Self {
             layers: 3,
@@ -53,6 +57,8 @@ impl Default for Options {
             gateways: 2,
             mean_delay: Parameters::default().mean_delay,
             parameters: None,
+            epochs: 1,
+            epoch_length: Duration::from_secs(7 * 24 * 3600),
             binary: None,
         }
     }
@@ -60,7 +66,7 @@ impl Default for Options {
 
 impl Options {
     pub(super) fn parameters(&self) -> Parameters {
-        self.parameters.clone().unwrap_or_else(|| plan::parameters(self.layers, self.mean_delay))
+        self.parameters.clone().unwrap_or_else(|| plan::parameters(self))
     }
 }
 
@@ -89,6 +95,14 @@ pub enum LocalError {
     /// The options make no valid network.
     #[error("these options make no valid network: {0}")]
     Document(Box<DocumentError>),
+    /// The keys of an epoch could not be retired while the next one lasts.
+    #[error(
+        "an epoch must last at least {least:?} with these options: the longest delay, once for each layer and once more"
+    )]
+    EpochShort {
+        /// How long at least.
+        least: Duration,
+    },
     /// A process could not be started.
     #[error("{name} could not be started ({}): {source}", binary.display())]
     Spawn {
