@@ -32,10 +32,13 @@ pub struct Config {
     /// machine too, which saves processor time and costs accuracy of release under load.
     #[serde(default = "default_link_threads")]
     pub link_threads: usize,
-    /// Packets that may be on their way through the node at one time, mailboxes excluded: 2.5 kB each.
+    /// Packets that may be on their way through the node at one time, mail excluded: 2.5 kB each.
     #[serde(default = "default_places")]
     pub places: usize,
-    /// Packets that all mailboxes may hold together: 2.5 kB each.
+    /// Folder of what has to survive a restart: the mail.
+    #[serde(default = "default_data")]
+    pub data: PathBuf,
+    /// Packets that all mailboxes may hold together: 2.5 kB of disk each, and 16 bytes of memory.
     #[serde(default = "default_mail_packets")]
     pub mail_packets: usize,
     /// Connections of clients from one IPv4 address or IPv6 /64; 0 for no limit.
@@ -52,9 +55,13 @@ fn default_places() -> usize {
     16_384
 }
 
-/// 262 144 packets, 640 MB.
+fn default_data() -> PathBuf {
+    "data".into()
+}
+
+/// 1 048 576 packets, 2.6 GB on disk.
 fn default_mail_packets() -> usize {
-    262_144
+    1_048_576
 }
 
 fn default_per_origin() -> usize {

@@ -4,19 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tombola_link::{CLIENT_PROTOCOL, ClientLimits, LinkConfig, Policy, SendError};
+use tombola_link::{CLIENT_PROTOCOL, ClientLimits, LinkConfig, Policy};
+use tombola_mixing::Time;
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::{config, derive, driver, meters};
-use tombola_protocol::drops::DropReason;
-use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
+use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayMail};
+use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::Seat;
 use tombola_topology::Role;
 
 use crate::config::Config;
-use crate::machine::GatewayMachine;
+use crate::disk::MailFile;
+use crate::machine::{Forward, GatewayMachine};
 
 /// Frames that may wait for one client, some seconds of the downlink's pace; more mail stays in the mailbox.
 const CLIENT_QUEUE: usize = 64;
@@ -56,15 +58,19 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         places: config.places,
     };
     let hop = Hop::load(&settings, |role| matches!(role, Role::Gateway))?;
+    let (inputs, received) = driver::inputs(INPUTS);
+    let (mail, stored) = MailFile::open(&base.join(&config.data))?;
+    let clock = WallClock { at_zero: UnixNanos(hop.clock.unix_nanos(Time::ZERO)) };
     let gateway = Gateway::new(
+        hop.clock.now(),
         hop.view.parameters(),
         Seat::new(Arc::clone(&hop.view), hop.me).context("this node has left the list")?.into(),
-        config.mail_packets,
+        GatewayMail { packets: config.mail_packets, clock, stored },
         hop.occupancy.clone(),
         Arc::clone(&hop.drops),
         derive::random_seed()?,
     );
-    let (inputs, received) = driver::inputs(INPUTS);
+    let disk = mail.start(&inputs)?;
     let openers = hop.start_openers(&settings, &inputs, GatewayInput::Opened, &service)?;
     let links = hop.start_links(&settings, &openers).await?;
 
@@ -84,24 +90,23 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let client_links = tombola_link::start(client_config, Vec::new(), Arc::new(sink)).await?;
 
     let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
-    let (down, back, drops) = (client_links.clone(), inputs, Arc::clone(&hop.drops));
-    let deliver = move |output| match output {
-        GatewayOutput::Forward { to, frame } => egress.send(&to, frame),
-        GatewayOutput::Deliver { to, frame } => {
-            let Err(SendError::Full(frame) | SendError::Unknown(frame)) = down.send(&to, frame) else {
-                return;
-            };
-            // Back into the mailbox. It is the driver who reads its inputs, so this must not wait for room there.
-            if back.try_send(GatewayInput::Undelivered(to, frame)).is_err() {
-                drops.count(DropReason::LinkFull);
-            }
+    let deliver = move |forward: Option<Forward>| {
+        if let Some((to, frame)) = forward {
+            egress.send(&to, frame);
         }
     };
-    let machine = GatewayMachine { gateway, drops: Arc::clone(&hop.drops), openers: openers.way() };
+    let machine = GatewayMachine {
+        gateway,
+        disk,
+        clients: client_links.clone(),
+        drops: Arc::clone(&hop.drops),
+        openers: openers.way(),
+        last: hop.clock.now(),
+    };
     let driver = hop.start_driver(&settings, "gateway", machine, received, deliver, &service)?;
     let all_links = vec![links.clone(), client_links.clone()];
     tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
     tracing::info!("gateway started");
     service.announce(&links, Some(&client_links));
-    hop.serve(&service, driver, all_links, openers).await
+    hop.serve(&service, driver, all_links, openers, GatewayMachine::close).await
 }

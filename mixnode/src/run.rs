@@ -102,7 +102,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
     tracing::info!("mix node started");
     service.announce(&links, None);
-    hop.serve(&service, driver, all_links, openers).await
+    hop.serve(&service, driver, all_links, openers, |_| Ok(())).await
 }
 
 /// An account that cannot send loses cover only.

@@ -158,7 +158,8 @@ impl Hop {
         })
     }
 
-    /// Waits for the end, then takes everything down in order: the driver, the links, the openers.
+    /// Waits for the end, then takes everything down in order: the driver, what `end` does with its machine (on a thread that
+    /// may wait), the links, the openers.
     ///
     /// # Errors
     /// A part has failed.
@@ -168,13 +169,16 @@ impl Hop {
         driver: DriverHandle<M>,
         links: Vec<Links>,
         openers: Openers,
+        end: impl FnOnce(M) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         service.until_end(&self.view).await;
-        driver.ended().await?;
+        let machine = driver.ended().await?;
+        let ended = tokio::task::spawn_blocking(move || end(machine)).await?;
         for links in links {
             links.shutdown().await;
         }
         tokio::task::spawn_blocking(move || openers.join()).await??;
+        ended?;
         service.result()
     }
 }

@@ -5,6 +5,7 @@
 
 mod doors;
 mod left_behind;
+mod mailboxes;
 mod observed;
 mod operator;
 mod report;
