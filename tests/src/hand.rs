@@ -233,6 +233,44 @@ impl HandNetwork {
     /// Starts all nodes, and waits until they are linked.
     pub fn start(&mut self) {
         self.start_without(&[]);
+        self.wait_until_linked();
+    }
+
+    /// Makes a process that was started in another way the node's, and waits until all nodes are linked.
+    pub fn adopt(&mut self, name: &str, mut process: Process) {
+        let metrics = process.event("listening")["metrics"].as_str().unwrap().parse().unwrap();
+        let node = self.node_mut(name);
+        (node.process, node.metrics) = (Some(process), Some(metrics));
+        self.wait_until_linked();
+    }
+
+    /// Starts a node that has ended, and waits until all nodes are linked.
+    pub fn restart(&mut self, name: &str) {
+        let node = self.node(name);
+        let config = node.config();
+        let args =
+            [node.command().as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let process = Process::tombola(name, &args);
+        self.adopt(name, process);
+    }
+
+    /// Kills a node, which has no time to do anything.
+    pub fn kill(&mut self, name: &str) {
+        let process = self.node(name).process.as_ref().unwrap();
+        process.signal(rustix::process::Signal::KILL);
+        assert!(!self.end(name).success());
+    }
+
+    /// Waits for a node's end.
+    pub fn end(&mut self, name: &str) -> std::process::ExitStatus {
+        self.node_mut(name).process.take().unwrap().wait()
+    }
+
+    fn node_mut(&mut self, name: &str) -> &mut HandNode {
+        self.nodes.iter_mut().find(|node| node.name == name).unwrap()
+    }
+
+    fn wait_until_linked(&self) {
         for node in &self.nodes {
             let least = self.neighbours(node.role);
             eventually(&format!("{} is linked", node.name), || {

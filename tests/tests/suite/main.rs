@@ -6,6 +6,7 @@
 mod doors;
 mod kills;
 mod left_behind;
+mod mailboxes;
 mod observed;
 mod operator;
 mod report;

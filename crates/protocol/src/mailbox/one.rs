@@ -22,8 +22,9 @@ pub(super) const WINDOW: usize = 64;
 const FETCH_AT: usize = WINDOW / 2;
 /// Mail that may be on its way without having been acknowledged: the client's 16 bits must tell it apart many times over.
 pub(super) const IN_FLIGHT: usize = 1024;
-/// How far ahead of the mail that goes down it is recorded that it may have.
-const AHEAD: u64 = 1024;
+/// How far ahead of the mail that goes down it is recorded that it may have. A gateway that is killed leaves a gap of this
+/// length, which must not be so long that a client's 16 bits become ambiguous; while the disk fails, as much can go down.
+const AHEAD: u64 = 16_384;
 /// It is recorded anew when no more than this is left.
 const AHEAD_LEAST: u64 = AHEAD / 2;
 

@@ -177,6 +177,7 @@ fn configuration(
             workers,
             link_threads: 0,
             places: 16_384,
+            data: PathBuf::from("data"),
             mail_packets: 262_144,
             clients_per_origin: 0,
         }),
