@@ -40,8 +40,8 @@
 //!
 //! # When the disk fails
 //!
-//! What was not synced is kept in memory, cut off in the file and written again, until that succeeds. Meanwhile nothing more
-//! is taken ([`LogRefused::Failing`]).
+//! What was not synced is kept in memory and written again in the same place, until that succeeds. Meanwhile nothing more is
+//! taken ([`LogRefused::Failing`]).
 
 mod format;
 mod thread;

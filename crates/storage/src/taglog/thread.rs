@@ -187,14 +187,8 @@ impl<F: Fn(u64)> Thread<F> {
         let mut bytes = Vec::new();
         format::encode(&self.key_id, self.position, group, &mut bytes);
         let begun = Instant::now();
-        let write = || {
-            // What an attempt that failed left behind, in the file or in the kernel's memory, is unknown.
-            if self.shared.state().trouble.is_some() {
-                self.medium.set_len(self.end)?;
-            }
-            self.medium.write_at(self.end, &bytes)?;
-            self.medium.sync()
-        };
+        // After a failure it is unknown what is there. A group only grows then, so that everything is written over.
+        let write = || self.medium.write_at(self.end, &bytes).and_then(|()| self.medium.sync());
         write().map_err(|error| TagLogError::io(&self.path, "write", error))?;
         self.lead = begun.elapsed().clamp(LEAD, LONGEST_LEAD);
         self.end += bytes.len() as u64;
