@@ -74,6 +74,12 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         timeout: u64,
     },
+    /// Take a new network document; a client that runs takes it up by itself.
+    Update {
+        /// The network document.
+        #[arg(long, value_name = "FILE")]
+        network: PathBuf,
+    },
     /// List the messages that are not acknowledged.
     Outbox,
     /// Call a message back: nothing more of it is sent.
@@ -169,6 +175,11 @@ pub fn run(args: &Args) -> Result<()> {
             let to = address.parse().context("the address")?;
             let pings = ping(&args.home, &to, *count, Duration::from_secs(*timeout));
             args.flags.runtime(1)?.block_on(pings)
+        }
+        Command::Update { network } => {
+            let serial = Home::update(&args.home, network)?;
+            print_line(format_args!("the network document with serial number {serial} is in place"));
+            Ok(())
         }
         Command::Outbox => args.flags.runtime(1)?.block_on(outbox(&args.home)),
         Command::Cancel { id } => args.flags.runtime(1)?.block_on(cancel(&args.home, *id)),

@@ -6,6 +6,7 @@
 //! link.key        link identity, mode 0600
 //! sphinx.key      Sphinx key, mode 0600
 //! client.redb     outbox, inbox, reply blocks: see `crates/protocol/src/records.rs`
+//! lineage.toml    serial number and digest of the document that was in force last
 //! lock            held by the process that uses this client
 //! ```
 
@@ -20,16 +21,18 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tombola_link::LinkSecret;
 use tombola_mixing::Rng;
+use tombola_node::clock::unix_now;
 use tombola_node::config::{self, ConfigError};
 use tombola_node::keys::{KeyError, Link, SecretFile, Sphinx};
 use tombola_node::membership::{MembershipError, current_view, load_network};
+use tombola_node::reload::{Documents, Lineage, ReloadError};
 use tombola_node::{derive, files};
 use tombola_protocol::client::ClientKeys;
 use tombola_protocol::records::{OutboxMessage, Restore, tables};
-use tombola_protocol::view::EpochView;
+use tombola_protocol::view::{EpochView, ViewError};
 use tombola_sphinx::SecretKey;
 use tombola_storage::{Format, Store, StoreError};
-use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey};
+use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey, UnixTime};
 
 use crate::signed::Signer;
 
@@ -107,6 +110,12 @@ pub enum HomeError {
     /// The network document is unusable.
     #[error(transparent)]
     Network(#[from] MembershipError),
+    /// The network document must not be used.
+    #[error(transparent)]
+    Document(#[from] ReloadError),
+    /// An epoch of the network document cannot be used.
+    #[error("the network document: {0}; get the current one with `update`")]
+    View(#[from] ViewError),
     /// What the client has kept is unusable.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -136,6 +145,7 @@ pub struct NewHome<'a> {
 pub struct Home {
     path: PathBuf,
     view: Arc<EpochView>,
+    authority: AuthorityKey,
     gateway: IdentityKey,
     _lock: File,
 }
@@ -168,7 +178,7 @@ impl Home {
             Settings { version: VERSION, authority: authority.to_string(), gateway: gateway.to_string() };
         // Last: a folder without it holds no client.
         settings.store(&path)?;
-        Ok(Self { path, view, gateway, _lock: lock })
+        Ok(Self { path, view, authority, gateway, _lock: lock })
     }
 
     /// Opens a client's folder and locks it.
@@ -193,7 +203,7 @@ impl Home {
             settings.version = VERSION;
             settings.store(&path)?;
         }
-        Ok(Self { path, view, gateway, _lock: lock })
+        Ok(Self { path, view, authority, gateway, _lock: lock })
     }
 
     /// The address of the client in a folder, also while another process uses it.
@@ -238,6 +248,34 @@ impl Home {
         self.gateway
     }
 
+    /// Puts a new network document into a client's folder, also while another process uses it: that one takes it up by
+    /// itself. Returns its serial number.
+    ///
+    /// # Errors
+    /// There is no client, or the document must not follow the one that is there.
+    pub fn update(path: &Path, document: &Path) -> Result<u64, HomeError> {
+        if !path.join("client.toml").exists() {
+            return Err(HomeError::Missing(path.to_owned()));
+        }
+        let authority = parse_authority(&Settings::load(path)?.authority)?;
+        let network = load_network(document, &authority)?;
+        lineage(path).admits(&network, document)?;
+        let old = load_network(&path.join("network.json"), &authority)?;
+        let now = UnixTime(unix_now());
+        // Once the old one is over, any later one may follow.
+        if now < old.valid_until() {
+            let refused = |source| ReloadError::Refused { path: document.to_owned(), source };
+            network.succeeds(&old, now).map_err(refused)?;
+        }
+        let at = |source| HomeError::Io { path: path.to_owned(), source };
+        files::replace(&path.join("network.json"), network.to_json().as_bytes(), 0o644).map_err(at)?;
+        Ok(network.serial())
+    }
+
+    pub(crate) fn documents(&self) -> Result<Documents, HomeError> {
+        Ok(Documents::open(self.path.join("network.json"), self.authority, lineage(&self.path))?)
+    }
+
     /// What the client keeps over its end.
     pub(crate) fn store(&self) -> Result<(Arc<Store>, Restore), HomeError> {
         let store = Store::open(&self.path.join("client.redb"), STORE)?;
@@ -267,6 +305,10 @@ impl Home {
     pub(crate) fn keys(&self) -> Result<(LinkSecret, ClientKeys), HomeError> {
         load_keys(&self.path, self.gateway)
     }
+}
+
+fn lineage(path: &Path) -> Lineage {
+    Lineage::new(path.join("lineage.toml"))
 }
 
 fn load_keys(path: &Path, gateway: IdentityKey) -> Result<(LinkSecret, ClientKeys), HomeError> {

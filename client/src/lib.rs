@@ -2,6 +2,7 @@
 
 pub mod cli;
 mod content;
+mod epochs;
 mod event;
 mod home;
 mod lines;

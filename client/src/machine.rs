@@ -54,7 +54,6 @@ pub(crate) enum Input {
     Accept(MessageId),
     /// The application has heard what became of a message.
     Noted(MessageId),
-    Collect(bool),
     Durable(u64),
     Views(Box<SendViews>),
     /// The network document was refused.
@@ -235,10 +234,6 @@ impl Machine for ClientMachine {
             Input::Ping { id, to, reply } => drop(reply.send(self.client.handle_ping(id, *to))),
             Input::Accept(id) => drop(self.client.handle_accept(now, id)),
             Input::Noted(id) => self.client.handle_noted(id),
-            Input::Collect(wanted) => {
-                self.collects = wanted;
-                self.client.handle_collect(wanted && !self.held);
-            }
             Input::Durable(count) => self.client.handle_durable(count),
             Input::Views(views) => {
                 if !self.client.handle_views(*views) {

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tombola_link::{CLIENT_PROTOCOL, LinkConfig, Links, Peer, Policy, StartError};
 use tombola_mixing::Time;
-use tombola_node::clock::Clock;
+use tombola_node::clock::{Clock, unix_time_now};
 use tombola_node::derive;
 use tombola_node::driver::{self, DriverHandle, Inputs};
 use tombola_node::ingress::{InputSink, LinkChange};
@@ -24,6 +24,7 @@ use tombola_storage::{StoreError, Writer};
 use tombola_topology::ClientAddress;
 
 use crate::content::{Content, ContentError};
+use crate::epochs::{Follower, Views};
 use crate::event::{EmittedAt, Event, Received};
 use crate::home::{Home, HomeError};
 use crate::machine::{ClientMachine, Counts, Input, Notice, To};
@@ -174,11 +175,14 @@ impl Client {
     pub async fn start(home: &Home, options: ConnectOptions) -> Result<Self, ClientError> {
         let (link, keys) = home.keys()?;
         let (store, stored) = home.store()?;
-        let views: SendViews = Arc::clone(home.view()).into();
+        let documents = home.documents()?;
+        let mut checked = Views::default();
+        let views = checked.at(documents.current(), unix_time_now()).map_err(HomeError::from)?;
         let clock = Clock::start();
         let wall = WallClock { at_zero: UnixNanos(clock.unix_nanos(Time::ZERO)) };
         let seed = derive::random_seed()?;
         let machine = StateMachine::new(clock.now(), wall, views.clone(), keys, stored, seed)?;
+        documents.record().map_err(HomeError::from)?;
         let address = machine.address();
         let (inputs, received) = driver::inputs(INPUTS);
         let (send_notice, notices) = mpsc::channel(EVENTS);
@@ -194,7 +198,7 @@ impl Client {
         let view = &views.current;
         let node = view.epoch().index_of(&home.gateway()).and_then(|index| view.epoch().node(index));
         let addresses = node.map(|node| node.client_addresses.clone()).unwrap_or_default();
-        let gateway = Peer::dialled(home.gateway(), addresses);
+        let gateway = Peer::dialled(home.gateway(), addresses.clone());
         let sink = InputSink::new(inputs.clone(), |change| match change {
             LinkChange::Connected(_) => Input::Link(true),
             LinkChange::Disconnected(_) => Input::Link(false),
@@ -206,10 +210,22 @@ impl Client {
         // A link that takes nothing for so long is stalled; what it loses is sent again.
         let deliver = move |frame| drop(up.send(&to, frame));
         let driver = driver::spawn("client", clock, machine, received, deliver, shutdown.clone())?;
+        let (sender, views) = watch::channel(views);
+        let follower = Follower {
+            documents,
+            views: checked,
+            sender,
+            gateway: home.gateway(),
+            addresses,
+            links: links.clone(),
+            inputs: inputs.clone(),
+            stop: shutdown.clone(),
+        };
+        tokio::spawn(follower.run());
         Ok(Self {
             clock,
             address,
-            views: watch::channel(views).1,
+            views,
             signer: home.signer()?,
             inputs,
             notices,

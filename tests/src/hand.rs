@@ -266,10 +266,6 @@ impl HandNetwork {
         self.node_mut(name).process.take().unwrap().wait()
     }
 
-    fn node_mut(&mut self, name: &str) -> &mut HandNode {
-        self.nodes.iter_mut().find(|node| node.name == name).unwrap()
-    }
-
     fn wait_until_linked(&self) {
         for node in &self.nodes {
             let least = self.neighbours(node.role);

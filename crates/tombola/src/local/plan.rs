@@ -177,7 +177,6 @@ fn configuration(
             workers,
             link_threads: 0,
             places: 16_384,
-            data: PathBuf::from("data"),
             mail_packets: 262_144,
             clients_per_origin: 0,
         }),
