@@ -152,6 +152,9 @@ fn outbound(world: &mut World, views: SendViews, count: usize) -> Vec<Parity> {
     let (occupancy, drops) = (Occupancy::new(8), Default::default());
     let (_, mut relay): (_, Relay) = world.relay(2, &occupancy, &drops);
     relay.handle(Time::ZERO, RelayInput::Views(Box::new(NewViews { views, accounts: None })));
+    for account in 0..2 {
+        relay.handle(Time::ZERO, RelayInput::AccountLink { account, connected: true });
+    }
     let mut parities = vec![];
     let mut now = Time::ZERO;
     while parities.len() < count {
