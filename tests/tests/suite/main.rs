@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails, in its helpers too")]
 
 mod doors;
+mod epochs;
 mod kills;
 mod left_behind;
 mod mailboxes;
