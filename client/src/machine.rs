@@ -20,6 +20,10 @@ const BACKLOG: usize = 64;
 /// Said when the last epoch is over.
 const EXPIRED: &str = "the network document has expired; get the current one and start again";
 
+/// Said when another process connects as this client.
+pub(crate) const DISPLACED: &str = "this identity is in use elsewhere: another process has connected to the gateway with this client's keys. A client's \
+     folder may be used in one place at a time; make one of the two anew with `init`";
+
 /// Messages beyond which a gateway that does not keep what it was asked to keep loses them for us.
 const BACKLOG_MAX: usize = 1024;
 
@@ -75,6 +79,10 @@ impl ClientMachine {
     /// gateway is asked to keep its mail until they have been taken.
     fn notify(&mut self) {
         while let Some(event) = self.client.poll_event() {
+            if matches!(event, ClientEvent::Displaced) {
+                self.stop.trigger(Cause::Failure(DISPLACED.to_owned()));
+                continue;
+            }
             self.push(Notice::Client(event));
         }
         while let Some(notice) = self.backlog.pop_front() {

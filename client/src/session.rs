@@ -21,7 +21,7 @@ use tombola_topology::ClientAddress;
 
 use crate::content::{Content, ContentError};
 use crate::home::{Home, HomeError};
-use crate::machine::{ClientMachine, Counts, Input, Notice};
+use crate::machine::{ClientMachine, Counts, DISPLACED, Input, Notice};
 
 /// Inputs that may wait for the driver.
 const INPUTS: usize = 1024;
@@ -66,6 +66,9 @@ pub enum ClientError {
     /// The client has ended.
     #[error("the client has ended: {0}")]
     Ended(Cause),
+    /// Another process has connected to the gateway with the same keys.
+    #[error("{DISPLACED}")]
+    Displaced,
     /// The client's gateway is not part of the network.
     #[error("the client's gateway is not part of the network any more; make a new client with `init`")]
     NoGateway,
@@ -197,6 +200,13 @@ impl Client {
         // A link that takes nothing for so long is stalled; what it loses is lost like on any link.
         let deliver = move |frame| drop(up.send(&to, frame));
         let driver = driver::spawn("client", clock, machine, received, deliver, shutdown.clone())?;
+        // A client that has failed must not connect again by itself, least of all where it would displace another.
+        let (failed, ended) = (shutdown.clone(), links.clone());
+        tokio::spawn(async move {
+            if failed.triggered().await.is_failure() {
+                ended.shutdown().await;
+            }
+        });
         let mut client = Self {
             clock,
             address,
@@ -263,7 +273,13 @@ impl Client {
     /// The next event; `None` when the client has ended.
     pub async fn event(&mut self) -> Option<Event> {
         loop {
-            match self.notices.recv().await? {
+            let notice = tokio::select! {
+                biased;
+                notice = self.notices.recv() => notice?,
+                // The machine lives on until it is joined, and the channel with it.
+                _ = self.shutdown.triggered() => self.notices.try_recv().ok()?,
+            };
+            match notice {
                 Notice::Link(connected) => {
                     self.connected = connected;
                     return Some(if connected { Event::Connected } else { Event::Disconnected });
@@ -353,7 +369,7 @@ impl Client {
         Some(match event {
             ClientEvent::Emitted(emitted) => Event::Emitted(self.emitted_at(&emitted)),
             ClientEvent::Progress { message, have, count } => Event::Progress { message, have, count },
-            ClientEvent::Probe(_) => return None,
+            ClientEvent::Probe(_) | ClientEvent::Displaced => return None,
             ClientEvent::Received(received) => match Content::decode(received.body) {
                 Ok(content) => Event::Received(Received {
                     message: received.message,
@@ -381,7 +397,10 @@ impl Client {
     /// Why the client has ended, for an error.
     #[must_use]
     pub fn ended(&self) -> ClientError {
-        ClientError::Ended(self.shutdown.cause().unwrap_or(Cause::Requested("it was closed")))
+        match self.shutdown.cause() {
+            Some(Cause::Failure(what)) if what == DISPLACED => ClientError::Displaced,
+            cause => ClientError::Ended(cause.unwrap_or(Cause::Requested("it was closed"))),
+        }
     }
 
     fn unix(&self, time: Time) -> u64 {

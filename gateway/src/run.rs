@@ -11,6 +11,7 @@ use tombola_node::entry::{RunFlags, Service};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::{config, derive, driver, meters};
+use tombola_protocol::frame::Frame;
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayMail};
 use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::Seat;
@@ -82,6 +83,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let mut client_config = LinkConfig::new(hop.link_secret(), Policy::Clients(limits), CLIENT_PROTOCOL);
     client_config.listen.clone_from(&config.client_listen);
     client_config.outbound_queue = CLIENT_QUEUE;
+    client_config.parting = Some(Frame::displaced());
     let sink = InputSink::new(inputs.clone(), |change| match change {
         LinkChange::Connected(client) => GatewayInput::ClientConnected(client),
         LinkChange::Disconnected(client) => GatewayInput::ClientDisconnected(client),

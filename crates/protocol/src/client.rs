@@ -60,6 +60,8 @@ pub enum ClientEvent {
     },
     /// A mix node's half-loop ended here (its account's mailbox).
     Probe(Identifier),
+    /// Another process connects with this client's identity: the gateway serves that one now.
+    Displaced,
 }
 
 /// A fragment that left.
@@ -327,6 +329,7 @@ impl Client {
                 }
             }
             Ok(FrameKind::Padding) => self.counts.padding += 1,
+            Ok(FrameKind::Displaced) => self.events.push_back(ClientEvent::Displaced),
             Ok(FrameKind::Packet | FrameKind::Collect | FrameKind::Hold) => {
                 self.drops.count(DropReason::WrongDirection);
             }
