@@ -17,6 +17,11 @@ use tombola_storage::{Backlog, Writer};
 
 /// Notices that wait for an application that does not take them, before the gateway is asked to keep the rest.
 const BACKLOG: usize = 64;
+
+/// Said when another process connects as this client.
+pub(crate) const DISPLACED: &str = "this identity is in use elsewhere: another process has connected to the gateway with this client's keys. A client's \
+      folder may be used in one place at a time; make one of the two anew with `init`";
+
 /// Notices beyond which what only tells how far things are is dropped for a gateway that does not keep what it was asked to.
 const BACKLOG_MAX: usize = 1024;
 
@@ -134,6 +139,10 @@ impl ClientMachine {
     fn notify(&mut self) {
         self.store();
         while let Some(event) = self.client.poll_event() {
+            if matches!(event, ClientEvent::Displaced) {
+                self.stop.trigger(Cause::Failure(DISPLACED.to_owned()));
+                continue;
+            }
             if let ClientEvent::Queued(id) = event {
                 if let Some(reply) = self.queued.remove(&id) {
                     // The application may have given up waiting; the message is queued all the same.

@@ -27,7 +27,7 @@ use crate::content::{Content, ContentError};
 use crate::epochs::{Follower, Views};
 use crate::event::{EmittedAt, Event, Received};
 use crate::home::{Home, HomeError};
-use crate::machine::{ClientMachine, Counts, Input, Notice, To};
+use crate::machine::{ClientMachine, Counts, DISPLACED, Input, Notice, To};
 use crate::signed::{self, Audience, Signer};
 
 /// Inputs that may wait for the driver.
@@ -80,6 +80,9 @@ pub enum ClientError {
     /// The client has ended.
     #[error("the client has ended: {0}")]
     Ended(Cause),
+    /// Another process has connected to the gateway with the same keys.
+    #[error("{DISPLACED}")]
+    Displaced,
 }
 
 /// How a client connects.
@@ -134,7 +137,6 @@ pub struct Client {
     signer: Signer,
     inputs: Inputs<Input>,
     notices: mpsc::Receiver<Notice>,
-    connected: bool,
     manual_accept: bool,
     shown: Option<Shown>,
     links: Links,
@@ -210,6 +212,13 @@ impl Client {
         // A link that takes nothing for so long is stalled; what it loses is sent again.
         let deliver = move |frame| drop(up.send(&to, frame));
         let driver = driver::spawn("client", clock, machine, received, deliver, shutdown.clone())?;
+        // A client that has failed must not connect again by itself, least of all where it would displace another.
+        let (failed, ended) = (shutdown.clone(), links.clone());
+        tokio::spawn(async move {
+            if failed.triggered().await.is_failure() {
+                ended.shutdown().await;
+            }
+        });
         let (sender, views) = watch::channel(views);
         let follower = Follower {
             documents,
@@ -229,7 +238,6 @@ impl Client {
             signer: home.signer()?,
             inputs,
             notices,
-            connected: false,
             manual_accept: options.manual_accept,
             shown: None,
             links,
@@ -255,10 +263,10 @@ impl Client {
         self.address
     }
 
-    /// Whether the link to the gateway is up, as far as events were taken.
+    /// Whether the link to the gateway is up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.connected
+        self.links.stats().links > 0
     }
 
     /// Puts a message into the outbox, anonymous and without leave to answer, and returns its id when it is there durably.
@@ -337,11 +345,15 @@ impl Client {
     pub async fn event(&mut self) -> Option<Event> {
         self.take_shown().await;
         loop {
-            match self.notices.recv().await? {
-                Notice::Link(connected) => {
-                    self.connected = connected;
-                    return Some(if connected { Event::Connected } else { Event::Disconnected });
-                }
+            let notice = tokio::select! {
+                biased;
+                notice = self.notices.recv() => notice?,
+                // The machine lives on until it is joined, and the channel with it.
+                _ = self.shutdown.triggered() => self.notices.try_recv().ok()?,
+            };
+            match notice {
+                Notice::Link(true) => return Some(Event::Connected),
+                Notice::Link(false) => return Some(Event::Disconnected),
                 Notice::Storage(trouble) => return Some(Event::Storage(trouble)),
                 Notice::DocumentRefused(reason) => return Some(Event::DocumentRefused(reason)),
                 Notice::Client(event) => {
@@ -399,6 +411,8 @@ impl Client {
     /// Something could not be written: what was not acknowledged to anybody may be missing at the next start.
     pub async fn close(mut self) -> Result<(), ClientError> {
         self.take_shown().await;
+        // Inputs are handled in order: once this is answered, the one before was handled.
+        let _ = self.snapshot().await;
         self.shutdown.trigger(Cause::Requested("the client was closed"));
         if let Some(driver) = self.driver.take()
             && let Ok(Ok(mut machine)) = tokio::task::spawn_blocking(move || driver.join()).await
@@ -473,19 +487,21 @@ impl Client {
 
     /// The application is done with what it was shown last.
     async fn take_shown(&mut self) {
-        let input = match self.shown.take() {
-            Some(Shown::Message(id)) => Input::Accept(id),
-            Some(Shown::Ended(id)) => Input::Noted(id),
+        let input = match &self.shown {
+            Some(Shown::Message(id)) => Input::Accept(*id),
+            Some(Shown::Ended(id)) => Input::Noted(*id),
             None => return,
         };
         // A client that has ended shows it again at its next start.
         let _ = self.input(input).await;
+        // Not before: whoever waits for an event may give up waiting in between.
+        self.shown = None;
     }
 
     /// `None` for what does not concern an application.
     fn event_of(&mut self, event: ClientEvent) -> Option<Event> {
         Some(match event {
-            ClientEvent::Queued(_) | ClientEvent::Probe(_) => return None,
+            ClientEvent::Queued(_) | ClientEvent::Probe(_) | ClientEvent::Displaced => return None,
             ClientEvent::Emitted(emitted) => Event::Emitted(self.emitted_at(&emitted)),
             ClientEvent::Sent(id) => Event::Sent(id),
             ClientEvent::Ended(id, state) => {
@@ -544,7 +560,10 @@ impl Client {
     /// Why the client has ended, for an error.
     #[must_use]
     pub fn ended(&self) -> ClientError {
-        ClientError::Ended(self.shutdown.cause().unwrap_or(Cause::Requested("it was closed")))
+        match self.shutdown.cause() {
+            Some(Cause::Failure(what)) if what == DISPLACED => ClientError::Displaced,
+            cause => ClientError::Ended(cause.unwrap_or(Cause::Requested("it was closed"))),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::rotation::Standing;
 use tombola_node::shutdown::Shutdown;
 use tombola_node::{config, derive, driver};
+use tombola_protocol::frame::Frame;
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayMail};
 use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_topology::Role;
@@ -87,6 +88,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let mut client_config = LinkConfig::new(hop.link_secret(), Policy::Clients(limits), CLIENT_PROTOCOL);
     client_config.listen.clone_from(&config.client_listen);
     client_config.outbound_queue = CLIENT_QUEUE;
+    client_config.parting = Some(Frame::displaced());
     let sink = InputSink::new(inputs.clone(), |change| match change {
         LinkChange::Connected(client) => GatewayInput::ClientConnected(client),
         LinkChange::Disconnected(client) => GatewayInput::ClientDisconnected(client),

@@ -285,7 +285,8 @@ impl HandNetwork {
         self.wait_until_linked();
     }
 
-    /// Starts a node that has ended, and waits until all nodes are linked.
+    /// Starts a node that has ended, and waits until packets come to it: only then have its neighbours noticed that their
+    /// links to its predecessor are dead.
     pub fn restart(&mut self, name: &str) {
         let node = self.node(name);
         let config = node.config();
@@ -293,6 +294,9 @@ impl HandNetwork {
             [node.command().as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config.as_os_str()];
         let process = Process::tombola(name, &args);
         self.adopt(name, process);
+        eventually(&format!("packets come to {name}"), || {
+            (self.node(name).metrics().sum("tombola_packets_in_total") > 0.0).then_some(())
+        });
     }
 
     /// Kills a node, which has no time to do anything.

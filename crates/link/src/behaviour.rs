@@ -146,7 +146,10 @@ impl Behaviour {
             None if self.transient => self.shared.peer_or_new(identity),
             None => return Err(Refusal::NotOpened),
         };
-        self.close_current(&identity);
+        // One that is told why it ends does so itself, when the new one is open.
+        if self.shared.parting.is_none() {
+            self.close_current(&identity);
+        }
         self.current.insert(identity, id);
         self.established.insert(id, Established { peer, identity });
         let generation = self.shared.next_generation();

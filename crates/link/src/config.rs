@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::swarm::StreamProtocol;
+use tombola_protocol::frame::Frame;
 use tombola_topology::IdentityKey;
 
 use crate::address::{Address, AddressError};
@@ -70,6 +71,8 @@ pub struct LinkConfig {
     pub stall_timeout: Duration,
     /// Time that [`Links::shutdown`](crate::Links::shutdown) gives peers to take what is queued. Default 2 s.
     pub linger: Duration,
+    /// What a connection is told before it ends because a newer one of the same peer replaces it. Default: nothing, it is cut.
+    pub parting: Option<Frame>,
 }
 
 impl LinkConfig {
@@ -88,6 +91,7 @@ impl LinkConfig {
             silence_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
             linger: Duration::from_secs(2),
+            parting: None,
         }
     }
 

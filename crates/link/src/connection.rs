@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::future::{Either, select};
 use futures::{AsyncRead, AsyncWrite};
@@ -16,6 +17,9 @@ use crate::session::{Opened, RETRY, Superseded};
 use crate::shared::{PeerLink, Shared};
 use crate::stats::{DropReason, LinkEnd, Refusal};
 use crate::stream::{BATCH, FrameReader, FrameWriter, StreamEnd};
+
+/// Time for a peer to be told that another connection replaces this one.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// One connection of one peer.
 #[derive(Debug, Clone)]
@@ -52,6 +56,11 @@ pub(crate) async fn run(
     let receiving = pin!(receive(connection, inbound));
     let sending = pin!(send(connection, outbound));
     let end = match select(receiving, sending).await {
+        Either::Left((LinkEnd::Replaced, sending)) if connection.shared.parting.is_some() => {
+            // The other direction learns it in a moment, and says goodbye.
+            let _ = timeout(2 * PARTING, sending).await;
+            LinkEnd::Replaced
+        }
         Either::Left((end, _)) | Either::Right((Err(end), _)) => end,
         // All is sent and there will be no more: we are leaving. The peer reads the end of our stream and hangs up.
         Either::Right((Ok(()), receiving)) => receiving.await,
@@ -148,7 +157,10 @@ async fn send(connection: &Connection, stream: impl AsyncWrite + Unpin) -> Resul
     loop {
         match poll_fn(|cx| link.queue.poll_pop(cx, *generation, &mut batch, BATCH)).await {
             Ok(()) => {}
-            Err(Ended::Replaced) => return Err(LinkEnd::Replaced),
+            Err(Ended::Replaced) => {
+                part(shared, &mut writer).await;
+                return Err(LinkEnd::Replaced);
+            }
             Err(Ended::Drained) => return writer.close().await.map_err(|_| LinkEnd::Broken),
         }
         let in_flight = InFlight { shared, frames: batch.len() };
@@ -157,6 +169,18 @@ async fn send(connection: &Connection, stream: impl AsyncWrite + Unpin) -> Resul
             Ok(Err(_)) => return Err(LinkEnd::Broken),
             Err(_) => return Err(LinkEnd::Stalled),
         }
+    }
+}
+
+/// Tells the peer why its connection ends, if it is to be told. A peer that is still there hangs up when it has read that;
+/// one that is gone does not matter.
+async fn part(shared: &Shared, writer: &mut FrameWriter<impl AsyncWrite + Unpin>) {
+    let Some(parting) = &shared.parting else { return };
+    let written = timeout(PARTING, writer.write(&shared.pool, &mut vec![parting.clone()])).await;
+    if matches!(written, Ok(Ok(()))) {
+        shared.counters.frames_out.fetch_add(1, Relaxed);
+        // To close the connection now would cut off what is on its way.
+        sleep(PARTING).await;
     }
 }
 

@@ -126,7 +126,10 @@ pub async fn start(
             Policy::Neighbours | Policy::DialOnly => None,
         },
     };
-    let shared = Arc::new(Shared::new(sink, config.pool, config.outbound_queue, timeouts, Handle::current()));
+    let mut shared = Shared::new(sink, config.pool, config.outbound_queue, timeouts, Handle::current());
+    shared.parting.clone_from(&config.parting);
+    shared.sessions = !matches!(config.policy, Policy::Neighbours);
+    let shared = Arc::new(shared);
 
     let keypair = config.secret.keypair();
     let transport = transport::build(&keypair, &config)

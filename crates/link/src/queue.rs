@@ -117,10 +117,15 @@ impl Queue {
         }
     }
 
+    /// Gives back what is queued.
+    pub(crate) fn take(&self) -> VecDeque<Frame> {
+        std::mem::take(&mut self.lock().frames)
+    }
+
     /// Closes, and gives back what is queued.
     pub(crate) fn clear(&self) -> VecDeque<Frame> {
         self.close();
-        std::mem::take(&mut self.lock().frames)
+        self.take()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tombola_protocol::frame::Frame;
 use tombola_topology::IdentityKey;
 
 use crate::pool::FramePool;
@@ -29,6 +30,10 @@ pub(crate) struct PeerLink {
 impl PeerLink {
     /// Announces a connection to the sink and gives it the queue.
     pub(crate) fn open(&self, shared: &Shared, generation: Generation) -> Opened {
+        // Whatever an older connection left: a session begins with what this one's owner says.
+        if shared.sessions && !self.is_superseded(generation) {
+            shared.counters.dropped.add(DropReason::Stale, self.queue.take().len());
+        }
         let opened = self.session.open(shared, generation, || !self.is_retired());
         if opened == Opened::Yes {
             self.queue.attach(generation);
@@ -73,6 +78,10 @@ pub(crate) struct Shared {
     pub(crate) pool: FramePool,
     pub(crate) counters: Counters,
     pub(crate) timeouts: Timeouts,
+    /// What a connection is told that another one of its peer replaces.
+    pub(crate) parting: Option<Frame>,
+    /// What was queued for one connection is not for the next one: so it is between a client and its gateway.
+    pub(crate) sessions: bool,
     pub(crate) runtime: Handle,
     outbound_queue: usize,
     peers: RwLock<Peers>,
@@ -95,6 +104,8 @@ impl Shared {
             pool: FramePool::new(pool),
             counters: Counters::default(),
             timeouts,
+            parting: None,
+            sessions: false,
             runtime,
             outbound_queue,
             peers: RwLock::default(),

@@ -105,6 +105,8 @@ reasons! {
         ShutDown = "shut_down",
         /// It was queued when its peer was taken off the list or, a client, disconnected.
         PeerGone = "peer_gone",
+        /// It waited for a connection that is over, and the next one begins anew.
+        Stale = "stale",
         /// It was being written when the connection broke. Frames that were written before may be lost too: the transport
         /// does not say.
         InFlight = "in_flight",

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::*;
 use tombola_link::{
-    CLIENT_PROTOCOL, ChannelSink, ClientLimits, LinkConfig, LinkEnd, LinkEvent, ListenError, NODE_PROTOCOL,
-    Peer, Policy, Refusal, StartError, start,
+    CLIENT_PROTOCOL, ChannelSink, ClientLimits, DropReason as LinkDrop, LinkConfig, LinkEnd, LinkEvent,
+    ListenError, NODE_PROTOCOL, Peer, Policy, Refusal, StartError, start,
 };
 use tombola_protocol::frame::Frame;
 
@@ -111,6 +111,72 @@ async fn a_clients_second_connection_replaces_its_first() {
         let stats = gateway.stats();
         assert_eq!(stats.ended[&LinkEnd::Replaced], 1);
         gateway.until("one link to be left", |stats| stats.links == 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_replaced_is_told_so_and_the_one_that_replaces_it_is_not() {
+    for listen in BOTH {
+        let mut config = gateway_config(ClientLimits::default(), listen);
+        config.parting = Some(numbered(Frame::zeroed(), 7));
+        let gateway = Node::start(config, vec![]).await;
+        let first = client(2, &gateway).await;
+        gateway.connected_to(key(2)).await;
+        first.connected_to(key(1)).await;
+        // It sends all the time, which nobody takes any more.
+        first.send(key(1), 0..5).await;
+        gateway.frames(key(2), 5).await;
+
+        let second = client(2, &gateway).await;
+        second.connected_to(key(1)).await;
+        let _ = first.links.send(&key(1), Frame::zeroed());
+        assert_eq!(first.frames(key(1), 1).await, [7], "over {listen}");
+        first.links.shutdown().await;
+        gateway.disconnected_from(key(2)).await;
+        gateway.connected_to(key(2)).await;
+        gateway.send(key(2), 0..3).await;
+        assert_eq!(second.frames(key(1), 3).await, [0, 1, 2], "nothing else was sent to it");
+
+        // A client that is gone, and of which nobody has heard that, is replaced without a word to its successor.
+        drop(second);
+        let third = client(2, &gateway).await;
+        third.connected_to(key(1)).await;
+        gateway.until("the third one's link", |stats| stats.links == 1).await;
+        while gateway.event().await != LinkEvent::Connected(key(2)) {}
+        gateway.send(key(2), 3..6).await;
+        assert_eq!(third.frames(key(1), 3).await, [3, 4, 5]);
+        gateway.links.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_queued_for_a_link_that_is_over_is_not_for_the_next_one() {
+    for listen in BOTH {
+        let gateway = Node::start(gateway_config(ClientLimits::default(), listen), vec![]).await;
+        let mut config = LinkConfig::new(secret(2), Policy::DialOnly, CLIENT_PROTOCOL);
+        config.outbound_queue = 8;
+        let client = Node::start(config, vec![gateway.as_peer()]).await;
+        client.connected_to(key(1)).await;
+        let address = gateway.links.listen_addresses().remove(0);
+        gateway.links.shutdown().await;
+        client.disconnected_from(key(1)).await;
+        while client.links.send(&key(1), Frame::zeroed()).is_ok() {}
+        assert_eq!(client.stats().queued, 8, "no room for anything else");
+        let deadline = std::time::Instant::now() + PATIENCE;
+        let gateway = loop {
+            // Within one process the old socket lives until the transport has forgotten its last connection.
+            let (sink, events) = ChannelSink::new(64);
+            let config = gateway_config(ClientLimits::default(), &address);
+            match start(config, vec![], Arc::new(sink)).await {
+                Ok(links) => break Node { links, events },
+                Err(_) => pause(deadline, "the address").await,
+            }
+        };
+        gateway.connected_to(key(2)).await;
+        client.connected_to(key(1)).await;
+        client.send(key(1), 1..4).await;
+        assert_eq!(gateway.frames(key(2), 3).await, [1, 2, 3], "over {listen}");
+        assert_eq!(client.stats().dropped[&LinkDrop::Stale], 8);
     }
 }
 

@@ -134,6 +134,8 @@ pub enum ClientEvent {
     Backpressure(bool),
     /// A mix node's half-loop ended here (its account's mailbox).
     Probe(Identifier),
+    /// Another process connects with this client's identity: the gateway serves that one now.
+    Displaced,
 }
 
 /// A packet of a message that left.
@@ -616,6 +618,7 @@ impl Client {
                 self.release();
             }
             Ok(FrameKind::Padding) => self.counts.padding += 1,
+            Ok(FrameKind::Displaced) => self.events.push_back(ClientEvent::Displaced),
             Ok(FrameKind::Packet | FrameKind::Collect | FrameKind::Hold) => {
                 self.drops.count(DropReason::WrongDirection);
             }

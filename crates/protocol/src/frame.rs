@@ -17,7 +17,7 @@
 //! | packet, gateway to layer 1 | challenge 20, ack check 8, zero 20 ([`LinkMeta`]) |
 //! | packet, node to node | challenge 20, zero 28 ([`LinkMeta`], ack check zero) |
 //! | mail, gateway to client | held 8 (nanoseconds that the gateway held it), number 8, previous 8, zero 24 |
-//! | padding, gateway to client | zero 48 |
+//! | padding, displaced, gateway to client | zero 48 |
 //! | collect, hold, client to gateway | number 8 of the last mail that is safe there, zero 40 |
 //!
 //! The payment fields (ack check, challenge, opener) are random in an unpaid network, and nobody reads them.
@@ -62,6 +62,9 @@ pub enum FrameKind {
     Collect = 0x05,
     /// A client asks its gateway to keep its mail: it only sends, or is about to leave.
     Hold = 0x06,
+    /// A gateway tells a client that another link of the same identity takes the place of this one. The last frame of a
+    /// session.
+    Displaced = 0x07,
 }
 
 /// A frame that this version does not know, or that breaks its own layout. The sender is at fault.
@@ -144,6 +147,7 @@ impl Frame {
             0x04 => FrameKind::Padding,
             0x05 => FrameKind::Collect,
             0x06 => FrameKind::Hold,
+            0x07 => FrameKind::Displaced,
             other => return Err(FrameError::Kind(other)),
         };
         if self.0[1] > 1 {
@@ -247,6 +251,13 @@ impl Frame {
         self.set_head(FrameKind::Padding, Parity(false));
     }
 
+    /// The frame with which a gateway ends a session in favour of a newer one.
+    pub fn displaced() -> Self {
+        let mut frame = Self::zeroed();
+        frame.set_head(FrameKind::Displaced, Parity(false));
+        frame
+    }
+
     /// A frame that asks the gateway for mail, or to keep it, and says which mail is safe here: everything up to and
     /// including that number.
     pub fn collect(wanted: bool, acknowledged: u64) -> Self {
@@ -309,7 +320,7 @@ mod tests {
     #[test]
     fn unknown_kinds_parities_and_reserved_bytes_are_refused() {
         let mut frame = Frame::zeroed();
-        for kind in [0u8, 2, 7, 0x7f, 0xff] {
+        for kind in [0u8, 2, 8, 0x7f, 0xff] {
             frame.as_bytes_mut()[0] = kind;
             assert_eq!(frame.kind(), Err(FrameError::Kind(kind)));
         }

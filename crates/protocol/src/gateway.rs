@@ -273,7 +273,9 @@ impl Gateway {
                 self.count_acknowledged(acknowledged);
                 return Ok(());
             }
-            Ok(FrameKind::Mail | FrameKind::Padding) => return Err(DropReason::WrongDirection),
+            Ok(FrameKind::Mail | FrameKind::Padding | FrameKind::Displaced) => {
+                return Err(DropReason::WrongDirection);
+            }
             Err(_) => return Err(DropReason::BadFrame),
         }
         let meta = frame.client_meta();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use rustix::process::Signal;
-use tombola_client::{Client, Content, Home};
+use tombola_client::{Client, Content, Event, FinalState, Home};
 use tombola_link::{ChannelSink, LinkConfig, LinkEvent, Links, NODE_PROTOCOL, Peer, Policy};
 use tombola_mixing::Rng;
 use tombola_node::clock::{unix_now, unix_time_now};
@@ -72,46 +72,50 @@ fn epochs_change_in_the_middle_of_traffic_and_nothing_is_lost() {
     });
     network.start();
     let [alice, bob] = ["alice", "bob"].map(|name| network.client(name, "gateway 1"));
-    let text = |epoch: u32, number: u32| format!("{number} of epoch {epoch}");
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let open = |home: &Path| Home::open(home).unwrap();
-        let mut sent = Vec::new();
-        for epoch in 1..=2 {
-            let (alice, bob) = (open(&alice), open(&bob));
-            let sender = Client::connect(&alice).await.unwrap();
-            let mut receiver = Client::connect(&bob).await.unwrap();
-            // In the second epoch what is left of the first comes, too.
-            for number in 0..30 {
-                let content = Content::Text(text(epoch, number));
-                sender.send(&receiver.address(), &content).await.unwrap();
-                sent.push(text(epoch, number));
-            }
-            if epoch == 2 {
-                receive_all(&mut receiver, std::mem::take(&mut sent)).await;
-            } else {
-                sender.flush().await.unwrap();
-                // The last packets of this epoch leave their sender just before it ends.
-                until(end_of(&network, 1) - Duration::from_millis(1500));
-                for number in 30..35 {
-                    let content = Content::Text(text(epoch, number));
-                    sender.send(&receiver.address(), &content).await.unwrap();
-                    sent.push(text(epoch, number));
+        let [alice, bob] = [alice, bob].map(|home| Home::open(home).unwrap());
+        let mut sender = Client::connect(&alice).await.unwrap();
+        let mut receiver = Client::connect(&bob).await.unwrap();
+        let to = receiver.address();
+        // The same processes, from the first epoch to the third.
+        let last =
+            tokio::time::Instant::now() + Duration::from_secs(end_of(&network, 2).as_secs() + 2 - unix_now());
+        let (mut sent, mut acknowledged, mut received) = (Vec::new(), 0, Vec::new());
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        let mut ended = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < ended && (acknowledged < sent.len() || sent.is_empty())
+            || tokio::time::Instant::now() < last
+        {
+            tokio::select! {
+                _ = tick.tick(), if tokio::time::Instant::now() < last => {
+                    let text = format!("message {}", sent.len());
+                    sender.send(&to, &Content::Text(text.clone())).await.unwrap();
+                    sent.push(text);
+                    ended = tokio::time::Instant::now() + PATIENCE;
                 }
-                sender.flush().await.unwrap();
-            }
-            sender.close().await;
-            for event in receiver.close().await {
-                if let tombola_client::Event::Received(received) = event
-                    && let Content::Text(text) = received.content
-                {
-                    sent.retain(|one| *one != text);
-                }
-            }
-            if epoch == 1 {
-                until(end_of(&network, 1));
+                event = sender.event() => match event.unwrap() {
+                    Event::Ended(_, FinalState::Acknowledged) => acknowledged += 1,
+                    Event::Ended(_, state) => panic!("{state:?}"),
+                    _ => {}
+                },
+                event = receiver.event() => if let Event::Received(message) = event.unwrap() {
+                    let Content::Text(text) = message.content else { panic!("not a text") };
+                    received.push(text);
+                },
             }
         }
-        assert!(sent.is_empty(), "{sent:?}");
+        assert!(sent.len() > 100, "{}", sent.len());
+        assert_eq!(acknowledged, sent.len());
+        while received.len() < sent.len() {
+            let message = tokio::time::timeout(PATIENCE, receiver.receive()).await.unwrap().unwrap();
+            let Content::Text(text) = message.content else { panic!("not a text") };
+            received.push(text);
+        }
+        received.sort_unstable();
+        sent.sort_unstable();
+        assert_eq!(received, sent, "each once");
+        sender.close().await.unwrap();
+        receiver.close().await.unwrap();
     });
     // Senders have gone over to the third epoch, and the first one's keys are gone.
     until(end_of(&network, 2) + Duration::from_millis(600));

@@ -28,7 +28,7 @@ fn config() -> ProptestConfig {
 
 /// Anything at the front, where the layout is; one of the kinds that exist, more often than not.
 fn any_frame() -> impl Strategy<Value = Frame> {
-    let kind = prop_oneof![4 => 1u8..7, 1 => any::<u8>()];
+    let kind = prop_oneof![4 => 1u8..8, 1 => any::<u8>()];
     let head = prop_oneof![3 => Just([0; 3]), 1 => any::<[u8; 3]>()];
     let rest = proptest::collection::vec(any::<u8>(), 0..500);
     (kind, head, rest, any::<u8>()).prop_map(|(kind, head, rest, fill)| {

@@ -156,7 +156,7 @@ fn frames_of_unknown_layout_are_refused_everywhere() {
         frame
     };
     let bad = || -> Vec<Frame> {
-        [(0, 0), (0, 2), (0, 7), (0, 255), (1, 2), (1, 255)].map(|(at, value)| with(at, value)).into()
+        [(0, 0), (0, 2), (0, 8), (0, 255), (1, 2), (1, 255)].map(|(at, value)| with(at, value)).into()
     };
     let count = bad().len() as u64;
     // Between nodes, nobody acknowledges any mail.
@@ -177,7 +177,7 @@ fn frames_of_unknown_layout_are_refused_everywhere() {
             frame.as_bytes_mut()[at] = value;
             frame
         };
-        [(0, 0), (0, 2), (0, 7), (0, 255), (1, 2), (1, 255), (2, 1), (3, 128)]
+        [(0, 0), (0, 2), (0, 8), (0, 255), (1, 2), (1, 255), (2, 1), (3, 128)]
             .map(|(at, value)| with(at, value))
             .into()
     };
@@ -202,13 +202,13 @@ fn frames_of_known_kinds_are_refused_where_they_do_not_belong() {
     padding.set_padding();
     let (collect, hold) = (Frame::collect(true, 0), Frame::collect(false, 0));
     for (from, at) in [(LAYER_1, LAYER_2), (LAYER_3, 0)] {
-        let wrong = vec![mail.clone(), padding.clone(), collect.clone(), hold.clone()];
-        only(&mut net, at as usize, DropReason::WrongDirection, 4, |net| net.inject(from, at, wrong));
+        let wrong = vec![mail.clone(), padding.clone(), collect.clone(), hold.clone(), Frame::displaced()];
+        only(&mut net, at as usize, DropReason::WrongDirection, 5, |net| net.inject(from, at, wrong));
     }
     let stranger = IdentityKey::of_seed(&[1; 32]);
-    only(&mut net, 0, DropReason::WrongDirection, 2, |net| {
+    only(&mut net, 0, DropReason::WrongDirection, 3, |net| {
         net.tell_gateway(0, GatewayInput::ClientConnected(stranger));
-        for wrong in [mail.clone(), padding.clone()] {
+        for wrong in [mail.clone(), padding.clone(), Frame::displaced()] {
             net.tell_gateway(0, GatewayInput::ClientFrame(stranger, wrong));
         }
     });
