@@ -21,7 +21,7 @@ fn send(from: &Path, to: &ClientAddress, text: &str) {
         let client = Client::connect_with(&Home::open(from).unwrap(), options).await.unwrap();
         client.send(to, &Content::Text(text.to_owned())).await.unwrap();
         client.flush().await.unwrap();
-        client.close().await;
+        client.close().await.unwrap();
     });
 }
 

@@ -53,15 +53,6 @@ fn assert_nothing_lost(node: &HandNode) {
     assert!(lost.is_empty(), "{}: {lost:?}", node.name);
 }
 
-async fn receive_all(bob: &mut Client, mut expected: Vec<String>) {
-    while !expected.is_empty() {
-        let received = tokio::time::timeout(PATIENCE, bob.receive()).await.unwrap().unwrap();
-        let Content::Text(text) = received.content else { panic!("another kind") };
-        let at = expected.iter().position(|one| *one == text);
-        expected.remove(at.unwrap_or_else(|| panic!("{text:?} was not expected")));
-    }
-}
-
 #[test]
 fn epochs_change_in_the_middle_of_traffic_and_nothing_is_lost() {
     tombola_client::install_crypto_provider();
