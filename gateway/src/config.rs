@@ -22,7 +22,7 @@ pub struct Config {
     /// The key file of the only Sphinx key, in place of `sphinx_secrets`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sphinx_secret: Option<PathBuf>,
-    /// Where it keeps what has to survive it: a folder that nobody else uses.
+    /// Where it keeps what has to survive it: mail among it; a folder that nobody else uses.
     #[serde(default = "default_data")]
     pub data: PathBuf,
     /// Addresses to listen on for neighbours, QUIC and TCP: `/ip4/0.0.0.0/udp/9000/quic-v1`, `/ip4/0.0.0.0/tcp/9000`.
@@ -39,10 +39,10 @@ pub struct Config {
     /// machine too, which saves processor time and costs accuracy of release under load.
     #[serde(default = "default_link_threads")]
     pub link_threads: usize,
-    /// Packets that may be on their way through the node at one time, mailboxes excluded: 2.5 kB each.
+    /// Packets that may be on their way through the node at one time, mail excluded: 2.5 kB each.
     #[serde(default = "default_places")]
     pub places: usize,
-    /// Packets that all mailboxes may hold together: 2.5 kB each.
+    /// Packets that all mailboxes may hold together: 2.5 kB of disk each, and 16 bytes of memory.
     #[serde(default = "default_mail_packets")]
     pub mail_packets: usize,
     /// Connections of clients from one IPv4 address or IPv6 /64; 0 for no limit.
@@ -63,9 +63,9 @@ fn default_places() -> usize {
     16_384
 }
 
-/// 262 144 packets, 640 MB.
+/// 1 048 576 packets, 2.6 GB on disk.
 fn default_mail_packets() -> usize {
-    262_144
+    1_048_576
 }
 
 fn default_per_origin() -> usize {

@@ -2,32 +2,70 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
 use metrics::{counter, gauge};
+use tombola_link::{Links, SendError};
 use tombola_mixing::Time;
 use tombola_node::driver::Machine;
 use tombola_node::meters::publish_drops;
 use tombola_node::metrics as names;
 use tombola_node::opening::ToOpeners;
 use tombola_protocol::drops::DropCounters;
+use tombola_protocol::frame::Frame;
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
+use tombola_topology::IdentityKey;
 
-/// A [`Gateway`] that publishes its counters.
+use crate::disk::Disk;
+
+/// A [`Gateway`] with its disk and the links of its clients, that publishes its counters.
 pub(crate) struct GatewayMachine {
     pub(crate) gateway: Gateway,
+    pub(crate) disk: Disk,
+    pub(crate) clients: Links,
     pub(crate) drops: Arc<DropCounters>,
     pub(crate) openers: ToOpeners,
+    pub(crate) last: Time,
 }
+
+impl GatewayMachine {
+    /// The end, after the driver's: everything is written.
+    pub(crate) fn close(self) -> Result<()> {
+        self.disk.close(self.last, self.gateway)
+    }
+
+    /// A frame goes to the client's link here and not where other outputs go: if the link does not take it, the gateway must
+    /// know before it hands out the next one, so that mail keeps its order.
+    fn deliver(&mut self, now: Time, to: IdentityKey, frame: Frame) {
+        if let Err(SendError::Full(frame) | SendError::Unknown(frame)) = self.clients.send(&to, frame) {
+            self.gateway.handle(now, GatewayInput::Undelivered(to, frame));
+        }
+    }
+}
+
+/// A packet for a node of layer 1.
+pub(crate) type Forward = (IdentityKey, Frame);
 
 impl Machine for GatewayMachine {
     type Input = GatewayInput;
-    type Output = GatewayOutput;
+    /// `None`: something was done that leads nowhere else.
+    type Output = Option<Forward>;
 
     fn handle(&mut self, now: Time, input: GatewayInput) {
         self.gateway.handle(now, input);
+        self.disk.serve(now, &mut self.gateway);
     }
 
-    fn poll_output(&mut self, now: Time) -> Option<GatewayOutput> {
-        self.gateway.poll_output(now)
+    fn poll_output(&mut self, now: Time) -> Option<Option<Forward>> {
+        let output = match self.gateway.poll_output(now) {
+            Some(GatewayOutput::Forward { to, frame }) => return Some(Some((to, frame))),
+            Some(GatewayOutput::Deliver { to, frame }) => {
+                self.deliver(now, to, frame);
+                Some(None)
+            }
+            None => None,
+        };
+        self.disk.serve(now, &mut self.gateway);
+        output
     }
 
     fn poll_timeout(&mut self) -> Option<Time> {
@@ -35,13 +73,22 @@ impl Machine for GatewayMachine {
     }
 
     fn publish(&mut self, now: Time) {
+        self.last = now;
         self.gateway.expire(now);
+        self.disk.publish(now, &mut self.gateway);
+        self.disk.serve(now, &mut self.gateway);
         publish_drops(&self.drops);
         self.openers.publish();
         let counts = self.gateway.counts();
-        gauge!(names::MAILBOXES).set(counts.mailboxes as f64);
-        gauge!(names::MAIL_PACKETS).set(counts.mail as f64);
+        gauge!(names::MAILBOXES).set(counts.mail.mailboxes as f64);
+        gauge!(names::MAIL_PACKETS).set(counts.mail.packets as f64);
+        gauge!(names::MAIL_UNWRITTEN_PACKETS).set(counts.mail.unwritten as f64);
+        gauge!(names::MAIL_IN_MEMORY_PACKETS).set(counts.mail.in_memory as f64);
         counter!(names::MAIL_STORED_TOTAL).absolute(counts.stored);
         counter!(names::MAIL_DELIVERED_TOTAL).absolute(counts.delivered);
+        counter!(names::MAIL_ACKNOWLEDGED_TOTAL).absolute(counts.acknowledged);
+        counter!(names::MAIL_WRONG_ACKNOWLEDGEMENTS_TOTAL).absolute(counts.wrong_acknowledgements);
+        counter!(names::MAIL_FETCHES_TOTAL).absolute(counts.mail.fetches);
+        counter!(names::MAIL_LATE_TOTAL).absolute(counts.mail.late);
     }
 }

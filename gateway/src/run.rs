@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use tokio::sync::watch;
-use tombola_link::{CLIENT_PROTOCOL, ClientLimits, LinkConfig, Policy, SendError};
+use tombola_link::{CLIENT_PROTOCOL, ClientLimits, LinkConfig, Policy};
+use tombola_mixing::Time;
 use tombola_node::driver::Inputs;
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service};
@@ -14,12 +15,13 @@ use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::rotation::Standing;
 use tombola_node::shutdown::Shutdown;
 use tombola_node::{config, derive, driver};
-use tombola_protocol::drops::DropReason;
-use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
+use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayMail};
+use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_topology::Role;
 
 use crate::config::Config;
-use crate::machine::GatewayMachine;
+use crate::disk::MailFile;
+use crate::machine::{Forward, GatewayMachine};
 
 /// Frames that may wait for one client, some seconds of the downlink's pace; more mail stays in the mailbox.
 const CLIENT_QUEUE: usize = 64;
@@ -61,15 +63,19 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         places: config.places,
     };
     let mut hop = Hop::load(&settings, |role| matches!(role, Role::Gateway))?;
+    let (inputs, received) = driver::inputs(INPUTS);
+    let (mail, stored) = MailFile::open(&base.join(&config.data))?;
+    let clock = WallClock { at_zero: UnixNanos(hop.clock.unix_nanos(Time::ZERO)) };
     let gateway = Gateway::new(
+        hop.clock.now(),
         &hop.parameters,
         hop.standing_now().open.clone(),
-        config.mail_packets,
+        GatewayMail { packets: config.mail_packets, clock, stored },
         hop.occupancy.clone(),
         Arc::clone(&hop.drops),
         derive::random_seed()?,
     );
-    let (inputs, received) = driver::inputs(INPUTS);
+    let disk = mail.start(&inputs)?;
     let openers = hop.start_openers(&settings, &inputs, GatewayInput::Opened, &service)?;
     let links = hop.start_links(&settings, &openers).await?;
 
@@ -91,27 +97,26 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let epochs = inputs.clone();
 
     let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
-    let (down, back, drops) = (client_links.clone(), inputs, Arc::clone(&hop.drops));
-    let deliver = move |output| match output {
-        GatewayOutput::Forward { to, frame } => egress.send(&to, frame),
-        GatewayOutput::Deliver { to, frame } => {
-            let Err(SendError::Full(frame) | SendError::Unknown(frame)) = down.send(&to, frame) else {
-                return;
-            };
-            // Back into the mailbox. It is the driver who reads its inputs, so this must not wait for room there.
-            if back.try_send(GatewayInput::Undelivered(to, frame)).is_err() {
-                drops.count(DropReason::LinkFull);
-            }
+    let deliver = move |forward: Option<Forward>| {
+        if let Some((to, frame)) = forward {
+            egress.send(&to, frame);
         }
     };
-    let machine = GatewayMachine { gateway, drops: Arc::clone(&hop.drops), openers: openers.way() };
+    let machine = GatewayMachine {
+        gateway,
+        disk,
+        clients: client_links.clone(),
+        drops: Arc::clone(&hop.drops),
+        openers: openers.way(),
+        last: hop.clock.now(),
+    };
     let driver = hop.start_driver(&settings, "gateway", machine, received, deliver, &service)?;
     hop.start_rotation(&links, &service)?;
     tokio::spawn(follow(hop.standing.clone(), epochs, service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
     tracing::info!("gateway started");
     service.announce(&links, Some(&client_links));
-    hop.serve(&service, driver, openers).await
+    hop.serve(&service, driver, openers, GatewayMachine::close).await
 }
 
 /// Tells the driver which epochs' packets are taken, whenever that changes.

@@ -111,7 +111,7 @@ impl AccountKeeper {
         for Account { gateway, addresses, link, keys } in drawn {
             // It is of this epoch's list.
             let seed = derive::random_seed()?;
-            let Some(client) = Client::new(self.clock.now(), Arc::clone(&current), keys, seed) else {
+            let Some(client) = Client::account(self.clock.now(), Arc::clone(&current), keys, seed) else {
                 continue;
             };
             clients.push(client);

@@ -89,5 +89,5 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
     tracing::info!("mix node started");
     service.announce(&links, None);
-    hop.serve(&service, driver, openers).await
+    hop.serve(&service, driver, openers, |_| Ok(())).await
 }

@@ -94,22 +94,43 @@ impl HandNode {
         if self.role == Role::Gateway { "gateway" } else { "mixnode" }
     }
 
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(self.metrics.unwrap())
+    }
+
     /// Starts its process.
-    pub fn launch(&mut self) {
+    pub fn start(&mut self) {
         let config = self.config();
         let args =
             [self.command().as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config.as_os_str()];
         self.process = Some(Process::tombola(&self.name, &args));
+        self.metrics = None;
     }
 
-    /// Waits until it listens.
+    /// Waits until the process that was started listens.
     pub fn wait_listening(&mut self) {
         let event = self.process.as_mut().unwrap().event("listening");
         self.metrics = Some(event["metrics"].as_str().unwrap().parse().unwrap());
     }
 
-    pub fn metrics(&self) -> Metrics {
-        Metrics::of(self.metrics.unwrap())
+    /// Whether the process that was started listens by now.
+    pub fn is_listening(&mut self) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        for line in process.lines_so_far() {
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(metrics) = event["metrics"].as_str() {
+                self.metrics = Some(metrics.parse().unwrap());
+            }
+        }
+        self.metrics.is_some()
+    }
+
+    /// Kills its process with SIGKILL, if it has one.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+        self.metrics = None;
     }
 
     /// Its link identity, for a test that plays it.
@@ -240,14 +261,53 @@ impl HandNetwork {
 
     /// Starts all nodes but those named, and waits until they listen.
     pub fn start_without(&mut self, left_out: &[&str]) {
-        let starting = |node: &&mut HandNode| !left_out.contains(&node.name.as_str());
-        self.nodes.iter_mut().filter(starting).for_each(HandNode::launch);
-        self.nodes.iter_mut().filter(|node| node.process.is_some()).for_each(HandNode::wait_listening);
+        let wanted: Vec<usize> =
+            (0..self.nodes.len()).filter(|&n| !left_out.contains(&self.nodes[n].name.as_str())).collect();
+        for &n in &wanted {
+            self.nodes[n].start();
+        }
+        for &n in &wanted {
+            self.nodes[n].wait_listening();
+        }
     }
 
     /// Starts all nodes, and waits until they are linked.
     pub fn start(&mut self) {
         self.start_without(&[]);
+        self.wait_until_linked();
+    }
+
+    /// Makes a process that was started in another way the node's, and waits until all nodes are linked.
+    pub fn adopt(&mut self, name: &str, mut process: Process) {
+        let metrics = process.event("listening")["metrics"].as_str().unwrap().parse().unwrap();
+        let node = self.node_mut(name);
+        (node.process, node.metrics) = (Some(process), Some(metrics));
+        self.wait_until_linked();
+    }
+
+    /// Starts a node that has ended, and waits until all nodes are linked.
+    pub fn restart(&mut self, name: &str) {
+        let node = self.node(name);
+        let config = node.config();
+        let args =
+            [node.command().as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let process = Process::tombola(name, &args);
+        self.adopt(name, process);
+    }
+
+    /// Kills a node, which has no time to do anything.
+    pub fn kill(&mut self, name: &str) {
+        let process = self.node(name).process.as_ref().unwrap();
+        process.signal(rustix::process::Signal::KILL);
+        assert!(!self.end(name).success());
+    }
+
+    /// Waits for a node's end.
+    pub fn end(&mut self, name: &str) -> std::process::ExitStatus {
+        self.node_mut(name).process.take().unwrap().wait()
+    }
+
+    fn wait_until_linked(&self) {
         for node in &self.nodes {
             let least = self.neighbours(node.role);
             eventually(&format!("{} is linked", node.name), || {
@@ -272,12 +332,12 @@ impl HandNetwork {
         }
     }
 
-    pub fn node_mut(&mut self, name: &str) -> &mut HandNode {
-        self.nodes.iter_mut().find(|node| node.name == name).unwrap()
-    }
-
     pub fn node(&self, name: &str) -> &HandNode {
         self.nodes.iter().find(|node| node.name == name).unwrap()
+    }
+
+    pub fn node_mut(&mut self, name: &str) -> &mut HandNode {
+        self.nodes.iter_mut().find(|node| node.name == name).unwrap()
     }
 
     /// Makes a client at a gateway; its folder.

@@ -216,7 +216,8 @@ impl Hop {
         })
     }
 
-    /// Waits for the end, then takes everything down in order: the driver, the links, the openers, the keys' logs.
+    /// Waits for the end, then takes everything down in order: the driver, what `end` does with its machine (on a
+    /// thread that may wait), the links, the openers, the keys' logs.
     ///
     /// When it is told to drain it takes no new packets and waits, for as long as a packet may be held, until none is left.
     ///
@@ -227,16 +228,19 @@ impl Hop {
         service: &Service,
         driver: DriverHandle<M>,
         openers: Openers,
+        end: impl FnOnce(M) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let longest = self.parameters.max_delay + DRAIN_MARGIN;
         let occupancy = self.occupancy.clone();
         service.until_end(longest, || self.opener.drain(), move || occupancy.taken() == 0).await;
-        driver.ended().await?;
+        let machine = driver.ended().await?;
+        let ended = tokio::task::spawn_blocking(move || end(machine)).await?;
         self.links.end_all().await;
         tokio::task::spawn_blocking(move || openers.join()).await??;
         if let Some(rotating) = self.rotating {
             rotating.await?;
         }
+        ended?;
         service.result()
     }
 }

@@ -68,6 +68,26 @@ pub const MAIL_PACKETS: &str = "tombola_mail_packets";
 pub const MAIL_STORED_TOTAL: &str = "tombola_mail_stored_total";
 /// Packets that were handed to clients.
 pub const MAIL_DELIVERED_TOTAL: &str = "tombola_mail_delivered_total";
+/// Packets of them that are not on disk yet.
+pub const MAIL_UNWRITTEN_PACKETS: &str = "tombola_mail_unwritten_packets";
+/// Packets of them that are in memory.
+pub const MAIL_IN_MEMORY_PACKETS: &str = "tombola_mail_in_memory_packets";
+/// Size of the mail's file.
+pub const MAIL_FILE_BYTES: &str = "tombola_mail_file_bytes";
+/// Packets that clients have acknowledged.
+pub const MAIL_ACKNOWLEDGED_TOTAL: &str = "tombola_mail_acknowledged_total";
+/// Acknowledgements of what was not sent.
+pub const MAIL_WRONG_ACKNOWLEDGEMENTS_TOTAL: &str = "tombola_mail_wrong_acknowledgements_total";
+/// Reads of mail from disk.
+pub const MAIL_FETCHES_TOTAL: &str = "tombola_mail_fetches_total";
+/// Those that failed.
+pub const MAIL_READ_FAILURES_TOTAL: &str = "tombola_mail_read_failures_total";
+/// Slots for which a read came too late.
+pub const MAIL_LATE_TOTAL: &str = "tombola_mail_late_total";
+/// Whether the disk takes what it has to.
+pub const STORAGE_TROUBLE: &str = "tombola_storage_trouble";
+/// What waits to be written.
+pub const STORAGE_BACKLOG_BYTES: &str = "tombola_storage_backlog_bytes";
 /// Resident memory.
 pub const PROCESS_RESIDENT_BYTES: &str = "tombola_process_resident_bytes";
 /// CPU time.
@@ -238,9 +258,43 @@ pub const DESCRIPTIONS: &[Description] = {
             "Connections turned away, by reason.",
         ),
         row(MAILBOXES, Gauge, "mailboxes", &[], "Mailboxes that this gateway keeps."),
-        row(MAIL_PACKETS, Gauge, "packets", &[], "Packets stored in all mailboxes of this gateway."),
+        row(
+            MAIL_PACKETS,
+            Gauge,
+            "packets",
+            &[],
+            "Packets in all mailboxes of this gateway, on disk or about to be.",
+        ),
+        row(MAIL_UNWRITTEN_PACKETS, Gauge, "packets", &[], "Those among them that are not on disk yet."),
+        row(MAIL_IN_MEMORY_PACKETS, Gauge, "packets", &[], "Those among them that are in memory."),
+        row(MAIL_FILE_BYTES, Gauge, "bytes", &[], "Size of the file that the mail is in."),
         row(MAIL_STORED_TOTAL, Counter, "packets", &[], "Packets put into mailboxes of this gateway."),
         row(MAIL_DELIVERED_TOTAL, Counter, "packets", &[], "Packets handed down to clients of this gateway."),
+        row(
+            MAIL_ACKNOWLEDGED_TOTAL,
+            Counter,
+            "packets",
+            &[],
+            "Packets deleted because their clients have acknowledged them.",
+        ),
+        row(
+            MAIL_WRONG_ACKNOWLEDGEMENTS_TOTAL,
+            Counter,
+            "acknowledgements",
+            &[],
+            "Acknowledgements by clients of what was not sent to them.",
+        ),
+        row(MAIL_FETCHES_TOTAL, Counter, "reads", &[], "Reads of mail from disk, of up to 64 packets each."),
+        row(MAIL_READ_FAILURES_TOTAL, Counter, "reads", &[], "Reads of mail that failed."),
+        row(
+            MAIL_LATE_TOTAL,
+            Counter,
+            "slots",
+            &[],
+            "Slots that carried padding because the disk had not given the mail yet.",
+        ),
+        row(STORAGE_TROUBLE, Gauge, "flag", &[], "1 while what has to be on disk cannot be written; else 0."),
+        row(STORAGE_BACKLOG_BYTES, Gauge, "bytes", &[], "Memory that is taken by what is not on disk yet."),
         row(PROCESS_RESIDENT_BYTES, Gauge, "bytes", &[], "Resident memory of this process (Linux only)."),
         row(
             PROCESS_CPU_SECONDS_TOTAL,

@@ -16,7 +16,7 @@
 //! | packet, client to gateway | next hop 4, ack check 8, challenge 20, opener 16 ([`ClientMeta`]) |
 //! | packet, gateway to layer 1 | challenge 20, ack check 8, zero 20 ([`LinkMeta`]) |
 //! | packet, node to node | challenge 20, zero 28 ([`LinkMeta`], ack check zero) |
-//! | mail, gateway to client | held 8 (nanoseconds that the gateway held it), number 8, zero 32 |
+//! | mail, gateway to client | held 8 (nanoseconds that the gateway held it), number 8, previous 8, zero 24 |
 //! | padding, gateway to client | zero 48 |
 //! | collect, hold, client to gateway | number 8 of the last mail that is safe there, zero 40 |
 //!
@@ -219,7 +219,18 @@ impl Frame {
         field[8..16].copy_from_slice(&number.to_be_bytes());
     }
 
-    /// The number of a mail in its mailbox: consecutive, from 1.
+    /// Says in a mail frame which mail comes before it in the mailbox: nothing is between the two. 0: nothing is before it,
+    /// other than what was acknowledged or is gone.
+    pub fn set_mail_previous(&mut self, previous: u64) {
+        self.meta_mut()[16..24].copy_from_slice(&previous.to_be_bytes());
+    }
+
+    /// The number of the mail before. A client that has everything up to there has everything up to this mail.
+    pub fn mail_previous(&self) -> u64 {
+        u64::from_be_bytes(array(&self.meta()[16..24]))
+    }
+
+    /// The number of a mail in its mailbox. Numbers grow, and are never used twice.
     pub fn mail_number(&self) -> u64 {
         u64::from_be_bytes(array(&self.meta()[8..16]))
     }
@@ -328,7 +339,9 @@ mod tests {
         assert_eq!(frame.parity().index(), 0);
         frame.set_mail(Parity::of(2), Duration::from_micros(1500), 70_000);
         assert_eq!(frame.mail_held(), Duration::from_micros(1500));
-        assert_eq!(frame.mail_number(), 70_000);
+        assert_eq!((frame.mail_number(), frame.mail_previous()), (70_000, 0));
+        frame.set_mail_previous(69_000);
+        assert_eq!((frame.mail_number(), frame.mail_previous()), (70_000, 69_000));
         assert_eq!(Frame::collect(true, 70_001).collect_acknowledged(), 70_001);
         frame.packet_mut().fill(9);
         frame.set_padding();

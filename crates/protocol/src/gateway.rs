@@ -11,8 +11,10 @@ use tombola_topology::{IdentityKey, MailboxId, Parameters};
 use crate::drops::{DropCounters, DropReason};
 use crate::durable::AwaitDurable;
 use crate::frame::{Frame, FrameKind, LinkMeta};
-use crate::mailbox::{MailboxLimits, Mailboxes};
+use crate::mailbox::{Acknowledged, Fetch, MailSums, MailboxLimits, Mailboxes, Stored, StoredMail};
 use crate::opener::{Occupancy, Opened, Order};
+use crate::store::StoreOp;
+use crate::unix::WallClock;
 use crate::view::OpenViews;
 
 /// A client may send this many times the network's rate on average.
@@ -34,10 +36,32 @@ pub enum GatewayInput {
     ClientDisconnected(IdentityKey),
     /// A frame from a client.
     ClientFrame(IdentityKey, Frame),
-    /// The link did not take this frame for a client.
+    /// The link did not take this frame for a client. To be said at once, before anything else is handed out.
     Undelivered(IdentityKey, Frame),
     /// The epochs whose packets are taken have changed.
     Views(Box<OpenViews>),
+    /// The first so many changes that [`Gateway::poll_store`] handed out are durable.
+    Durable(u64),
+    /// The disk fails, or no longer.
+    StorageTrouble(bool),
+    /// What a [`Fetch`] found; nothing, if the disk did not give it.
+    Fetched {
+        /// Whose mail it is.
+        mailbox: MailboxId,
+        /// By number.
+        mails: Vec<StoredMail>,
+    },
+}
+
+/// What a gateway's operator decides, and what its disk holds.
+#[derive(Debug)]
+pub struct GatewayMail {
+    /// Packets that all mailboxes may hold together.
+    pub packets: usize,
+    /// Relates the machine's time to that of what is stored.
+    pub clock: WallClock,
+    /// What is stored.
+    pub stored: Stored,
 }
 
 /// What a gateway hands out.
@@ -72,10 +96,12 @@ pub struct GatewayCounts {
     pub delivered: u64,
     /// Padding frames handed to clients.
     pub padding: u64,
-    /// Packets in mailboxes now.
-    pub mail: usize,
-    /// Mailboxes now.
-    pub mailboxes: usize,
+    /// Packets deleted because their client has acknowledged them.
+    pub acknowledged: u64,
+    /// Acknowledgements of mail that was not sent.
+    pub wrong_acknowledgements: u64,
+    /// Mailboxes now, and what is in them.
+    pub mail: MailSums,
     /// Clients connected now.
     pub clients: usize,
     /// Sessions of clients for whom no mailbox was left.
@@ -87,7 +113,6 @@ pub struct GatewayCounts {
 struct Session {
     mailbox: MailboxId,
     slots: PacedSlots,
-    collects: bool,
     allowance: f64,
     refilled: Time,
 }
@@ -99,6 +124,7 @@ pub struct Gateway {
     /// Opened, and kept from their mailboxes until their tags are durable.
     undurable: AwaitDurable<Opened>,
     mailboxes: Mailboxes,
+    clock: WallClock,
     sessions: BTreeMap<IdentityKey, Session>,
     slots: BTreeSet<(Time, IdentityKey)>,
     /// What is to leave at once, with the time since when.
@@ -113,21 +139,23 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway in these epochs. `memory_packets` bounds what all mailboxes hold together.
+    /// A gateway in these epochs.
     pub fn new(
+        now: Time,
         parameters: &Parameters,
         views: OpenViews,
-        memory_packets: usize,
+        mail: GatewayMail,
         occupancy: Occupancy,
         drops: Arc<DropCounters>,
         seed: [u8; 32],
     ) -> Self {
-        let mailboxes = Mailboxes::new(MailboxLimits {
+        let limits = MailboxLimits {
             mailboxes: parameters.clients_per_gateway as usize,
             packets_each: parameters.mailbox_packets as usize,
-            packets_total: memory_packets,
+            packets_total: mail.packets,
             retention: parameters.mailbox_retention,
-        });
+        };
+        let mailboxes = Mailboxes::new(mail.clock.at(now), limits, mail.stored);
         let per_second = |interval: Duration| 1.0 / interval.as_secs_f64();
         let rate = per_second(parameters.main_interval)
             + per_second(parameters.loop_interval)
@@ -136,6 +164,7 @@ impl Gateway {
             downlink_interval: parameters.downlink_interval,
             undurable: AwaitDurable::default(),
             mailboxes,
+            clock: mail.clock,
             sessions: BTreeMap::new(),
             slots: BTreeSet::new(),
             out: VecDeque::new(),
@@ -163,7 +192,7 @@ impl Gateway {
             },
             GatewayInput::Views(views) => self.views = *views,
             GatewayInput::ClientConnected(client) => self.handle_connected(now, client),
-            GatewayInput::ClientDisconnected(client) => self.handle_disconnected(client),
+            GatewayInput::ClientDisconnected(client) => self.handle_disconnected(now, client),
             GatewayInput::ClientFrame(client, frame) => {
                 if let Err(reason) = self.handle_client_frame(now, client, frame) {
                     self.drops.count(reason);
@@ -171,13 +200,21 @@ impl Gateway {
             }
             GatewayInput::Undelivered(client, frame) => {
                 if frame.kind() == Ok(FrameKind::Mail) {
-                    // Mail that no longer fits waits for its client's next visit.
-                    let held = frame.mail_held();
-                    let stored = now - held;
-                    self.counts.delivered = self.counts.delivered.saturating_sub(1);
-                    self.mailboxes.put_back(MailboxId::of(&client), frame, stored);
+                    let (mailbox, number) = (MailboxId::of(&client), frame.mail_number());
+                    let again = self.mailboxes.put_back(mailbox, number, frame);
+                    self.counts.delivered = self.counts.delivered.saturating_sub(again as u64);
                 }
             }
+            GatewayInput::Durable(count) => self.mailboxes.handle_durable(count),
+            GatewayInput::StorageTrouble(trouble) => self.mailboxes.handle_trouble(trouble),
+            GatewayInput::Fetched { mailbox, mails } => self.mailboxes.handle_fetched(mailbox, mails),
+        }
+    }
+
+    fn take_durable(&mut self, now: Time) {
+        self.undurable.look(now);
+        while let Some((_, opened)) = self.undurable.pop() {
+            self.handle_opened(opened);
         }
     }
 
@@ -186,10 +223,12 @@ impl Gateway {
         self.occupancy.give_back();
         match opened.order {
             // Held counts from the packet's arrival: it includes the gateway's own processing.
-            Order::Store(mailbox) => match self.mailboxes.store(opened.arrived, mailbox, opened.frame) {
-                Ok(()) => self.counts.stored += 1,
-                Err((reason, frame)) => self.refuse(reason, frame),
-            },
+            Order::Store(mailbox) => {
+                match self.mailboxes.store(self.clock.at(opened.arrived), mailbox, opened.frame) {
+                    Ok(()) => self.counts.stored += 1,
+                    Err((reason, frame)) => self.refuse(reason, frame),
+                }
+            }
             Order::End { .. } => self.refuse(DropReason::Discarded, opened.frame),
             Order::Forward { .. } => self.refuse(DropReason::BadNextHop, opened.frame),
         }
@@ -197,18 +236,19 @@ impl Gateway {
 
     fn handle_connected(&mut self, now: Time, client: IdentityKey) {
         let mailbox = MailboxId::of(&client);
+        self.handle_disconnected(now, client);
         // Without a place it is served like everybody else, but nothing can be stored for it.
-        self.counts.without_mailbox += u64::from(!self.mailboxes.open(now, mailbox));
-        self.handle_disconnected(client);
+        self.counts.without_mailbox += u64::from(!self.mailboxes.enter(self.clock.at(now), mailbox));
         let slots = PacedSlots::new(now, self.downlink_interval, self.rng.fork());
         self.slots.insert((slots.poll_timeout(), client));
-        let session = Session { mailbox, slots, collects: false, allowance: self.burst, refilled: now };
+        let session = Session { mailbox, slots, allowance: self.burst, refilled: now };
         self.sessions.insert(client, session);
     }
 
-    fn handle_disconnected(&mut self, client: IdentityKey) {
+    fn handle_disconnected(&mut self, now: Time, client: IdentityKey) {
         if let Some(session) = self.sessions.remove(&client) {
             self.slots.remove(&(session.slots.poll_timeout(), client));
+            self.mailboxes.leave(self.clock.at(now), session.mailbox);
         }
     }
 
@@ -221,10 +261,16 @@ impl Gateway {
         // A frame that was read before its link went down.
         let Some(session) = self.sessions.get_mut(&client) else { return Err(DropReason::WrongDirection) };
         session.admit(now, self.rate, self.burst)?;
+        let mailbox = session.mailbox;
         match frame.kind() {
-            Ok(FrameKind::Packet) => {}
+            Ok(FrameKind::Packet) => {
+                let acknowledged = self.mailboxes.hear_low(mailbox, frame.acknowledged());
+                self.count_acknowledged(acknowledged);
+            }
             Ok(kind @ (FrameKind::Collect | FrameKind::Hold)) => {
-                session.collects = kind == FrameKind::Collect;
+                let wants = kind == FrameKind::Collect;
+                let acknowledged = self.mailboxes.hear(mailbox, wants, frame.collect_acknowledged());
+                self.count_acknowledged(acknowledged);
                 return Ok(());
             }
             Ok(FrameKind::Mail | FrameKind::Padding) => return Err(DropReason::WrongDirection),
@@ -245,10 +291,7 @@ impl Gateway {
         if let Some((_, output)) = self.out.pop_front() {
             return Some(output);
         }
-        self.undurable.look(now);
-        while let Some((_, opened)) = self.undurable.pop() {
-            self.handle_opened(opened);
-        }
+        self.take_durable(now);
         while let Some(&(due, client)) = self.slots.first() {
             if due > now {
                 break;
@@ -272,39 +315,45 @@ impl Gateway {
         at_once.or_else(|| later.into_iter().flatten().min())
     }
 
-    /// Drops mail past its retention. Called about once a second.
+    /// The next change that is to be written down, in this order. [`GatewayInput::Durable`] says how far that is.
+    pub fn poll_store(&mut self) -> Option<StoreOp> {
+        self.mailboxes.poll_store()
+    }
+
+    /// The next mail that is to be read from disk. The answer is a [`GatewayInput::Fetched`], in every case.
+    pub fn poll_fetch(&mut self) -> Option<Fetch> {
+        self.mailboxes.poll_fetch()
+    }
+
+    /// Drops mail past its retention, and does what else is due now and then. Called about once a second.
     pub fn expire(&mut self, now: Time) {
-        for _ in 0..self.mailboxes.expire(now) {
-            self.drops.count(DropReason::MailExpired);
-        }
+        let expired = self.mailboxes.expire(self.clock.at(now));
+        self.count_expired(expired);
+    }
+
+    /// The end: [`poll_store`](Self::poll_store) then hands out what has to be written for the next start.
+    ///
+    /// What is still kept from its mailbox, because its tag is not durable, is not taken any more.
+    pub fn close(&mut self, now: Time) {
+        self.take_durable(now);
+        self.mailboxes.close(self.clock.at(now));
     }
 
     /// What it did so far.
     pub fn counts(&self) -> GatewayCounts {
-        GatewayCounts {
-            mail: self.mailboxes.packets(),
-            mailboxes: self.mailboxes.len(),
-            clients: self.sessions.len(),
-            ..self.counts
-        }
+        GatewayCounts { mail: self.mailboxes.sums(), clients: self.sessions.len(), ..self.counts }
     }
 
     fn next_for(&mut self, now: Time, client: IdentityKey) -> Option<Frame> {
-        let session = self.sessions.get(&client)?;
-        let mut expired = 0;
-        let mail = if session.collects {
-            self.mailboxes.take(now, session.mailbox, &mut expired)
-        } else {
-            self.mailboxes.visit(now, session.mailbox);
-            None
-        };
-        for _ in 0..expired {
-            self.drops.count(DropReason::MailExpired);
-        }
-        Some(match mail {
-            Some((mut frame, held)) => {
+        let (mailbox, unix) = (self.sessions.get(&client)?.mailbox, self.clock.at(now));
+        let expired = self.mailboxes.expire_one(unix, mailbox);
+        self.count_expired(expired);
+        Some(match self.mailboxes.take(unix, mailbox) {
+            Some(mail) => {
                 self.counts.delivered += 1;
-                frame.set_mail(frame.parity(), held, 1);
+                let mut frame = mail.frame;
+                frame.set_mail(frame.parity(), mail.held, mail.number);
+                frame.set_mail_previous(mail.previous);
                 frame
             }
             None => {
@@ -314,6 +363,19 @@ impl Gateway {
                 frame
             }
         })
+    }
+
+    fn count_acknowledged(&mut self, acknowledged: Acknowledged) {
+        match acknowledged {
+            Acknowledged::Packets(packets) => self.counts.acknowledged += packets as u64,
+            Acknowledged::Wrong => self.counts.wrong_acknowledgements += 1,
+        }
+    }
+
+    fn count_expired(&self, packets: u64) {
+        for _ in 0..packets {
+            self.drops.count(DropReason::MailExpired);
+        }
     }
 
     fn refuse(&mut self, reason: DropReason, frame: Frame) {

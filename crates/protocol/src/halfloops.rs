@@ -11,9 +11,9 @@ use tombola_mixing::{LoopMonitor, LoopStats, LossTest, PoissonClock, Rng, Time, 
 use tombola_topology::{IdentityKey, NodeIndex, Role};
 
 use crate::client::{Client, ClientCounts, ClientEvent, Probe};
-use crate::fragment::payload_type;
 use crate::frame::Frame;
 use crate::packet::{End, FirstLink, Identifier, PacketBuilder, Prepared};
+use crate::payload::payload_type;
 use crate::relay::RelayOutput;
 use crate::view::{EpochView, Seat, SendViews};
 
@@ -126,7 +126,9 @@ impl HalfLoops {
             let first = self.first_account;
             self.monitor.retain(|(_, account)| *account >= first);
         }
-        self.accounts.iter_mut().for_each(|account| account.handle_views(views.clone()));
+        self.accounts.iter_mut().for_each(|account| {
+            account.handle_views(views.clone());
+        });
         self.views = views;
     }
 

@@ -5,10 +5,14 @@
 
 mod doors;
 mod epochs;
+mod kills;
 mod left_behind;
+mod mailboxes;
 mod observed;
 mod operator;
 mod report;
 mod sdk;
 mod sizes;
+mod supervision;
+mod versions;
 mod wire;

@@ -15,7 +15,7 @@ use tombola_protocol::relay::{RelayInput, RelayOutput};
 use tombola_sphinx::PLAINTEXT_MAX;
 use tombola_topology::{IdentityKey, MailboxId};
 
-use crate::common::{ByHand, Hop, Setup, at_layer_3, dropped};
+use crate::common::{ByHand, Disk, Hop, Setup, at_layer_3, dropped};
 
 fn config() -> ProptestConfig {
     ProptestConfig {
@@ -163,7 +163,7 @@ proptest! {
         let (occupancy, drops) = (Occupancy::new(8), Arc::default());
         let mut gateway = world.gateway(0, &occupancy, &drops);
         let mut now = Time::ZERO;
-        let mut connected = std::collections::BTreeSet::new();
+        let (mut connected, mut disk) = (std::collections::BTreeSet::new(), Disk::default());
         for event in events {
             match event {
                 Event::Pass(nanos) => now += Duration::from_nanos(nanos.into()),
@@ -187,8 +187,16 @@ proptest! {
                     gateway.handle(now, GatewayInput::Opened(opened));
                 }
                 Event::Opened(_) => {}
-                Event::Expire => gateway.expire(now),
+                Event::Expire => {
+                    gateway.expire(now);
+                    gateway.handle(now, GatewayInput::Durable(disk.commit(3)));
+                    while let Some(fetch) = gateway.poll_fetch() {
+                        let mails = disk.read(&fetch);
+                        gateway.handle(now, GatewayInput::Fetched { mailbox: fetch.mailbox, mails });
+                    }
+                }
             }
+            core::iter::from_fn(|| gateway.poll_store()).for_each(|op| disk.submit(op));
             while let Some(output) = gateway.poll_output(now) {
                 match output {
                     GatewayOutput::Forward { to, .. } => {
@@ -200,7 +208,7 @@ proptest! {
             prop_assert!(gateway.poll_timeout().is_none_or(|due| due > now));
             prop_assert_eq!(occupancy.taken(), 0);
             prop_assert_eq!(gateway.counts().clients, connected.len());
-            prop_assert!(gateway.counts().mailboxes <= 2);
+            prop_assert!(gateway.counts().mail.mailboxes <= 2);
         }
     }
 

@@ -13,7 +13,7 @@ use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_protocol::taglog::{LogRefused, TagLog};
 use tombola_topology::{IdentityKey, MailboxId};
 
-use crate::common::{ByHand, Hop, Setup, World, at_layer_3, dropped};
+use crate::common::{ByHand, Disk, Hop, Setup, World, at_layer_3, dropped};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -238,6 +238,7 @@ fn mail_reaches_a_client_only_when_its_tag_is_durable() {
     let client = IdentityKey::of_seed(&[9; 32]);
     gateway.handle(bench.now, GatewayInput::ClientConnected(client));
     gateway.handle(bench.now, GatewayInput::ClientFrame(client, Frame::collect(true, 0)));
+    Disk::default().serve(bench.now, &mut gateway);
     let (_, recipient) = bench.world.client(0);
     let hops = [Hop::store(&bench.world.view, 0, MailboxId::of(&client)), Hop::last(recipient.public_key())];
     let mail = bench.by_hand.packet(&hops, b"");

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use tombola_mixing::{Rng, Time};
 use tombola_protocol::client::Client;
 use tombola_protocol::drops::{DropCounters, DropReason};
+use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::{BODY_OFFSET, FRAME_LEN, Frame};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
 use tombola_protocol::opener::{Inbound, Occupancy, Opener};
+use tombola_protocol::payload::{Blocks, Flags, Plaintext};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_sphinx::HEADER_LEN;
 use tombola_topology::{IdentityKey, MailboxId};
 
-use crate::common::{ByHand, Hop, Setup, World, dropped};
+use crate::common::{ByHand, Disk, Hop, Setup, World, dropped};
 
 /// The nodes of the route: one of each layer, and the recipient's gateway.
 const ROUTE: [u32; 4] = [2, 4, 6, 0];
@@ -24,7 +26,7 @@ const PAYLOAD_OFFSET: usize = BODY_OFFSET + HEADER_LEN;
 
 enum Machine {
     Mix(Box<Relay>),
-    Gateway(Box<Gateway>),
+    Gateway(Box<Gateway>, Disk),
 }
 
 /// A hop on its own: a frame goes in and the next link's comes out, or the reason why not.
@@ -47,7 +49,9 @@ impl Station {
             let mut gateway = world.gateway(ROUTE[at], &occupancy, &drops);
             gateway.handle(Time::ZERO, GatewayInput::ClientConnected(recipient));
             gateway.handle(Time::ZERO, GatewayInput::ClientFrame(recipient, Frame::collect(true, 0)));
-            Machine::Gateway(Box::new(gateway))
+            let mut disk = Disk::default();
+            disk.serve(Time::ZERO, &mut gateway);
+            Machine::Gateway(Box::new(gateway), disk)
         };
         let next = ROUTE.get(at + 1).map(|node| world.identity(*node));
         Self { from: world.identity(BEFORE[at]), next, opener, machine, drops, now: Time::ZERO }
@@ -75,8 +79,9 @@ impl Station {
                 assert_eq!(Some(to), self.next);
                 Ok(frame)
             }
-            Machine::Gateway(gateway) => {
+            Machine::Gateway(gateway, disk) => {
                 gateway.handle(arrived, GatewayInput::Opened(opened));
+                disk.serve(arrived, gateway);
                 let Some(GatewayOutput::Deliver { frame, .. }) = gateway.poll_output(self.now) else {
                     panic!("its slot has come")
                 };
@@ -110,14 +115,11 @@ impl Journey {
     /// A message as the first mix node gets it; every packet is new, the text is the same.
     fn message(&mut self, text: &[u8]) -> Frame {
         let view = Arc::clone(&self.world.view);
-        let mut plaintext = vec![1];
-        plaintext.extend([9; 16]);
-        plaintext.extend([0, 0, 0, 0, 0, 0, 0, 1]);
-        plaintext.extend(text);
+        let plaintext = Plaintext::short(MessageId([9; 16]), Flags::default(), Blocks::new(0, &[]), text);
         let mut hops: Vec<_> = (0..3).map(|at| Hop::forward(&view, ROUTE[at], ROUTE[at + 1], 1000)).collect();
         hops.push(Hop::store(&view, ROUTE[3], MailboxId::of(&self.identity)));
         hops.push(Hop::last(self.client.public_key()));
-        self.by_hand.packet(&hops, &plaintext)
+        self.by_hand.packet(&hops, plaintext.as_bytes())
     }
 
     /// A random bit of byte `at`.
@@ -155,6 +157,8 @@ fn in_the_header_the_next_hop_notices() {
             None => journey.client.handle_frame(Time::ZERO, frame.clone()),
         }
     }
+    while journey.client.poll_store().is_some() {}
+    journey.client.handle_durable(u64::MAX);
     assert!(journey.client.poll_event().is_some(), "the message arrived");
 }
 
@@ -205,7 +209,8 @@ fn beside_the_packet_nothing_gets_past_the_next_hop() {
                     let mail = journey.station(at).pass(changed).unwrap();
                     assert_eq!(mail.packet(), untouched.packet());
                     assert_eq!(mail.as_bytes()[..4], untouched.as_bytes()[..4]);
-                    assert_eq!(mail.as_bytes()[12..BODY_OFFSET], [0; 40]);
+                    assert_eq!(mail.as_bytes()[12..20], 1u64.to_be_bytes(), "the first mail of all");
+                    assert_eq!(mail.as_bytes()[20..BODY_OFFSET], [0; 32]);
                 }
                 _ => assert!(journey.station(at).pass(changed).unwrap() == untouched, "byte {byte}"),
             }

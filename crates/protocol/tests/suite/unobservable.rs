@@ -4,7 +4,11 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use tombola_mixing::Time;
-use tombola_protocol::frame::{BODY_OFFSET, FrameKind, META_OFFSET};
+use tombola_protocol::durable::TagPlace;
+use tombola_protocol::frame::{BODY_OFFSET, Frame, FrameKind, META_OFFSET};
+use tombola_protocol::gateway::GatewayInput;
+use tombola_protocol::opener::{Opened, Order};
+use tombola_topology::MailboxId;
 
 use crate::common::{Net, Place, Setup};
 
@@ -82,6 +86,46 @@ fn the_way_down_does_not_show_whether_a_client_wants_its_mail() {
 }
 
 #[test]
+fn the_way_down_is_the_same_with_a_full_and_with_an_empty_mailbox_also_while_the_disk_is_read() {
+    let run = |mails: u32, disk_takes: u64| {
+        let mut net = Net::new(Setup::new(33));
+        net.disconnect(CLIENT);
+        net.disk_takes = Duration::from_millis(disk_takes);
+        for _ in 0..mails {
+            let order = Order::Store(MailboxId::of(&net.identity(CLIENT)));
+            let opened = Opened { arrived: net.now, frame: Frame::zeroed(), order, tag: TagPlace::default() };
+            net.tell_gateway(0, GatewayInput::Opened(opened));
+        }
+        net.run_until(Time::ZERO + Duration::from_secs(3));
+        assert_eq!(net.nodes[0].gateway().counts().mail.in_memory, 0);
+        net.watch();
+        net.connect(CLIENT);
+        net.run_until(Time::ZERO + Duration::from_secs(13));
+        let seen: Vec<_> = net.seen.iter().filter(|seen| [seen.from, seen.to].contains(&CLIENT)).collect();
+        let trace: Vec<_> =
+            seen.iter().map(|seen| (seen.sent, seen.from, seen.frame.as_bytes().len())).collect();
+        let kinds = seen.iter().filter(|seen| seen.to == CLIENT).map(|seen| seen.kind()).collect::<Vec<_>>();
+        let reads = net.nodes[0].gateway().counts().mail.fetches;
+        (trace, kinds, reads)
+    };
+    let (empty, padding, reads) = run(0, 30);
+    let loops = padding.iter().filter(|kind| **kind == FrameKind::Mail).count();
+    assert!(empty.len() > 700 && loops < 20 && reads <= 1, "{loops} of its own loops, {reads} reads");
+    let (full, mails, reads) = run(300, 30);
+    assert_eq!(empty, full);
+    let mail = |kinds: &[FrameKind]| kinds.iter().position(|kind| *kind == FrameKind::Mail).unwrap();
+    assert!(reads >= 5 && mails.iter().filter(|kind| **kind == FrameKind::Mail).count() >= 300);
+    // The first slots come before the disk has answered; from then on it is ahead.
+    let first = mail(&mails);
+    assert!((1..=3).contains(&first), "{first}");
+    assert!(mails[first..first + 300].iter().all(|kind| *kind == FrameKind::Mail), "no slot without mail");
+    // A disk that needs longer than the window lasts costs slots, and still shows nothing.
+    let (slow, mails, reads) = run(300, 1_500);
+    assert_eq!(empty, slow);
+    assert!(reads >= 3 && mails[mail(&mails)..].iter().take(200).any(|kind| *kind == FrameKind::Padding));
+}
+
+#[test]
 fn a_client_that_changes_its_mind_about_its_mail_sends_no_frame_more() {
     let run = |changes: bool| {
         let mut net = Net::new(Setup::new(32));
@@ -131,7 +175,7 @@ fn each_link_carries_the_kinds_of_frames_that_it_may_and_nothing_beside_the_pack
             }
             (Place::Node(_), _) => {
                 assert!(matches!(seen.kind(), FrameKind::Mail | FrameKind::Padding));
-                assert_eq!(meta[8..], [0; 40]);
+                assert_eq!(meta[24..], [0; 24]);
                 if seen.kind() == FrameKind::Padding {
                     assert!(
                         bytes[META_OFFSET..].iter().all(|byte| *byte == 0),

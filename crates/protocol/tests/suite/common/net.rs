@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use tombola_mixing::Time;
-use tombola_protocol::client::{Client, ClientEvent, Emitted, Received};
+use tombola_protocol::client::{Client, ClientEvent, Emitted, FinalState, Received, SendOptions};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::{Frame, FrameKind, Parity};
@@ -16,6 +16,8 @@ use tombola_protocol::relay::{NewViews, Relay, RelayInput, RelayOutput};
 use tombola_protocol::view::{OpenViews, SendViews};
 use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
+use super::disk::Disk;
+use super::memory::Memory;
 use super::world::{START, Setup, World, gateway_of};
 
 /// An end of a link.
@@ -71,6 +73,7 @@ pub(crate) enum Machine {
 pub(crate) struct NodeState {
     pub(crate) opener: Opener,
     pub(crate) machine: Machine,
+    pub(crate) disk: Disk,
     pub(crate) occupancy: Occupancy,
     pub(crate) drops: Arc<DropCounters>,
     /// Its key slots, by parity: epochs, counted from 0.
@@ -139,6 +142,8 @@ pub(crate) struct Net {
     pub(crate) now: Time,
     pub(crate) nodes: Vec<NodeState>,
     pub(crate) clients: Vec<Client>,
+    /// What each client keeps.
+    pub(crate) stores: Vec<Memory>,
     /// What each client told its application.
     pub(crate) events: Vec<Vec<ClientEvent>>,
     /// Everything that was put on a link, while [`Net::watch`] is on.
@@ -147,6 +152,10 @@ pub(crate) struct Net {
     pub(crate) passages: Vec<Passage>,
     /// Nobody finds the time to work ahead.
     pub(crate) lazy: bool,
+    /// What the disks of gateways take to write and to read.
+    pub(crate) disk_takes: Duration,
+    /// What the disks have done, but not said yet.
+    disk_answers: BTreeMap<(Time, u64), (usize, GatewayInput)>,
     watching: bool,
     cut: Option<Cut>,
     identities: BTreeMap<Place, IdentityKey>,
@@ -189,7 +198,7 @@ impl Net {
                     }
                 };
                 let open = [0, 1].map(|parity| (world.view.parity().index() == parity).then_some(0));
-                NodeState { opener, machine, occupancy, drops, open }
+                NodeState { opener, machine, disk: Disk::default(), occupancy, drops, open }
             })
             .collect();
         let accounts: Vec<_> = identities.keys().copied().collect();
@@ -204,6 +213,7 @@ impl Net {
             now: Time::ZERO,
             due: vec![Time::MAX; nodes.len() + clients.len()],
             events: clients.iter().map(|_| vec![]).collect(),
+            stores: clients.iter().map(|_| Memory::default()).collect(),
             places: identities
                 .iter()
                 .map(|(place, identity)| (*identity, *place))
@@ -215,6 +225,8 @@ impl Net {
             seen: vec![],
             passages: vec![],
             lazy: false,
+            disk_takes: Duration::ZERO,
+            disk_answers: BTreeMap::new(),
             watching: false,
             cut: None,
             identities,
@@ -301,12 +313,61 @@ impl Net {
 
     /// Queues a message and returns its id.
     pub(crate) fn send_message(&mut self, from: usize, to: usize, body: &[u8]) -> MessageId {
-        self.number += 1;
-        let id = MessageId(self.number.to_be_bytes());
+        self.send_with(from, to, body, SendOptions::default())
+    }
+
+    /// Queues a message and returns its id.
+    pub(crate) fn send_with(
+        &mut self,
+        from: usize,
+        to: usize,
+        body: &[u8],
+        options: SendOptions,
+    ) -> MessageId {
+        let id = self.fresh_id();
         let to = self.world.view.recipient(&self.clients[to].address()).unwrap();
-        self.clients[from].handle_send(self.now, id, to, body.to_vec()).unwrap();
+        self.clients[from].handle_send(self.now, id, to, body.to_vec(), options).unwrap();
         self.settle(self.nodes.len() + from);
         id
+    }
+
+    /// Queues an answer and returns its id.
+    pub(crate) fn reply(&mut self, from: usize, to: MessageId, body: &[u8]) -> MessageId {
+        let id = self.fresh_id();
+        self.clients[from].handle_reply(self.now, id, to, body.to_vec(), SendOptions::default()).unwrap();
+        self.settle(self.nodes.len() + from);
+        id
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> MessageId {
+        self.number += 1;
+        MessageId(self.number.to_be_bytes())
+    }
+
+    /// A client's process ends at once and begins again, offline: only what was durable is there.
+    pub(crate) fn crash(&mut self, client: usize) {
+        if self.online.contains(&Place::Client(client)) {
+            self.disconnect(Place::Client(client));
+        }
+        let stored = self.stores[client].crash();
+        self.clients[client] = self.world.restarted(client, self.now, stored);
+        self.settle(self.nodes.len() + client);
+    }
+
+    /// When a message arrived.
+    pub(crate) fn received_at(&self, got: &Received) -> Time {
+        Time::ZERO + Duration::from_nanos(got.received_ns - START * 1_000_000_000)
+    }
+
+    /// What became of the messages that a client sent.
+    pub(crate) fn ended(&self, client: usize) -> Vec<(MessageId, FinalState)> {
+        self.events[client]
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::Ended(id, state) => Some((*id, *state)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// The messages that a client received, in order.
@@ -346,13 +407,18 @@ impl Net {
         loop {
             let arrival = self.wire.peek().map_or(Time::MAX, |Reverse(flight)| flight.at);
             let timeout = self.due.iter().copied().min().unwrap_or(Time::MAX);
-            let next = arrival.min(timeout).min(self.next_phase);
+            let answer = self.disk_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
+            let next = arrival.min(timeout).min(answer).min(self.next_phase);
             if next > end {
                 break;
             }
             // Nothing that a machine wants done was missed: its timeout is never in the past.
             assert!(next >= self.now, "time stands still");
             self.now = next;
+            while let Some(answer) = self.disk_answers.first_entry().filter(|entry| entry.key().0 <= next) {
+                let (gateway, input) = answer.remove();
+                self.tell_gateway(u32::try_from(gateway).unwrap(), input);
+            }
             if self.next_phase <= self.now {
                 self.change_phases();
             }
@@ -454,6 +520,11 @@ impl Net {
                 self.send(Place::Client(client), gateway, frame);
             }
             while !self.lazy && self.clients[client].work(now) {}
+            while let Some(op) = self.clients[client].poll_store() {
+                self.stores[client].take(op);
+            }
+            let durable = self.stores[client].commit();
+            self.clients[client].handle_durable(durable);
             while let Some(event) = self.clients[client].poll_event() {
                 self.events[client].push(event);
             }
@@ -463,6 +534,7 @@ impl Net {
             while let Some((from, to, frame)) = self.poll_node(me, machine) {
                 self.send(from, to, frame);
             }
+            self.serve_disk(machine);
             match &mut self.nodes[machine].machine {
                 Machine::Mix(relay) => {
                     while !self.lazy && relay.work(now) {}
@@ -471,6 +543,35 @@ impl Net {
                 Machine::Gateway(gateway) => gateway.poll_timeout().unwrap_or(Time::MAX),
             }
         };
+    }
+
+    /// Passes on what a gateway wants of its disk.
+    fn serve_disk(&mut self, node: usize) {
+        loop {
+            let NodeState { machine: Machine::Gateway(gateway), disk, .. } = &mut self.nodes[node] else {
+                return;
+            };
+            if self.disk_takes == Duration::ZERO {
+                return disk.serve(self.now, gateway);
+            }
+            let mut answers = vec![];
+            while let Some(op) = gateway.poll_store() {
+                disk.submit(op);
+            }
+            if disk.pending() > 0 {
+                answers.push(GatewayInput::Durable(disk.commit(usize::MAX)));
+            }
+            while let Some(fetch) = gateway.poll_fetch() {
+                answers.push(GatewayInput::Fetched { mailbox: fetch.mailbox, mails: disk.read(&fetch) });
+            }
+            if answers.is_empty() {
+                return;
+            }
+            for answer in answers {
+                self.sent += 1;
+                self.disk_answers.insert((self.now + self.disk_takes, self.sent), (node, answer));
+            }
+        }
     }
 
     /// Does what the runtime of each participant does when the wall clock reaches a change.
