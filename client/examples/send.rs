@@ -19,6 +19,6 @@ async fn main() -> Result<()> {
     let client = Client::connect_with(&home, options).await?;
     client.send(&to, &Content::Text(text)).await?;
     client.flush().await?;
-    client.close().await;
+    client.close().await?;
     Ok(())
 }

@@ -10,12 +10,13 @@ use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use tombola_node::entry::{RunFlags, print_line};
 use tombola_node::shutdown::Shutdown;
-use tombola_topology::ClientAddress;
+use tombola_topology::{ClientAddress, duration};
 
 use crate::content::Content;
+use crate::event::{Event, Received};
 use crate::home::{Home, NewHome};
-use crate::session::{Client, ClientError, ConnectOptions, Event, Received};
-use crate::{MESSAGE_MAX, MessageId, lines, progress};
+use crate::session::{Client, ClientError, ConnectOptions, MessageOptions};
+use crate::{FinalState, MESSAGE_MAX, MessageId, lines, progress};
 
 /// Arguments of the client.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,16 +46,46 @@ enum Command {
     },
     /// Print the address that others send to.
     Address,
-    /// Send a text or a file.
+    /// Send a text or a file. What is not acknowledged yet is sent again whenever this client runs.
     Send {
         /// The recipient's address.
         address: String,
-        /// The text.
-        #[arg(required_unless_present = "file", conflicts_with = "file")]
-        text: Option<String>,
-        /// The file.
+        #[command(flatten)]
+        what: What,
+        /// How many packets the recipient may answer with, without learning whom.
+        #[arg(long, value_name = "PACKETS", default_value_t = 0)]
+        replies: u16,
+    },
+    /// Answer a message that was received.
+    Reply {
+        /// The message's id, as `receive` shows it.
+        id: MessageId,
+        #[command(flatten)]
+        what: What,
+    },
+    /// Measure the way to an address and back, without disturbing whoever has it.
+    Ping {
+        /// The address.
+        address: String,
+        /// How many.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        count: u32,
+        /// How long to wait for each, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u64,
+    },
+    /// Take a new network document; a client that runs takes it up by itself.
+    Update {
+        /// The network document.
         #[arg(long, value_name = "FILE")]
-        file: Option<PathBuf>,
+        network: PathBuf,
+    },
+    /// List the messages that are not acknowledged.
+    Outbox,
+    /// Call a message back: nothing more of it is sent.
+    Cancel {
+        /// The message's id.
+        id: MessageId,
     },
     /// Print texts and save files as they arrive, until interrupted.
     Receive {
@@ -73,7 +104,44 @@ enum Command {
         /// Where files are saved.
         #[arg(long, value_name = "DIR", default_value = ".")]
         save: PathBuf,
+        /// Received messages count as taken only when they are accepted by a command.
+        #[arg(long)]
+        manual_accept: bool,
     },
+}
+
+/// A message.
+#[derive(Clone, Debug, clap::Args)]
+struct What {
+    /// The text.
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    text: Option<String>,
+    /// The file.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Say who sent it, signed. Otherwise the sender is anonymous.
+    #[arg(long)]
+    signed: bool,
+    /// Wait until the recipient has it.
+    #[arg(long)]
+    wait: bool,
+    /// How long it is tried, such as "1d".
+    #[arg(long, value_name = "DURATION", default_value = "14d", value_parser = duration::parse)]
+    expires: Duration,
+}
+
+impl What {
+    fn content(&self) -> Result<Content> {
+        match (&self.text, &self.file) {
+            (_, Some(path)) => read_file(path),
+            (Some(text), None) => Ok(Content::Text(text.clone())),
+            (None, None) => bail!("nothing to send: give a text or --file"),
+        }
+    }
+
+    fn options(&self, replies: u16) -> MessageOptions {
+        MessageOptions { replies, signed: self.signed, lifetime: Some(self.expires) }
+    }
 }
 
 /// Runs one command.
@@ -93,20 +161,35 @@ pub fn run(args: &Args) -> Result<()> {
             print_line(Home::address_in(&args.home)?);
             Ok(())
         }
-        Command::Send { address, text, file } => {
-            let to: ClientAddress = address.parse().context("the recipient's address")?;
-            let content = match (text, file) {
-                (_, Some(path)) => read_file(path)?,
-                (Some(text), None) => Content::Text(text.clone()),
-                (None, None) => bail!("nothing to send: give a text or --file"),
-            };
-            args.flags.runtime(1)?.block_on(send(&args.home, &to, &content))
+        Command::Send { address, what, replies } => {
+            let to = To::Address(address.parse().context("the recipient's address")?);
+            let sent = send(&args.home, &to, what, what.content()?, what.options(*replies));
+            args.flags.runtime(1)?.block_on(sent)
         }
+        Command::Reply { id, what } => {
+            let to = To::SenderOf(*id);
+            let sent = send(&args.home, &to, what, what.content()?, what.options(0));
+            args.flags.runtime(1)?.block_on(sent)
+        }
+        Command::Ping { address, count, timeout } => {
+            let to = address.parse().context("the address")?;
+            let pings = ping(&args.home, &to, *count, Duration::from_secs(*timeout));
+            args.flags.runtime(1)?.block_on(pings)
+        }
+        Command::Update { network } => {
+            let serial = Home::update(&args.home, network)?;
+            print_line(format_args!("the network document with serial number {serial} is in place"));
+            Ok(())
+        }
+        Command::Outbox => args.flags.runtime(1)?.block_on(outbox(&args.home)),
+        Command::Cancel { id } => args.flags.runtime(1)?.block_on(cancel(&args.home, *id)),
         Command::Receive { save, count, timeout } => {
             let wanted = Wanted { count: *count, timeout: timeout.map(Duration::from_secs) };
             args.flags.runtime(1)?.block_on(receive(&args.home, &args.flags, save, wanted))
         }
-        Command::Run { save } => args.flags.runtime(1)?.block_on(lines::serve(&args.home, save)),
+        Command::Run { save, manual_accept } => {
+            args.flags.runtime(1)?.block_on(lines::serve(&args.home, save, *manual_accept))
+        }
     }
 }
 
@@ -124,32 +207,116 @@ pub(crate) fn read_file(path: &Path) -> Result<Content> {
     Content::file(path, bytes).with_context(|| path.display().to_string())
 }
 
-async fn send(home: &Path, to: &ClientAddress, content: &Content) -> Result<()> {
+enum To {
+    Address(ClientAddress),
+    SenderOf(MessageId),
+}
+
+async fn send(home: &Path, to: &To, what: &What, content: Content, options: MessageOptions) -> Result<()> {
     let home = Home::open(home)?;
-    home.view().recipient(to)?;
-    let options = ConnectOptions { collect: false, ..ConnectOptions::default() };
-    let mut client = Client::connect_with(&home, options).await?;
-    let id = client.send(to, content).await?;
+    // Whoever waits collects acknowledgements, and with them messages, which stay in the inbox.
+    let connect = ConnectOptions { collect: what.wait, manual_accept: true, ..ConnectOptions::default() };
+    let mut client = Client::start(&home, connect).await?;
+    let id = match to {
+        To::Address(to) => client.send_with(to, &content, options).await?,
+        To::SenderOf(id) => client.reply(*id, &content, options).await?,
+    };
+    if !client.wait_connected(connect.patience).await {
+        client.close().await?;
+        bail!(
+            "the gateway did not answer within {} s; message {id} is in the outbox, and leaves when this client runs again",
+            connect.patience.as_secs()
+        );
+    }
+    let ended = follow(&mut client, id, what.wait).await?;
+    if !what.wait {
+        client.flush().await?;
+    }
+    client.close().await?;
+    match ended {
+        None => print_line(format_args!("sent {id}")),
+        Some(FinalState::Acknowledged) => print_line(format_args!("acknowledged {id}")),
+        Some(FinalState::Expired) => bail!("message {id} has expired: nobody acknowledged it in time"),
+        Some(FinalState::Cancelled) => bail!("message {id} was called back"),
+    }
+    Ok(())
+}
+
+/// Waits until a message has left, or until it has ended.
+async fn follow(client: &mut Client, id: MessageId, to_the_end: bool) -> Result<Option<FinalState>> {
     let mut bar: Option<ProgressBar> = None;
-    loop {
+    let ended = loop {
         match client.event().await {
             Some(Event::Emitted(emitted)) if emitted.message == id => {
                 bar.get_or_insert_with(|| progress::bar("sending".to_owned(), emitted.count)).inc(1);
-                if emitted.index + 1 == emitted.count {
-                    break;
-                }
             }
+            Some(Event::Sent(sent)) if sent == id && !to_the_end => break None,
+            Some(Event::Ended(ended, state)) if ended == id => break Some(state),
             Some(Event::Disconnected) => tracing::warn!("the gateway is away; waiting for it"),
+            Some(Event::Storage(Some(trouble))) => tracing::warn!("{trouble}"),
             Some(_) => {}
             None => return Err(client.ended().into()),
         }
-    }
+    };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    client.flush().await?;
-    client.close().await;
-    print_line(format_args!("sent {id}"));
+    Ok(ended)
+}
+
+async fn ping(home: &Path, to: &ClientAddress, count: u32, patience: Duration) -> Result<()> {
+    let home = Home::open(home)?;
+    let connect = ConnectOptions { manual_accept: true, ..ConnectOptions::default() };
+    let mut client = Client::connect_with(&home, connect).await?;
+    let mut answered = 0;
+    for number in 1..=count {
+        let id = client.ping(to).await?;
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match tokio::time::timeout_at(deadline, client.event()).await {
+                Ok(Some(Event::Pong(pong, took))) if pong == id => {
+                    print_line(format_args!(
+                        "{number}: there and back in {:.0} ms",
+                        took.as_secs_f64() * 1e3
+                    ));
+                    answered += 1;
+                    break;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(client.ended().into()),
+                Err(_) => {
+                    print_line(format_args!("{number}: no answer within {} s", patience.as_secs()));
+                    break;
+                }
+            }
+        }
+    }
+    client.close().await?;
+    if answered == 0 {
+        bail!("no ping was answered: the client is away, or the address is wrong");
+    }
+    Ok(())
+}
+
+async fn outbox(home: &Path) -> Result<()> {
+    let home = Home::open(home)?;
+    for message in home.outbox()? {
+        let state = if message.sent { "sent" } else { "queued" };
+        print_line(format_args!("{} {state} {} bytes", message.id, message.bytes));
+    }
+    Ok(())
+}
+
+async fn cancel(home: &Path, id: MessageId) -> Result<()> {
+    let home = Home::open(home)?;
+    let connect = ConnectOptions { collect: false, manual_accept: true, ..ConnectOptions::default() };
+    let client = Client::start(&home, connect).await?;
+    let was_there = client.cancel(id).await?;
+    client.close().await?;
+    if !was_there {
+        bail!("there is no message {id} in the outbox");
+    }
+    print_line(format_args!("cancelled {id}"));
     Ok(())
 }
 
@@ -181,9 +348,7 @@ async fn receive(home: &Path, flags: &RunFlags, save: &Path, wanted: Wanted) -> 
             Err(_) => break,
         }
     }
-    for event in client.close().await {
-        show.event(event)?;
-    }
+    client.close().await?;
     match wanted.count {
         Some(count) if show.shown < count && shutdown.cause().is_none() => {
             bail!("{} of {count} messages arrived in time", show.shown)
@@ -218,12 +383,27 @@ impl Show<'_> {
             }
             Event::Disconnected => tracing::warn!("the gateway is away; connecting again"),
             Event::Connected => tracing::info!("connected"),
-            Event::Emitted(_) => {}
+            Event::Ended(message, state) => tracing::info!(%message, "{}", lines::word_for(state)),
+            Event::Storage(Some(trouble)) => tracing::warn!("{trouble}"),
+            Event::Storage(None) => tracing::info!("the disk takes everything again"),
+            Event::DocumentRefused(reason) => {
+                tracing::warn!("the new network document is not used: {reason}")
+            }
+            Event::Emitted(_) | Event::Sent(_) | Event::Pong(..) | Event::Backpressure(_) => {}
         }
         Ok(())
     }
 
     fn received(&self, received: Received) -> Result<()> {
+        if let Some(sender) = received.sender {
+            print_line(format_args!("from {sender}:"));
+        }
+        if let Some(own) = received.reply_to {
+            print_line(format_args!("answer to {own}:"));
+        }
+        if received.answerable {
+            print_line(format_args!("{} (can be answered with `reply`):", received.message));
+        }
         match received.content {
             Content::Text(text) => print_line(printable(&text)),
             Content::File { name, bytes } => {

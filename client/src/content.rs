@@ -5,6 +5,7 @@
 //! | 0 bytes | type 1, content |
 //! | 1 text | type 1, UTF-8 |
 //! | 2 file | type 1, length of the name 2 (big-endian), name (UTF-8), content |
+//! | 3 signed | one of the others with its sender: see `signed.rs` |
 
 use thiserror::Error;
 
@@ -36,6 +37,9 @@ pub enum ContentError {
     /// A text or a file name that is not UTF-8.
     #[error("the message's text is not UTF-8")]
     Text,
+    /// It says who sent it, but is not signed by them, or not for this recipient.
+    #[error("the message's signature does not hold")]
+    Signature,
     /// A file whose name is cut, too long, or names a folder.
     #[error("the message's file name is not a plain file name")]
     Name,

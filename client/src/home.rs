@@ -1,10 +1,12 @@
 //! A client's folder: its keys, its settings, the network document.
 //!
 //! ```text
-//! client.toml     gateway, authority
+//! client.toml     version, gateway, authority
 //! network.json    the network document
 //! link.key        link identity, mode 0600
 //! sphinx.key      Sphinx key, mode 0600
+//! client.redb     outbox, inbox, reply blocks: see `crates/protocol/src/records.rs`
+//! lineage.toml    serial number and digest of the document that was in force last
 //! lock            held by the process that uses this client
 //! ```
 
@@ -19,23 +21,54 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tombola_link::LinkSecret;
 use tombola_mixing::Rng;
+use tombola_node::clock::unix_now;
 use tombola_node::config::{self, ConfigError};
 use tombola_node::keys::{KeyError, Link, SecretFile, Sphinx};
 use tombola_node::membership::{MembershipError, current_view, load_network};
+use tombola_node::reload::{Documents, Lineage, ReloadError};
 use tombola_node::{derive, files};
 use tombola_protocol::client::ClientKeys;
-use tombola_protocol::view::EpochView;
+use tombola_protocol::records::{OutboxMessage, Restore, tables};
+use tombola_protocol::view::{EpochView, ViewError};
 use tombola_sphinx::SecretKey;
-use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey};
+use tombola_storage::{Format, Store, StoreError};
+use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey, UnixTime};
+
+use crate::signed::Signer;
+
+/// Version of what is in `client.redb`.
+const STORE: Format = Format { name: "tombola-client", version: 1 };
+
+/// Version of the folder, in `client.toml`. Version 1, of Tombola 0.1, had no such key.
+const VERSION: u32 = 2;
 
 /// `client.toml`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
+    /// Version of the folder.
+    #[serde(default = "first_version")]
+    version: u32,
     /// The key that signs the network document: 64 hexadecimal digits.
     authority: String,
     /// The gateway's identity: 64 hexadecimal digits.
     gateway: String,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+impl Settings {
+    fn load(path: &Path) -> Result<Self, HomeError> {
+        Ok(config::load_versioned(&path.join("client.toml"), VERSION)?)
+    }
+
+    fn store(&self, path: &Path) -> Result<(), HomeError> {
+        let at = |source| HomeError::Io { path: path.to_owned(), source };
+        let text = toml::to_string(self).map_err(|error| at(io::Error::other(error)))?;
+        files::replace(&path.join("client.toml"), text.as_bytes(), 0o644).map_err(at)
+    }
 }
 
 /// Why a client's folder cannot be made or used.
@@ -77,6 +110,15 @@ pub enum HomeError {
     /// The network document is unusable.
     #[error(transparent)]
     Network(#[from] MembershipError),
+    /// The network document must not be used.
+    #[error(transparent)]
+    Document(#[from] ReloadError),
+    /// An epoch of the network document cannot be used.
+    #[error("the network document: {0}; get the current one with `update`")]
+    View(#[from] ViewError),
+    /// What the client has kept is unusable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -103,6 +145,7 @@ pub struct NewHome<'a> {
 pub struct Home {
     path: PathBuf,
     view: Arc<EpochView>,
+    authority: AuthorityKey,
     gateway: IdentityKey,
     _lock: File,
 }
@@ -131,11 +174,11 @@ impl Home {
         SecretFile::<Link>::new(path.join("link.key")).load_or_generate()?;
         SecretFile::<Sphinx>::new(path.join("sphinx.key")).load_or_generate()?;
         files::replace(&path.join("network.json"), network.to_json().as_bytes(), 0o644).map_err(at)?;
-        let settings = Settings { authority: authority.to_string(), gateway: gateway.to_string() };
-        let text = toml::to_string(&settings).map_err(|error| at(io::Error::other(error)))?;
+        let settings =
+            Settings { version: VERSION, authority: authority.to_string(), gateway: gateway.to_string() };
         // Last: a folder without it holds no client.
-        files::replace(&path.join("client.toml"), text.as_bytes(), 0o644).map_err(at)?;
-        Ok(Self { path, view, gateway, _lock: lock })
+        settings.store(&path)?;
+        Ok(Self { path, view, authority, gateway, _lock: lock })
     }
 
     /// Opens a client's folder and locks it.
@@ -148,14 +191,19 @@ impl Home {
             return Err(HomeError::Missing(path));
         }
         let lock = lock(&path)?;
-        let settings: Settings = config::load(&path.join("client.toml"))?;
+        let mut settings = Settings::load(&path)?;
         let authority = parse_authority(&settings.authority)?;
         let document = path.join("network.json");
         let network = load_network(&document, &authority)?;
         let view = current_view(&document, &network)?;
         let gateway = choose_gateway(&view, Some(&settings.gateway))
             .map_err(|reason| HomeError::Gateway { text: settings.gateway.clone(), reason })?;
-        Ok(Self { path, view, gateway, _lock: lock })
+        if settings.version < VERSION {
+            // An older program would pass over what this one puts into the folder: from now on it refuses.
+            settings.version = VERSION;
+            settings.store(&path)?;
+        }
+        Ok(Self { path, view, authority, gateway, _lock: lock })
     }
 
     /// The address of the client in a folder, also while another process uses it.
@@ -166,7 +214,7 @@ impl Home {
         if !path.join("client.toml").exists() {
             return Err(HomeError::Missing(path.to_owned()));
         }
-        let settings: Settings = config::load(&path.join("client.toml"))?;
+        let settings = Settings::load(path)?;
         let gateway = settings.gateway.parse::<IdentityKey>().map_err(|error| HomeError::Gateway {
             text: settings.gateway.clone(),
             reason: format!("{error}"),
@@ -200,9 +248,67 @@ impl Home {
         self.gateway
     }
 
+    /// Puts a new network document into a client's folder, also while another process uses it: that one takes it up by
+    /// itself. Returns its serial number.
+    ///
+    /// # Errors
+    /// There is no client, or the document must not follow the one that is there.
+    pub fn update(path: &Path, document: &Path) -> Result<u64, HomeError> {
+        if !path.join("client.toml").exists() {
+            return Err(HomeError::Missing(path.to_owned()));
+        }
+        let authority = parse_authority(&Settings::load(path)?.authority)?;
+        let network = load_network(document, &authority)?;
+        lineage(path).admits(&network, document)?;
+        let old = load_network(&path.join("network.json"), &authority)?;
+        let now = UnixTime(unix_now());
+        // Once the old one is over, any later one may follow.
+        if now < old.valid_until() {
+            let refused = |source| ReloadError::Refused { path: document.to_owned(), source };
+            network.succeeds(&old, now).map_err(refused)?;
+        }
+        let at = |source| HomeError::Io { path: path.to_owned(), source };
+        files::replace(&path.join("network.json"), network.to_json().as_bytes(), 0o644).map_err(at)?;
+        Ok(network.serial())
+    }
+
+    pub(crate) fn documents(&self) -> Result<Documents, HomeError> {
+        Ok(Documents::open(self.path.join("network.json"), self.authority, lineage(&self.path))?)
+    }
+
+    /// What the client keeps over its end.
+    pub(crate) fn store(&self) -> Result<(Arc<Store>, Restore), HomeError> {
+        let store = Store::open(&self.path.join("client.redb"), STORE)?;
+        let mut restore = Restore::default();
+        for table in tables::ALL {
+            let feed =
+                |key: &[u8], value: &[u8]| restore.feed(table, key, value).map_err(|error| error.to_string());
+            store.for_each(table, feed)?;
+        }
+        Ok((Arc::new(store), restore))
+    }
+
+    /// The messages that are not acknowledged, as the last process has left them.
+    ///
+    /// # Errors
+    /// The store is unusable.
+    pub fn outbox(&self) -> Result<Vec<OutboxMessage>, HomeError> {
+        Ok(self.store()?.1.outbox())
+    }
+
+    /// Signs messages as the identity that its mailbox belongs to.
+    pub(crate) fn signer(&self) -> Result<Signer, HomeError> {
+        let link = SecretFile::<Link>::new(self.path.join("link.key")).load()?;
+        Ok(Signer::new(link.expose(), self.address()?))
+    }
+
     pub(crate) fn keys(&self) -> Result<(LinkSecret, ClientKeys), HomeError> {
         load_keys(&self.path, self.gateway)
     }
+}
+
+fn lineage(path: &Path) -> Lineage {
+    Lineage::new(path.join("lineage.toml"))
 }
 
 fn load_keys(path: &Path, gateway: IdentityKey) -> Result<(LinkSecret, ClientKeys), HomeError> {

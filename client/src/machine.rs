@@ -1,39 +1,69 @@
-//! The client's state machine under the driver: frames to the gateway, events to the application.
+//! The client's state machine under the driver: frames to the gateway, changes to the disk, events to the application.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use tokio::sync::{mpsc, oneshot};
 use tombola_mixing::Time;
-use tombola_node::clock::unix_now;
 use tombola_node::driver::Machine;
 use tombola_node::shutdown::{Cause, Shutdown};
-use tombola_protocol::client::{Client, ClientCounts, ClientEvent};
+use tombola_protocol::client::{Client, ClientCounts, ClientEvent, SendOptions};
 use tombola_protocol::drops::DropReason;
 use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::Frame;
-use tombola_protocol::sendqueue::SendError;
-use tombola_protocol::view::Recipient;
+use tombola_protocol::outbox::SendError;
+use tombola_protocol::store::StoreOp;
+use tombola_protocol::view::{Recipient, SendViews};
+use tombola_storage::{Backlog, Writer};
 
-/// Messages that wait for an application that does not take them, before the gateway is asked to keep the rest.
+/// Notices that wait for an application that does not take them, before the gateway is asked to keep the rest.
 const BACKLOG: usize = 64;
-
-/// Said when the last epoch is over.
-const EXPIRED: &str = "the network document has expired; get the current one and start again";
 
 /// Said when another process connects as this client.
 pub(crate) const DISPLACED: &str = "this identity is in use elsewhere: another process has connected to the gateway with this client's keys. A client's \
      folder may be used in one place at a time; make one of the two anew with `init`";
 
-/// Messages beyond which a gateway that does not keep what it was asked to keep loses them for us.
+/// Notices beyond which what only tells how far things are is dropped for a gateway that does not keep what it was asked to.
 const BACKLOG_MAX: usize = 1024;
+
+/// Said when the client's gateway has left the network.
+const NO_GATEWAY: &str =
+    "the client's gateway is not part of the network any more; make a new client with `init`";
+
+/// Where a message goes.
+#[derive(Debug)]
+pub(crate) enum To {
+    Address(Box<Recipient>),
+    SenderOf(MessageId),
+}
 
 /// What comes to the driver.
 #[derive(Debug)]
 pub(crate) enum Input {
     Link(bool),
     Frame(Frame),
-    Send { id: MessageId, to: Box<Recipient>, body: Vec<u8>, reply: oneshot::Sender<Result<(), SendError>> },
-    Collect(bool),
+    /// Answered when the message is durable, or refused.
+    Send {
+        id: MessageId,
+        to: To,
+        body: Vec<u8>,
+        options: SendOptions,
+        reply: oneshot::Sender<Result<(), SendError>>,
+    },
+    Cancel(MessageId, oneshot::Sender<bool>),
+    Ping {
+        id: MessageId,
+        to: Box<Recipient>,
+        reply: oneshot::Sender<bool>,
+    },
+    /// The application has taken a message.
+    Accept(MessageId),
+    /// The application has heard what became of a message.
+    Noted(MessageId),
+    Durable(u64),
+    Views(Box<SendViews>),
+    /// The network document was refused.
+    DocumentRefused(String),
+    Outbox(oneshot::Sender<Vec<MessageId>>),
     Counts(oneshot::Sender<Counts>),
 }
 
@@ -42,6 +72,7 @@ pub(crate) enum Input {
 pub(crate) struct Counts {
     pub(crate) sent: ClientCounts,
     pub(crate) waiting: usize,
+    pub(crate) unacknowledged: usize,
     pub(crate) loops_returned: u64,
     pub(crate) loops_lost: u64,
     pub(crate) drops: Vec<(&'static str, u64)>,
@@ -52,11 +83,18 @@ pub(crate) struct Counts {
 pub(crate) enum Notice {
     Link(bool),
     Client(ClientEvent),
+    Storage(Option<String>),
+    DocumentRefused(String),
 }
 
-/// A [`Client`] whose events go to an application that may be slow.
+/// A [`Client`] whose changes go to a disk that may fail, and whose events go to an application that may be slow.
 pub(crate) struct ClientMachine {
     client: Client,
+    writer: Writer,
+    /// What the writer would not take.
+    unwritten: Vec<StoreOp>,
+    trouble: Option<String>,
+    queued: BTreeMap<MessageId, oneshot::Sender<Result<(), SendError>>>,
     notices: mpsc::Sender<Notice>,
     backlog: VecDeque<Notice>,
     collects: bool,
@@ -67,20 +105,49 @@ pub(crate) struct ClientMachine {
 impl ClientMachine {
     pub(crate) fn new(
         mut client: Client,
+        writer: Writer,
         notices: mpsc::Sender<Notice>,
         collects: bool,
         stop: Shutdown,
     ) -> Self {
         client.handle_collect(collects);
-        Self { client, notices, backlog: VecDeque::new(), collects, held: false, stop }
+        Self {
+            client,
+            writer,
+            unwritten: Vec::new(),
+            trouble: None,
+            queued: BTreeMap::new(),
+            notices,
+            backlog: VecDeque::new(),
+            collects,
+            held: false,
+            stop,
+        }
     }
 
-    /// Passes on what happened. When the application does not keep up, progress is dropped, messages wait, and the
-    /// gateway is asked to keep its mail until they have been taken.
+    /// Hands on what was asked to be stored, in order.
+    pub(crate) fn store(&mut self) {
+        let mut ops = std::mem::take(&mut self.unwritten);
+        ops.extend(std::iter::from_fn(|| self.client.poll_store()));
+        if let Err(Backlog(ops)) = self.writer.submit(ops) {
+            self.unwritten = ops;
+        }
+    }
+
+    /// Passes on what happened. When the application or the disk does not keep up, progress is dropped, messages wait, and
+    /// the gateway is asked to keep its mail until they have.
     fn notify(&mut self) {
+        self.store();
         while let Some(event) = self.client.poll_event() {
             if matches!(event, ClientEvent::Displaced) {
                 self.stop.trigger(Cause::Failure(DISPLACED.to_owned()));
+                continue;
+            }
+            if let ClientEvent::Queued(id) = event {
+                if let Some(reply) = self.queued.remove(&id) {
+                    // The application may have given up waiting; the message is queued all the same.
+                    let _ = reply.send(Ok(()));
+                }
                 continue;
             }
             self.push(Notice::Client(event));
@@ -91,8 +158,9 @@ impl ClientMachine {
                 break;
             }
         }
-        let full = self.backlog.len() >= BACKLOG;
-        if full != self.held && (full || self.backlog.is_empty()) {
+        let full = self.backlog.len() >= BACKLOG || !self.unwritten.is_empty() || self.trouble.is_some();
+        let free = self.backlog.is_empty() && self.unwritten.is_empty() && self.trouble.is_none();
+        if full != self.held && (full || free) {
             self.held = full;
             self.client.handle_collect(self.collects && !self.held);
         }
@@ -109,12 +177,17 @@ impl ClientMachine {
     }
 
     fn keep(&mut self, notice: Notice) {
-        // Messages and the link's state are kept; what only tells how far things are is not.
-        let kept = matches!(notice, Notice::Link(_) | Notice::Client(ClientEvent::Received(_)));
-        if kept && self.backlog.len() < BACKLOG_MAX {
-            self.backlog.push_back(notice);
-        } else if kept {
-            self.client.drops().count(DropReason::Overload);
+        // What only tells how far things are is not worth keeping; everything else is, and is bounded: messages by what the
+        // gateway sends after it was asked to keep them, the rest by what the application itself has asked for.
+        match notice {
+            Notice::Client(
+                ClientEvent::Emitted(_) | ClientEvent::Progress { .. } | ClientEvent::Probe(_),
+            ) => {}
+            Notice::Client(ClientEvent::Received(_)) if self.backlog.len() >= BACKLOG_MAX => {
+                // It is in the store, and comes again with the next start.
+                self.client.drops().count(DropReason::Overload);
+            }
+            notice => self.backlog.push_back(notice),
         }
     }
 
@@ -124,9 +197,29 @@ impl ClientMachine {
         Counts {
             sent: self.client.counts(),
             waiting: self.client.waiting(),
+            unacknowledged: self.client.outbox().count(),
             loops_returned: loops.returned,
             loops_lost: loops.lost,
             drops,
+        }
+    }
+
+    fn handle_send(
+        &mut self,
+        now: Time,
+        id: MessageId,
+        to: To,
+        body: Vec<u8>,
+        options: SendOptions,
+        reply: oneshot::Sender<Result<(), SendError>>,
+    ) {
+        let taken = match to {
+            To::Address(to) => self.client.handle_send(now, id, *to, body, options),
+            To::SenderOf(message) => self.client.handle_reply(now, id, message, body, options),
+        };
+        match taken {
+            Ok(()) => drop(self.queued.insert(id, reply)),
+            Err(error) => drop(reply.send(Err(error))),
         }
     }
 }
@@ -136,24 +229,29 @@ impl Machine for ClientMachine {
     type Output = Frame;
 
     fn handle(&mut self, now: Time, input: Input) {
+        // Whoever asked may have given up waiting; what was asked for is done all the same.
         match input {
             Input::Link(connected) => {
                 self.client.handle_link(connected);
                 self.push(Notice::Link(connected));
             }
             Input::Frame(frame) => self.client.handle_frame(now, frame),
-            Input::Send { id, to, body, reply } => {
-                let sent = self.client.handle_send(now, id, *to, body);
-                // The application may have given up waiting; the message is queued all the same.
-                let _ = reply.send(sent);
+            Input::Send { id, to, body, options, reply } => {
+                self.handle_send(now, id, to, body, options, reply)
             }
-            Input::Collect(wanted) => {
-                self.collects = wanted;
-                self.client.handle_collect(wanted && !self.held);
+            Input::Cancel(id, reply) => drop(reply.send(self.client.handle_cancel(id))),
+            Input::Ping { id, to, reply } => drop(reply.send(self.client.handle_ping(id, *to))),
+            Input::Accept(id) => drop(self.client.handle_accept(now, id)),
+            Input::Noted(id) => self.client.handle_noted(id),
+            Input::Durable(count) => self.client.handle_durable(count),
+            Input::Views(views) => {
+                if !self.client.handle_views(*views) {
+                    self.stop.trigger(Cause::Failure(NO_GATEWAY.to_owned()));
+                }
             }
-            Input::Counts(reply) => {
-                let _ = reply.send(self.counts());
-            }
+            Input::DocumentRefused(reason) => self.push(Notice::DocumentRefused(reason)),
+            Input::Outbox(reply) => drop(reply.send(self.client.outbox().collect())),
+            Input::Counts(reply) => drop(reply.send(self.counts())),
         }
         self.notify();
     }
@@ -169,14 +267,19 @@ impl Machine for ClientMachine {
     }
 
     fn work(&mut self, now: Time) -> bool {
-        self.client.work(now)
+        let worked = self.client.work(now);
+        self.store();
+        worked
     }
 
     fn publish(&mut self, now: Time) {
         self.client.expire(now);
-        if unix_now() >= self.client.view().epoch().valid_until().0 {
-            self.stop.trigger(Cause::Failure(EXPIRED.to_owned()));
+        let trouble = self.writer.trouble();
+        if trouble.is_some() != self.trouble.is_some() {
+            self.push(Notice::Storage(trouble.clone()));
         }
+        self.trouble = trouble;
+        self.notify();
     }
 }
 

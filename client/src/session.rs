@@ -1,27 +1,34 @@
-//! The client as applications use it: connect, address, send, receive.
+//! The client as applications use it: connect, address, send, receive, reply.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::TrySendError;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tombola_link::{CLIENT_PROTOCOL, LinkConfig, Links, Peer, Policy, StartError};
 use tombola_mixing::Time;
-use tombola_node::clock::Clock;
+use tombola_node::clock::{Clock, unix_time_now};
 use tombola_node::derive;
 use tombola_node::driver::{self, DriverHandle, Inputs};
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::shutdown::{Cause, Shutdown};
-use tombola_protocol::client::{Client as StateMachine, ClientCounts, ClientEvent, Emitted};
+use tombola_protocol::client::{
+    Client as StateMachine, ClientCounts, ClientEvent, Emitted, NewClientError, SendOptions,
+};
 use tombola_protocol::fragment::{MESSAGE_MAX, MessageId};
-use tombola_protocol::sendqueue::SendError;
-use tombola_protocol::view::{AddressError, EpochView};
+use tombola_protocol::outbox::SendError;
+use tombola_protocol::unix::{UnixNanos, WallClock};
+use tombola_protocol::view::{AddressError, SendViews};
+use tombola_storage::{StoreError, Writer};
 use tombola_topology::ClientAddress;
 
 use crate::content::{Content, ContentError};
+use crate::epochs::{Follower, Views};
+use crate::event::{EmittedAt, Event, Received};
 use crate::home::{Home, HomeError};
-use crate::machine::{ClientMachine, Counts, DISPLACED, Input, Notice};
+use crate::machine::{ClientMachine, Counts, DISPLACED, Input, Notice, To};
+use crate::signed::{self, Audience, Signer};
 
 /// Inputs that may wait for the driver.
 const INPUTS: usize = 1024;
@@ -31,10 +38,8 @@ const EVENTS: usize = 1024;
 const GATEWAY_QUEUE: usize = 256;
 /// How often a full queue is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// What a link and the frames on it may take to come to rest, once the gateway knows that it shall.
-const SETTLE: Duration = Duration::from_millis(300);
-/// Ticks of the emission clock within which a wish leaves: all but one in some 3 000 times.
-const WISH_TICKS: u32 = 8;
+/// How long changes are collected before they are written together.
+const LINGER: Duration = Duration::from_millis(50);
 
 /// Why a client cannot do what it was asked to.
 #[derive(Debug, Error)]
@@ -63,15 +68,21 @@ pub enum ClientError {
         /// Its length, encoded.
         len: usize,
     },
+    /// The message to be answered cannot be.
+    #[error(transparent)]
+    Refused(SendError),
+    /// The client's gateway is gone, or what it had kept makes no sense.
+    #[error(transparent)]
+    New(#[from] NewClientError),
+    /// What has to be kept could not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The client has ended.
     #[error("the client has ended: {0}")]
     Ended(Cause),
     /// Another process has connected to the gateway with the same keys.
     #[error("{DISPLACED}")]
     Displaced,
-    /// The client's gateway is not part of the network.
-    #[error("the client's gateway is not part of the network any more; make a new client with `init`")]
-    NoGateway,
 }
 
 /// How a client connects.
@@ -81,81 +92,57 @@ pub struct ConnectOptions {
     pub collect: bool,
     /// How long to wait for the gateway; the client keeps trying afterwards.
     pub patience: Duration,
+    /// Received messages count as taken when the application says so with [`Client::accept`], and not already when it asks
+    /// for the next event.
+    pub manual_accept: bool,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { collect: true, patience: Duration::from_secs(20) }
+        Self { collect: true, patience: Duration::from_secs(20), manual_accept: false }
     }
 }
 
-/// What happens, as it happens. Times are nanoseconds since 1970 on this machine's clock.
+/// How a message is sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MessageOptions {
+    /// How many packets its recipient may answer with; none by default. The recipient does not learn whom it answers.
+    pub replies: u16,
+    /// Whether the message says who sent it, signed. By default the sender is anonymous.
+    pub signed: bool,
+    /// How long it is tried; two weeks by default.
+    pub lifetime: Option<Duration>,
+}
+
+impl MessageOptions {
+    fn send_options(&self) -> SendOptions {
+        let default = SendOptions::default();
+        SendOptions { replies: self.replies, lifetime: self.lifetime.unwrap_or(default.lifetime) }
+    }
+}
+
+/// What the application has been shown and not said to have taken.
 #[derive(Debug)]
-pub enum Event {
-    /// The link to the gateway is up.
-    Connected,
-    /// The link to the gateway is down. The client connects again by itself; messages wait.
-    Disconnected,
-    /// A packet of a message has left on the emission clock. Left out when the application does not keep up.
-    Emitted(EmittedAt),
-    /// Some more of a long message arrived. Left out when the application does not keep up.
-    Progress {
-        /// Its message.
-        message: MessageId,
-        /// Packets here.
-        have: u32,
-        /// Packets of the message.
-        count: u32,
-    },
-    /// A message arrived.
-    Received(Received),
-    /// A message arrived whole, but is no content of this version.
-    Unreadable(MessageId, ContentError),
+enum Shown {
+    Message(MessageId),
+    Ended(MessageId),
 }
 
-/// A packet that has left.
-#[derive(Clone, Copy, Debug)]
-pub struct EmittedAt {
-    /// Its message.
-    pub message: MessageId,
-    /// Its place in it.
-    pub index: u32,
-    /// Packets of the message.
-    pub count: u32,
-    /// When the message was queued.
-    pub queued_ns: u64,
-    /// The tick on which the packet left.
-    pub emitted_ns: u64,
-    /// Sum of the delays that were drawn for it.
-    pub delays: Duration,
-}
-
-/// A message that arrived.
-#[derive(Debug)]
-pub struct Received {
-    /// Its id: the sender's [`Client::send`] returned the same.
-    pub message: MessageId,
-    /// What it says.
-    pub content: Content,
-    /// Packets that it came in.
-    pub packets: u32,
-    /// When it was complete.
-    pub received_ns: u64,
-    /// How long the gateway had held its last packet.
-    pub held: Duration,
-}
-
-/// A connected client. Dropping it closes the link; [`close`](Self::close) does so without losing mail on its way down.
+/// A client that runs, connected or not. Dropping it ends it at once; [`close`](Self::close) in order.
 #[derive(Debug)]
 pub struct Client {
     clock: Clock,
     address: ClientAddress,
-    view: Arc<EpochView>,
+    views: watch::Receiver<SendViews>,
+    signer: Signer,
     inputs: Inputs<Input>,
     notices: mpsc::Receiver<Notice>,
     connected: bool,
+    manual_accept: bool,
+    shown: Option<Shown>,
     links: Links,
     driver: Option<DriverHandle<ClientMachine>>,
+    writer: Writer,
     shutdown: Shutdown,
 }
 
@@ -163,7 +150,7 @@ impl Client {
     /// Connects the client of a folder to its gateway, and asks for its mail.
     ///
     /// # Errors
-    /// Its keys are unusable, or the gateway does not answer.
+    /// Its folder is unusable, or the gateway does not answer.
     pub async fn connect(home: &Home) -> Result<Self, ClientError> {
         Self::connect_with(home, ConnectOptions::default()).await
     }
@@ -173,22 +160,48 @@ impl Client {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn connect_with(home: &Home, options: ConnectOptions) -> Result<Self, ClientError> {
+        let mut client = Self::start(home, options).await?;
+        if client.wait_connected(options.patience).await {
+            return Ok(client);
+        }
+        if client.shutdown.is_triggered() {
+            return Err(client.ended());
+        }
+        client.close().await?;
+        Err(ClientError::Unreachable(options.patience))
+    }
+
+    /// Starts the client of a folder without waiting for its gateway: messages can be queued at once.
+    ///
+    /// # Errors
+    /// Its folder is unusable.
+    pub async fn start(home: &Home, options: ConnectOptions) -> Result<Self, ClientError> {
         let (link, keys) = home.keys()?;
-        let view = Arc::clone(home.view());
+        let (store, stored) = home.store()?;
+        let documents = home.documents()?;
+        let mut checked = Views::default();
+        let views = checked.at(documents.current(), unix_time_now()).map_err(HomeError::from)?;
         let clock = Clock::start();
-        let machine = StateMachine::new(clock.now(), Arc::clone(&view), keys, derive::random_seed()?)
-            .ok_or(ClientError::NoGateway)?;
+        let wall = WallClock { at_zero: UnixNanos(clock.unix_nanos(Time::ZERO)) };
+        let seed = derive::random_seed()?;
+        let machine = StateMachine::new(clock.now(), wall, views.clone(), keys, stored, seed)?;
+        documents.record().map_err(HomeError::from)?;
         let address = machine.address();
         let (inputs, received) = driver::inputs(INPUTS);
         let (send_notice, notices) = mpsc::channel(EVENTS);
         let shutdown = Shutdown::new();
-        let machine = ClientMachine::new(machine, send_notice, options.collect, shutdown.clone());
+        let durable = inputs.clone();
+        // The driver never waits for the writer, so that the writer may wait for it.
+        let writer = store.start_writer(LINGER, move |count| drop(durable.send(Input::Durable(count))))?;
+        let machine =
+            ClientMachine::new(machine, writer.clone(), send_notice, options.collect, shutdown.clone());
 
         let mut config = LinkConfig::new(link, Policy::DialOnly, CLIENT_PROTOCOL);
         config.outbound_queue = GATEWAY_QUEUE;
+        let view = &views.current;
         let node = view.epoch().index_of(&home.gateway()).and_then(|index| view.epoch().node(index));
         let addresses = node.map(|node| node.client_addresses.clone()).unwrap_or_default();
-        let gateway = Peer::dialled(home.gateway(), addresses);
+        let gateway = Peer::dialled(home.gateway(), addresses.clone());
         let sink = InputSink::new(inputs.clone(), |change| match change {
             LinkChange::Connected(_) => Input::Link(true),
             LinkChange::Disconnected(_) => Input::Link(false),
@@ -197,7 +210,7 @@ impl Client {
         .without_padding();
         let links = tombola_link::start(config, vec![gateway], Arc::new(sink)).await?;
         let (up, to) = (links.clone(), home.gateway());
-        // A link that takes nothing for so long is stalled; what it loses is lost like on any link.
+        // A link that takes nothing for so long is stalled; what it loses is sent again.
         let deliver = move |frame| drop(up.send(&to, frame));
         let driver = driver::spawn("client", clock, machine, received, deliver, shutdown.clone())?;
         // A client that has failed must not connect again by itself, least of all where it would displace another.
@@ -207,32 +220,43 @@ impl Client {
                 ended.shutdown().await;
             }
         });
-        let mut client = Self {
+        let (sender, views) = watch::channel(views);
+        let follower = Follower {
+            documents,
+            views: checked,
+            sender,
+            gateway: home.gateway(),
+            addresses,
+            links: links.clone(),
+            inputs: inputs.clone(),
+            stop: shutdown.clone(),
+        };
+        tokio::spawn(follower.run());
+        Ok(Self {
             clock,
             address,
-            view,
+            views,
+            signer: home.signer()?,
             inputs,
             notices,
             connected: false,
+            manual_accept: options.manual_accept,
+            shown: None,
             links,
             driver: Some(driver),
+            writer,
             shutdown,
-        };
-        match tokio::time::timeout(options.patience, client.wait_connected()).await {
-            Ok(result) => result.map(|()| client),
-            Err(_) => {
-                client.links.shutdown().await;
-                Err(ClientError::Unreachable(options.patience))
-            }
-        }
+        })
     }
 
-    async fn wait_connected(&mut self) -> Result<(), ClientError> {
-        match self.event().await {
-            Some(Event::Connected) => Ok(()),
-            // Nothing else can come first: mail comes over the link.
-            _ => Err(self.ended()),
-        }
+    /// Waits until the link to the gateway is up; says whether it came up in time. No event is lost by it.
+    pub async fn wait_connected(&mut self, patience: Duration) -> bool {
+        let up = async {
+            while self.links.stats().links == 0 && !self.shutdown.is_triggered() {
+                tokio::time::sleep(RETRY).await;
+            }
+        };
+        tokio::time::timeout(patience, up).await.is_ok() && !self.shutdown.is_triggered()
     }
 
     /// Where others send to.
@@ -247,31 +271,81 @@ impl Client {
         self.connected
     }
 
-    /// Queues a message and returns its id. Waits while the queue is full. Its packets leave on the emission clock;
-    /// that they arrive is not acknowledged in this release.
+    /// Puts a message into the outbox, anonymous and without leave to answer, and returns its id when it is there durably.
+    /// Waits while the outbox is full, or the disk fails. What becomes of it comes as [`Event::Sent`] and [`Event::Ended`].
     ///
     /// # Errors
     /// The address is not of this network, or the message is too long.
     pub async fn send(&self, to: &ClientAddress, content: &Content) -> Result<MessageId, ClientError> {
+        self.send_with(to, content, MessageOptions::default()).await
+    }
+
+    /// As [`send`](Self::send), as `options` say.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_with(
+        &self,
+        to: &ClientAddress,
+        content: &Content,
+        options: MessageOptions,
+    ) -> Result<MessageId, ClientError> {
+        let recipient = Box::new(self.views.borrow().current.recipient(to)?);
+        let body = self.encode(content, options, &Audience::Address(*to))?;
+        self.queue(body, options, || To::Address(recipient.clone())).await
+    }
+
+    /// Answers a received message, if it is [`answerable`](Received::answerable); otherwise as [`send`](Self::send).
+    ///
+    /// # Errors
+    /// The message cannot be answered, or the answer is too long.
+    pub async fn reply(
+        &self,
+        to: MessageId,
+        content: &Content,
+        options: MessageOptions,
+    ) -> Result<MessageId, ClientError> {
+        let body = self.encode(content, options, &Audience::SenderOf(to))?;
+        self.queue(body, options, || To::SenderOf(to)).await
+    }
+
+    /// Calls a message back: nothing more of it is sent, and [`Event::Ended`] comes. Returns whether it was in the outbox.
+    ///
+    /// # Errors
+    /// The client has ended.
+    pub async fn cancel(&self, message: MessageId) -> Result<bool, ClientError> {
+        self.ask(|reply| Input::Cancel(message, reply)).await
+    }
+
+    /// Sends a ping, which is answered by the recipient's client without its application; [`Event::Pong`] says that it was.
+    ///
+    /// # Errors
+    /// The address is not of this network.
+    pub async fn ping(&self, to: &ClientAddress) -> Result<MessageId, ClientError> {
         let id = MessageId(derive::random_bytes()?);
-        let body = content.encode()?;
-        if body.len() > MESSAGE_MAX {
-            return Err(ClientError::TooLong { len: body.len() });
-        }
-        let recipient = Box::new(self.view.recipient(to)?);
+        let to = Box::new(self.views.borrow().current.recipient(to)?);
         loop {
-            let (reply, answer) = oneshot::channel();
-            self.input(Input::Send { id, to: recipient.clone(), body: body.clone(), reply }).await?;
-            match answer.await.map_err(|_| self.ended())? {
-                Ok(()) => return Ok(id),
-                Err(SendError::TooLong { len }) => return Err(ClientError::TooLong { len }),
-                Err(SendError::QueueFull) => tokio::time::sleep(RETRY).await,
+            let to = to.clone();
+            if self.ask(|reply| Input::Ping { id, to, reply }).await? {
+                return Ok(id);
             }
+            tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// The next event; `None` when the client has ended.
+    /// The application has taken a message: it does not come again. Only needed with
+    /// [`manual_accept`](ConnectOptions::manual_accept).
+    ///
+    /// # Errors
+    /// The client has ended.
+    pub async fn accept(&self, message: MessageId) -> Result<(), ClientError> {
+        self.input(Input::Accept(message)).await
+    }
+
+    /// The next event; `None` when the client has ended. What the last one told counts as taken, so that a process which
+    /// ends while it handles an event gets that one again.
     pub async fn event(&mut self) -> Option<Event> {
+        self.take_shown().await;
         loop {
             let notice = tokio::select! {
                 biased;
@@ -284,6 +358,8 @@ impl Client {
                     self.connected = connected;
                     return Some(if connected { Event::Connected } else { Event::Disconnected });
                 }
+                Notice::Storage(trouble) => return Some(Event::Storage(trouble)),
+                Notice::DocumentRefused(reason) => return Some(Event::DocumentRefused(reason)),
                 Notice::Client(event) => {
                     if let Some(event) = self.event_of(event) {
                         return Some(event);
@@ -302,7 +378,7 @@ impl Client {
         }
     }
 
-    /// Waits until everything that was queued has left on the emission clock and on the link.
+    /// Waits until everything that was queued has left on the emission clock and on the link, once.
     ///
     /// # Errors
     /// The client has ended.
@@ -311,6 +387,14 @@ impl Client {
             tokio::time::sleep(RETRY).await;
         }
         Ok(())
+    }
+
+    /// The messages that are not acknowledged.
+    ///
+    /// # Errors
+    /// The client has ended.
+    pub async fn outbox(&self) -> Result<Vec<MessageId>, ClientError> {
+        self.ask(Input::Outbox).await
     }
 
     /// What was sent and received so far, in packets, cover included.
@@ -324,33 +408,72 @@ impl Client {
         Ok(ClientCounts { padding, ..sent })
     }
 
-    /// Asks the gateway to keep new mail, takes what is on its way down, closes the link. What had come until then is
-    /// returned, so that no message is lost that the gateway no longer has.
-    pub async fn close(mut self) -> Vec<Event> {
-        let mut last = Vec::new();
-        if self.input(Input::Collect(false)).await.is_ok() {
-            let leaves = WISH_TICKS * self.view.parameters().main_interval;
-            let deadline = tokio::time::Instant::now() + leaves + SETTLE;
-            while let Ok(Some(event)) = tokio::time::timeout_at(deadline, self.event()).await {
-                last.push(event);
-            }
-        }
+    /// Ends the client in order: the last event counts as taken, the link is closed, everything is written. What the gateway
+    /// still has, and events that were not asked for, come with the next start.
+    ///
+    /// # Errors
+    /// Something could not be written: what was not acknowledged to anybody may be missing at the next start.
+    pub async fn close(mut self) -> Result<(), ClientError> {
+        self.take_shown().await;
         self.shutdown.trigger(Cause::Requested("the client was closed"));
-        if let Some(driver) = self.driver.take() {
-            let _ = tokio::task::spawn_blocking(move || driver.join()).await;
+        if let Some(driver) = self.driver.take()
+            && let Ok(Ok(mut machine)) = tokio::task::spawn_blocking(move || driver.join()).await
+        {
+            machine.store();
         }
         self.links.shutdown().await;
-        last
+        let writer = self.writer.clone();
+        match tokio::task::spawn_blocking(move || writer.close()).await {
+            Ok(closed) => Ok(closed?),
+            Err(error) => Err(ClientError::Start(std::io::Error::other(error))),
+        }
     }
 
     pub(crate) async fn snapshot(&self) -> Result<Counts, ClientError> {
-        let (reply, answer) = oneshot::channel();
-        self.input(Input::Counts(reply)).await?;
-        answer.await.map_err(|_| self.ended())
+        self.ask(Input::Counts).await
     }
 
     pub(crate) fn received_lengths(&self) -> std::collections::BTreeMap<usize, u64> {
         self.links.stats().received_lengths
+    }
+
+    fn encode(
+        &self,
+        content: &Content,
+        options: MessageOptions,
+        audience: &Audience,
+    ) -> Result<Vec<u8>, ClientError> {
+        let body = content.encode()?;
+        let body = if options.signed { self.signer.sign(audience, &body) } else { body };
+        if body.len() > MESSAGE_MAX {
+            return Err(ClientError::TooLong { len: body.len() });
+        }
+        Ok(body)
+    }
+
+    async fn queue(
+        &self,
+        body: Vec<u8>,
+        options: MessageOptions,
+        to: impl Fn() -> To,
+    ) -> Result<MessageId, ClientError> {
+        let id = MessageId(derive::random_bytes()?);
+        let options = options.send_options();
+        loop {
+            let body = body.clone();
+            match self.ask(|reply| Input::Send { id, to: to(), body, options, reply }).await? {
+                Ok(()) => return Ok(id),
+                Err(SendError::TooLong { len }) => return Err(ClientError::TooLong { len }),
+                Err(SendError::Full) => tokio::time::sleep(RETRY).await,
+                Err(refused) => return Err(ClientError::Refused(refused)),
+            }
+        }
+    }
+
+    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        self.input(input(reply)).await?;
+        answer.await.map_err(|_| self.ended())
     }
 
     async fn input(&self, mut input: Input) -> Result<(), ClientError> {
@@ -364,23 +487,63 @@ impl Client {
         }
     }
 
+    /// The application is done with what it was shown last.
+    async fn take_shown(&mut self) {
+        let input = match self.shown.take() {
+            Some(Shown::Message(id)) => Input::Accept(id),
+            Some(Shown::Ended(id)) => Input::Noted(id),
+            None => return,
+        };
+        // A client that has ended shows it again at its next start.
+        let _ = self.input(input).await;
+    }
+
     /// `None` for what does not concern an application.
-    fn event_of(&self, event: ClientEvent) -> Option<Event> {
+    fn event_of(&mut self, event: ClientEvent) -> Option<Event> {
         Some(match event {
+            ClientEvent::Queued(_) | ClientEvent::Probe(_) => return None,
             ClientEvent::Emitted(emitted) => Event::Emitted(self.emitted_at(&emitted)),
+            ClientEvent::Sent(id) => Event::Sent(id),
+            ClientEvent::Ended(id, state) => {
+                self.shown = Some(Shown::Ended(id));
+                Event::Ended(id, state)
+            }
             ClientEvent::Progress { message, have, count } => Event::Progress { message, have, count },
-            ClientEvent::Probe(_) | ClientEvent::Displaced => return None,
-            ClientEvent::Received(received) => match Content::decode(received.body) {
-                Ok(content) => Event::Received(Received {
-                    message: received.message,
-                    content,
-                    packets: received.fragments,
-                    received_ns: self.unix(received.received),
-                    held: received.held,
-                }),
-                Err(error) => Event::Unreadable(received.message, error),
-            },
+            ClientEvent::Displaced => return None,
+            ClientEvent::Pong { message, took } => Event::Pong(message, took),
+            ClientEvent::Backpressure(on) => Event::Backpressure(on),
+            ClientEvent::Received(received) => {
+                let id = received.message;
+                let event = self.received(received);
+                if !self.manual_accept || matches!(event, Event::Unreadable(..)) {
+                    self.shown = Some(Shown::Message(id));
+                }
+                event
+            }
         })
+    }
+
+    fn received(&self, received: tombola_protocol::client::Received) -> Event {
+        let audience = match received.reply_to {
+            Some(own) => Audience::SenderOf(own),
+            None => Audience::Address(self.address),
+        };
+        let read = signed::open(&audience, received.body)
+            .and_then(|(sender, body)| Ok((sender, Content::decode(body)?)));
+        match read {
+            Ok((sender, content)) => Event::Received(Received {
+                message: received.message,
+                content,
+                packets: received.packets,
+                received_ns: received.received_ns,
+                held: received.held,
+                sender,
+                reply_to: received.reply_to,
+                answerable: received.answerable,
+                again: received.again,
+            }),
+            Err(error) => Event::Unreadable(received.message, error),
+        }
     }
 
     fn emitted_at(&self, emitted: &Emitted) -> EmittedAt {
@@ -388,8 +551,9 @@ impl Client {
             message: emitted.message,
             index: emitted.index,
             count: emitted.count,
-            queued_ns: self.unix(emitted.queued),
-            emitted_ns: self.unix(emitted.emitted),
+            attempt: emitted.attempt,
+            queued_ns: self.clock.unix_nanos(emitted.queued),
+            emitted_ns: self.clock.unix_nanos(emitted.emitted),
             delays: emitted.delays,
         }
     }
@@ -401,10 +565,6 @@ impl Client {
             Some(Cause::Failure(what)) if what == DISPLACED => ClientError::Displaced,
             cause => ClientError::Ended(cause.unwrap_or(Cause::Requested("it was closed"))),
         }
-    }
-
-    fn unix(&self, time: Time) -> u64 {
-        self.clock.unix_nanos(time)
     }
 }
 

@@ -16,8 +16,15 @@ pub struct Config {
     pub authority: String,
     /// Key file of the link identity.
     pub link_secret: PathBuf,
-    /// Key file of the Sphinx key.
-    pub sphinx_secret: PathBuf,
+    /// A folder with the key files of the Sphinx keys, one for each epoch: `*.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sphinx_secrets: Option<PathBuf>,
+    /// The key file of the only Sphinx key, in place of `sphinx_secrets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sphinx_secret: Option<PathBuf>,
+    /// Where it keeps what has to survive it: mail among it; a folder that nobody else uses.
+    #[serde(default = "default_data")]
+    pub data: PathBuf,
     /// Addresses to listen on for neighbours, QUIC and TCP: `/ip4/0.0.0.0/udp/9000/quic-v1`, `/ip4/0.0.0.0/tcp/9000`.
     pub listen: Vec<String>,
     /// Addresses to listen on for clients.
@@ -35,15 +42,16 @@ pub struct Config {
     /// Packets that may be on their way through the node at one time, mail excluded: 2.5 kB each.
     #[serde(default = "default_places")]
     pub places: usize,
-    /// Folder of what has to survive a restart: the mail.
-    #[serde(default = "default_data")]
-    pub data: PathBuf,
     /// Packets that all mailboxes may hold together: 2.5 kB of disk each, and 16 bytes of memory.
     #[serde(default = "default_mail_packets")]
     pub mail_packets: usize,
     /// Connections of clients from one IPv4 address or IPv6 /64; 0 for no limit.
     #[serde(default = "default_per_origin")]
     pub clients_per_origin: usize,
+}
+
+fn default_data() -> PathBuf {
+    PathBuf::from("data")
 }
 
 fn default_link_threads() -> usize {
@@ -53,10 +61,6 @@ fn default_link_threads() -> usize {
 /// 16 384 packets, 40 MB.
 fn default_places() -> usize {
     16_384
-}
-
-fn default_data() -> PathBuf {
-    "data".into()
 }
 
 /// 1 048 576 packets, 2.6 GB on disk.

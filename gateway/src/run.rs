@@ -3,18 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use tokio::sync::watch;
 use tombola_link::{CLIENT_PROTOCOL, ClientLimits, LinkConfig, Policy};
 use tombola_mixing::Time;
+use tombola_node::driver::Inputs;
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
-use tombola_node::{config, derive, driver, meters};
+use tombola_node::rotation::Standing;
+use tombola_node::shutdown::Shutdown;
+use tombola_node::{config, derive, driver};
 use tombola_protocol::frame::Frame;
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayMail};
 use tombola_protocol::unix::{UnixNanos, WallClock};
-use tombola_protocol::view::Seat;
 use tombola_topology::Role;
 
 use crate::config::Config;
@@ -52,20 +55,22 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         network: &config.network,
         authority: &config.authority,
         link_secret: &config.link_secret,
-        sphinx_secret: &config.sphinx_secret,
+        sphinx_secret: config.sphinx_secret.as_deref(),
+        sphinx_secrets: config.sphinx_secrets.as_deref(),
+        data: &config.data,
         listen: &config.listen,
         workers: config.workers,
         link_threads: config.link_threads,
         places: config.places,
     };
-    let hop = Hop::load(&settings, |role| matches!(role, Role::Gateway))?;
+    let mut hop = Hop::load(&settings, |role| matches!(role, Role::Gateway))?;
     let (inputs, received) = driver::inputs(INPUTS);
     let (mail, stored) = MailFile::open(&base.join(&config.data))?;
     let clock = WallClock { at_zero: UnixNanos(hop.clock.unix_nanos(Time::ZERO)) };
     let gateway = Gateway::new(
         hop.clock.now(),
-        hop.view.parameters(),
-        Seat::new(Arc::clone(&hop.view), hop.me).context("this node has left the list")?.into(),
+        &hop.parameters,
+        hop.standing_now().open.clone(),
         GatewayMail { packets: config.mail_packets, clock, stored },
         hop.occupancy.clone(),
         Arc::clone(&hop.drops),
@@ -76,7 +81,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let links = hop.start_links(&settings, &openers).await?;
 
     let limits = ClientLimits {
-        max_connections: hop.view.parameters().clients_per_gateway as usize,
+        max_connections: hop.parameters.clients_per_gateway as usize,
         max_per_origin: (config.clients_per_origin > 0).then_some(config.clients_per_origin),
         ..ClientLimits::default()
     };
@@ -90,6 +95,8 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         LinkChange::Frame(client, frame) => GatewayInput::ClientFrame(client, frame),
     });
     let client_links = tombola_link::start(client_config, Vec::new(), Arc::new(sink)).await?;
+    hop.links.add(client_links.clone());
+    let epochs = inputs.clone();
 
     let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let deliver = move |forward: Option<Forward>| {
@@ -106,9 +113,22 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         last: hop.clock.now(),
     };
     let driver = hop.start_driver(&settings, "gateway", machine, received, deliver, &service)?;
-    let all_links = vec![links.clone(), client_links.clone()];
-    tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
+    hop.start_rotation(&links, &service)?;
+    tokio::spawn(follow(hop.standing.clone(), epochs, service.shutdown.clone()));
+    tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
     tracing::info!("gateway started");
     service.announce(&links, Some(&client_links));
-    hop.serve(&service, driver, all_links, openers, GatewayMachine::close).await
+    hop.serve(&service, driver, openers, GatewayMachine::close).await
+}
+
+/// Tells the driver which epochs' packets are taken, whenever that changes.
+async fn follow(mut standing: watch::Receiver<Arc<Standing>>, inputs: Inputs<GatewayInput>, stop: Shutdown) {
+    loop {
+        let open = standing.borrow_and_update().open.clone();
+        inputs.pass(GatewayInput::Views(Box::new(open))).await;
+        tokio::select! {
+            _ = stop.triggered() => return,
+            changed = standing.changed() => if changed.is_err() { return },
+        }
+    }
 }

@@ -1,27 +1,44 @@
 //! The node's own client accounts, at gateways that are redrawn each epoch.
 
-use tombola_link::LinkSecret;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tombola_link::{CLIENT_PROTOCOL, LinkConfig, LinkSecret, Links, Peer, Policy};
 use tombola_mixing::Rng;
-use tombola_node::derive::derive_seed;
-use tombola_protocol::client::ClientKeys;
-use tombola_protocol::view::EpochView;
+use tombola_node::clock::Clock;
+use tombola_node::derive::{self, derive_seed};
+use tombola_node::driver::Inputs;
+use tombola_node::ingress::{InputSink, LinkChange};
+use tombola_node::keys::{Link, Secret};
+use tombola_node::meters::LinkRegistry;
+use tombola_node::rotation::Standing;
+use tombola_node::shutdown::Shutdown;
+use tombola_protocol::client::{Client, ClientKeys};
+use tombola_protocol::frame::Frame;
+use tombola_protocol::relay::{NewViews, RelayInput};
+use tombola_protocol::view::{EpochView, Seat};
 use tombola_sphinx::SecretKey;
-use tombola_topology::IdentityKey;
+use tombola_topology::{IdentityKey, Role};
 
 /// Gateways at which a mix node keeps an account.
 const ACCOUNTS: usize = 2;
 
+/// Frames that may wait for an account's gateway.
+const ACCOUNT_QUEUE: usize = 256;
+
 /// One account: its gateway, where that serves clients, its keys.
-pub(crate) struct Account {
-    pub(crate) gateway: IdentityKey,
-    pub(crate) addresses: Vec<String>,
-    pub(crate) link: LinkSecret,
-    pub(crate) keys: ClientKeys,
+struct Account {
+    gateway: IdentityKey,
+    addresses: Vec<String>,
+    link: LinkSecret,
+    keys: ClientKeys,
 }
 
 /// The accounts of this epoch. Everything follows from the node's secret and the epoch's number, so a node that
 /// restarts finds its accounts again, and nobody else can tell which they are.
-pub(crate) fn draw(view: &EpochView, secret: &[u8; 32]) -> Vec<Account> {
+fn draw(view: &EpochView, secret: &[u8; 32]) -> Vec<Account> {
     let epoch = view.epoch().number().0.to_be_bytes();
     let mut gateways = view.epoch().gateways().to_vec();
     Rng::from_seed(*derive_seed(secret, b"tombola/accounts/gateways", &[&epoch])).shuffle(&mut gateways);
@@ -38,4 +55,111 @@ pub(crate) fn draw(view: &EpochView, secret: &[u8; 32]) -> Vec<Account> {
             Some(Account { gateway, addresses: node.client_addresses.clone(), link, keys })
         })
         .collect()
+}
+
+/// The way to the accounts' gateways, by the numbers of the accounts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AccountLinks(Arc<RwLock<BTreeMap<usize, (IdentityKey, Links)>>>);
+
+impl AccountLinks {
+    /// An account that cannot send loses cover only.
+    pub(crate) fn send(&self, account: usize, frame: Frame) {
+        let links = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((gateway, links)) = links.get(&account) {
+            let _ = links.send(gateway, frame);
+        }
+    }
+
+    /// Puts new ones in place of all; returns those that were.
+    fn replace(&self, new: BTreeMap<usize, (IdentityKey, Links)>) -> Vec<Links> {
+        let mut links = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *links, new).into_values().map(|(_, links)| links).collect()
+    }
+}
+
+/// Tells the relay of new epochs, and exchanges its accounts when one begins.
+pub(crate) struct AccountKeeper {
+    pub(crate) secret: Arc<Secret<Link>>,
+    pub(crate) clock: Clock,
+    pub(crate) inputs: Inputs<RelayInput>,
+    pub(crate) links: AccountLinks,
+    pub(crate) registry: LinkRegistry,
+    /// Accounts there were so far: numbers are not used again.
+    pub(crate) count: usize,
+    /// What the relay was told last.
+    pub(crate) told: Option<Arc<Standing>>,
+}
+
+impl AccountKeeper {
+    /// Tells the relay, if what its packets use has changed.
+    pub(crate) async fn apply(&mut self, standing: &Arc<Standing>) -> Result<()> {
+        let before = self.told.replace(Arc::clone(standing));
+        if before.as_ref().is_some_and(|before| before.sends_as(standing)) {
+            return Ok(());
+        }
+        let views = standing.send.clone();
+        let current = Arc::clone(&views.current);
+        if before.is_some_and(|before| Arc::ptr_eq(&before.send.current, &current)) {
+            self.inputs.pass(RelayInput::Views(Box::new(NewViews { views, accounts: None }))).await;
+            return Ok(());
+        }
+        let identity = LinkSecret::from_seed(*self.secret.expose()).identity();
+        let is_mix = Seat::of(Arc::clone(&current), &identity)
+            .is_some_and(|seat| matches!(seat.role(), Role::Mix { .. }));
+        let drawn = if is_mix { draw(&current, self.secret.expose()) } else { Vec::new() };
+        let (mut clients, mut links) = (Vec::new(), Vec::new());
+        for Account { gateway, addresses, link, keys } in drawn {
+            // It is of this epoch's list.
+            let seed = derive::random_seed()?;
+            let Some(client) = Client::account(self.clock.now(), Arc::clone(&current), keys, seed) else {
+                continue;
+            };
+            clients.push(client);
+            links.push((link, Peer::dialled(gateway, addresses)));
+        }
+        let first = self.count;
+        self.count += clients.len();
+        // First the relay: what links of accounts say that it does not know, it does not hear.
+        let new = NewViews { views, accounts: Some(clients) };
+        self.inputs.pass(RelayInput::Views(Box::new(new))).await;
+        let mut started = BTreeMap::new();
+        for (account, (secret, gateway)) in (first..).zip(links) {
+            let identity = gateway.identity;
+            let links = self.start(account, secret, gateway).await?;
+            self.registry.add(links.clone());
+            started.insert(account, (identity, links));
+        }
+        for links in self.links.replace(started) {
+            let registry = self.registry.clone();
+            // It waits for the other end to hang up.
+            tokio::spawn(async move { registry.end(&links).await });
+        }
+        Ok(())
+    }
+
+    async fn start(&self, account: usize, secret: LinkSecret, gateway: Peer) -> Result<Links> {
+        let mut config = LinkConfig::new(secret, Policy::DialOnly, CLIENT_PROTOCOL);
+        config.outbound_queue = ACCOUNT_QUEUE;
+        let sink = InputSink::new(self.inputs.clone(), move |change| match change {
+            LinkChange::Connected(_) => RelayInput::AccountLink { account, connected: true },
+            LinkChange::Disconnected(_) => RelayInput::AccountLink { account, connected: false },
+            LinkChange::Frame(_, frame) => RelayInput::AccountFrame { account, frame },
+        })
+        .without_padding();
+        Ok(tombola_link::start(config, vec![gateway], Arc::new(sink)).await?)
+    }
+
+    /// Follows the epochs until `stop` is triggered.
+    pub(crate) async fn follow(mut self, mut standing: watch::Receiver<Arc<Standing>>, stop: Shutdown) {
+        loop {
+            let now = Arc::clone(&standing.borrow_and_update());
+            if let Err(error) = self.apply(&now).await {
+                tracing::error!(%error, "the accounts of the new epoch did not start: no loops in it");
+            }
+            tokio::select! {
+                _ = stop.triggered() => return,
+                changed = standing.changed() => if changed.is_err() { return },
+            }
+        }
+    }
 }

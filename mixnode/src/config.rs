@@ -16,8 +16,15 @@ pub struct Config {
     pub authority: String,
     /// Key file of the link identity.
     pub link_secret: PathBuf,
-    /// Key file of the Sphinx key.
-    pub sphinx_secret: PathBuf,
+    /// A folder with the key files of the Sphinx keys, one for each epoch: `*.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sphinx_secrets: Option<PathBuf>,
+    /// The key file of the only Sphinx key, in place of `sphinx_secrets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sphinx_secret: Option<PathBuf>,
+    /// Where it keeps what has to survive it: a folder that nobody else uses.
+    #[serde(default = "default_data")]
+    pub data: PathBuf,
     /// Addresses to listen on for neighbours, QUIC and TCP: `/ip4/0.0.0.0/udp/9000/quic-v1`, `/ip4/0.0.0.0/tcp/9000`.
     pub listen: Vec<String>,
     /// Where metrics are served, a loopback address; absent: nowhere.
@@ -33,6 +40,10 @@ pub struct Config {
     /// Packets that may be in the node at one time, from the header's processing to departure: 2.5 kB each.
     #[serde(default = "default_places")]
     pub places: usize,
+}
+
+fn default_data() -> PathBuf {
+    PathBuf::from("data")
 }
 
 fn default_link_threads() -> usize {

@@ -43,7 +43,9 @@ impl Machine for RelayMachine {
         self.relay.expire(now);
         publish_drops(&self.drops);
         self.openers.publish();
-        gauge!(names::POOL_PACKETS).set(self.relay.counts().pool as f64);
+        let counts = self.relay.counts();
+        gauge!(names::POOL_PACKETS).set(counts.pool as f64);
+        counter!(names::TAGS_LATE_TOTAL).absolute(counts.late_tags);
         let accounts = self.relay.account_counts();
         for (kind, count) in [
             ("cover", accounts.cover),

@@ -3,24 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use tombola_link::{CLIENT_PROTOCOL, LinkConfig, Links, Peer, Policy};
+use anyhow::Result;
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
-use tombola_node::ingress::{InputSink, LinkChange};
-use tombola_node::{config, derive, driver, meters};
-use tombola_protocol::client::Client;
-use tombola_protocol::frame::Frame;
+use tombola_node::{config, derive, driver};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
-use tombola_topology::{IdentityKey, Role};
+use tombola_topology::Role;
 
-use crate::accounts;
+use crate::accounts::{AccountKeeper, AccountLinks};
 use crate::config::Config;
 use crate::machine::RelayMachine;
-
-/// Frames that may wait for an account's gateway.
-const ACCOUNT_QUEUE: usize = 256;
 
 /// Arguments of the mix node.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,64 +43,51 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         network: &config.network,
         authority: &config.authority,
         link_secret: &config.link_secret,
-        sphinx_secret: &config.sphinx_secret,
+        sphinx_secret: config.sphinx_secret.as_deref(),
+        sphinx_secrets: config.sphinx_secrets.as_deref(),
+        data: &config.data,
         listen: &config.listen,
         workers: config.workers,
         link_threads: config.link_threads,
         places: config.places,
     };
-    let hop = Hop::load(&settings, |role| matches!(role, Role::Mix { .. }))?;
+    let mut hop = Hop::load(&settings, |role| matches!(role, Role::Mix { .. }))?;
     let (inputs, received) = driver::inputs(INPUTS);
     let openers = hop.start_openers(&settings, &inputs, RelayInput::Opened, &service)?;
     let links = hop.start_links(&settings, &openers).await?;
 
-    let mut all_links = vec![links.clone()];
-    let mut gateways = Vec::new();
-    let mut clients = Vec::new();
-    for (account, drawn) in accounts::draw(&hop.view, hop.secret.expose()).into_iter().enumerate() {
-        let client = Client::new(hop.clock.now(), Arc::clone(&hop.view), drawn.keys, derive::random_seed()?)
-            .context("a gateway left the node list while it was read")?;
-        clients.push(client);
-        let mut link = LinkConfig::new(drawn.link, Policy::DialOnly, CLIENT_PROTOCOL);
-        link.outbound_queue = ACCOUNT_QUEUE;
-        let sink = InputSink::new(inputs.clone(), move |change| match change {
-            LinkChange::Connected(_) => RelayInput::AccountLink { account, connected: true },
-            LinkChange::Disconnected(_) => RelayInput::AccountLink { account, connected: false },
-            LinkChange::Frame(_, frame) => RelayInput::AccountFrame { account, frame },
-        })
-        .without_padding();
-        let gateway = Peer::dialled(drawn.gateway, drawn.addresses);
-        let account_links = tombola_link::start(link, vec![gateway], Arc::new(sink)).await?;
-        all_links.push(account_links.clone());
-        gateways.push((drawn.gateway, account_links));
-    }
-    drop(inputs);
-
+    let standing = hop.standing_now();
+    let account_links = AccountLinks::default();
     let relay = Relay::new(
         hop.clock.now(),
-        Arc::clone(&hop.view),
+        standing.send.clone(),
         links.identity(),
-        clients,
+        Vec::new(),
         hop.occupancy.clone(),
         Arc::clone(&hop.drops),
         derive::random_seed()?,
     );
+    let mut keeper = AccountKeeper {
+        secret: Arc::clone(&hop.secret),
+        clock: hop.clock,
+        inputs,
+        links: account_links.clone(),
+        registry: hop.links.clone(),
+        count: 0,
+        told: None,
+    };
+    keeper.apply(&standing).await?;
     let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let deliver = move |output| match output {
         RelayOutput::Forward { to, frame } => egress.send(&to, frame),
-        RelayOutput::Account { account, frame } => send_for(&gateways, account, frame),
+        RelayOutput::Account { account, frame } => account_links.send(account, frame),
     };
     let machine = RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way() };
     let driver = hop.start_driver(&settings, "relay", machine, received, deliver, &service)?;
-    tokio::spawn(meters::publish_links(all_links.clone(), service.shutdown.clone()));
+    hop.start_rotation(&links, &service)?;
+    tokio::spawn(keeper.follow(hop.standing.clone(), service.shutdown.clone()));
+    tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
     tracing::info!("mix node started");
     service.announce(&links, None);
-    hop.serve(&service, driver, all_links, openers, |_| Ok(())).await
-}
-
-/// An account that cannot send loses cover only.
-fn send_for(gateways: &[(IdentityKey, Links)], account: usize, frame: Frame) {
-    if let Some((gateway, links)) = gateways.get(account) {
-        let _ = links.send(gateway, frame);
-    }
+    hop.serve(&service, driver, openers, |_| Ok(())).await
 }

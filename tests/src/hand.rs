@@ -84,6 +84,41 @@ impl HandNode {
         Metrics::of(self.metrics.unwrap())
     }
 
+    /// Starts its process.
+    pub fn start(&mut self) {
+        let config = self.config();
+        let args =
+            [self.command().as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config.as_os_str()];
+        self.process = Some(Process::tombola(&self.name, &args));
+        self.metrics = None;
+    }
+
+    /// Waits until the process that was started listens.
+    pub fn wait_listening(&mut self) {
+        let event = self.process.as_mut().unwrap().event("listening");
+        self.metrics = Some(event["metrics"].as_str().unwrap().parse().unwrap());
+    }
+
+    /// Whether the process that was started listens by now.
+    pub fn is_listening(&mut self) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        for line in process.lines_so_far() {
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(metrics) = event["metrics"].as_str() {
+                self.metrics = Some(metrics.parse().unwrap());
+            }
+        }
+        self.metrics.is_some()
+    }
+
+    /// Kills its process with SIGKILL, if it has one.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+        self.metrics = None;
+    }
+
     /// Its link identity, for a test that plays it.
     pub fn link_secret(&self) -> LinkSecret {
         link_secret(&self.home)
@@ -185,20 +220,13 @@ impl HandNetwork {
 
     /// Starts all nodes but those named, and waits until they listen.
     pub fn start_without(&mut self, left_out: &[&str]) {
-        for node in self.nodes.iter_mut().filter(|node| !left_out.contains(&node.name.as_str())) {
-            let config = node.config();
-            let args = [
-                node.command().as_ref(),
-                "--exit-with-stdin".as_ref(),
-                "--config".as_ref(),
-                config.as_os_str(),
-            ];
-            node.process = Some(Process::tombola(&node.name, &args));
+        let wanted: Vec<usize> =
+            (0..self.nodes.len()).filter(|&n| !left_out.contains(&self.nodes[n].name.as_str())).collect();
+        for &n in &wanted {
+            self.nodes[n].start();
         }
-        for node in &mut self.nodes {
-            let Some(process) = &mut node.process else { continue };
-            let event = process.event("listening");
-            node.metrics = Some(event["metrics"].as_str().unwrap().parse().unwrap());
+        for &n in &wanted {
+            self.nodes[n].wait_listening();
         }
     }
 
@@ -242,10 +270,6 @@ impl HandNetwork {
         self.node_mut(name).process.take().unwrap().wait()
     }
 
-    fn node_mut(&mut self, name: &str) -> &mut HandNode {
-        self.nodes.iter_mut().find(|node| node.name == name).unwrap()
-    }
-
     fn wait_until_linked(&self) {
         for node in &self.nodes {
             let least = self.neighbours(node.role);
@@ -273,6 +297,10 @@ impl HandNetwork {
 
     pub fn node(&self, name: &str) -> &HandNode {
         self.nodes.iter().find(|node| node.name == name).unwrap()
+    }
+
+    pub fn node_mut(&mut self, name: &str) -> &mut HandNode {
+        self.nodes.iter_mut().find(|node| node.name == name).unwrap()
     }
 
     /// Makes a client at a gateway; its folder.

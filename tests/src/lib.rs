@@ -10,10 +10,13 @@
     reason = "helpers of tests: a panic is how a test says what is wrong"
 )]
 
+pub mod book;
 pub mod hand;
+pub mod kills;
 pub mod process;
 pub mod proxy;
 pub mod records;
+pub mod replays;
 pub mod statistics;
 
 use std::net::SocketAddr;

@@ -95,6 +95,18 @@ impl Process {
         }
     }
 
+    /// The lines that it has written by now, without waiting for more.
+    pub fn lines_so_far(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
+    /// Kills it with SIGKILL and waits for its end; the lines that it had still written.
+    pub fn kill(&mut self) -> Vec<String> {
+        self.signal(Signal::KILL);
+        self.wait();
+        self.rest()
+    }
+
     /// The next line that satisfies the condition.
     pub fn line_where(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;

@@ -3,11 +3,13 @@
 
 mod bench;
 mod check;
+mod fixtures;
 mod fuzz;
 mod layers;
 mod links;
 mod metadata;
 mod process;
+mod soak;
 mod stages;
 mod test;
 mod tools;
@@ -45,6 +47,20 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Kill processes of a running network at random, and check that nothing that was accepted is lost.
+    Soak {
+        /// How many processes are killed; there are some 30 in a minute.
+        #[arg(long, value_name = "N", default_value_t = 300)]
+        kills: u32,
+        /// Decides which process is killed when; default: another one each time.
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+        /// Write the counts to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Write the data of this version for the tests of later ones, just before it is released.
+    Fixtures,
     /// Run the fuzz targets, all of them unless some are named.
     Fuzz {
         /// How long each target runs.
@@ -76,6 +92,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Links => links::run(&workspace),
         Command::Docs => check::docs(&workspace),
         Command::Bench { json } => bench::run(&workspace, json.as_deref()),
+        Command::Soak { kills, seed, json } => soak::run(&workspace, *kills, *seed, json.as_deref()),
+        Command::Fixtures => fixtures::run(&workspace),
         Command::Fuzz { seconds, targets } => fuzz::run(&workspace, *seconds, targets),
     }
 }

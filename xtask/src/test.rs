@@ -44,7 +44,7 @@ struct Message {
 }
 
 /// Builds the multi-call binary with optimisation and says where it is.
-fn release_binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+pub(crate) fn release_binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let mut executable = None;
     process::cargo(workspace.root())
         .args(["build", "--release", "--locked", "--package", "tombola", "--bin", "tombola"])

@@ -73,7 +73,8 @@ async fn a_peer_that_we_are_to_dial_may_not_dial_us() {
 async fn other_protocol(listen: &str) {
     let a = Node::listening(1, listen, &[2]).await;
     let mut config = node_config(2, Policy::Neighbours);
-    config.protocol = "/tombola/link/2".to_owned();
+    // The version before.
+    config.protocol = "/tombola/link/1".to_owned();
     let b = Node::start(config, vec![a.as_peer()]).await;
     for node in [&a, &b] {
         node.until("a refusal", |stats| stats.refused.contains_key(&Refusal::Protocol)).await;

@@ -57,6 +57,12 @@ pub fn unix_now() -> u64 {
     unix_time().as_secs()
 }
 
+/// The time since 1970 by the wall clock, as exactly as it is known: for the instants at which epochs change.
+#[must_use]
+pub fn unix_time_now() -> Duration {
+    unix_time()
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
 fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

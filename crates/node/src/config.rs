@@ -105,6 +105,16 @@ pub enum ConfigError {
         /// What is wrong.
         message: String,
     },
+    /// A later version of the program wrote the file.
+    #[error("{}: has the version {found}, and this program knows versions up to {newest}; use the program that wrote it, or a newer one", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest version that is known.
+        newest: u32,
+    },
 }
 
 fn suggest(nearest: Option<&str>, valid: &[&str]) -> String {
@@ -124,6 +134,27 @@ fn place(line: usize, key: &str) -> String {
 /// # Errors
 /// [`ConfigError`], which names the file, the line and the key, as far as there are any.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    parse(path, &read(path)?)
+}
+
+/// Reads a file that the program itself has written, whose key `version` (1 if it is absent) says in which form. Whatever
+/// else a later version put into it, the error is that it is later.
+///
+/// # Errors
+/// As [`load`], and [`ConfigError::Version`].
+pub fn load_versioned<T: DeserializeOwned>(path: &Path, newest: u32) -> Result<T, ConfigError> {
+    let text = read(path)?;
+    let version =
+        toml::from_str::<toml::Table>(&text).ok().and_then(|table| table.get("version")?.as_integer());
+    match version {
+        Some(found) if found > i64::from(newest) => {
+            Err(ConfigError::Version { path: path.to_owned(), found, newest })
+        }
+        _ => parse(path, &text),
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
         _ => ConfigError::Unreadable { path: path.to_owned(), source },
@@ -131,7 +162,7 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
         return Err(ConfigError::TooLarge { path: path.to_owned() });
     }
-    parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 /// Reads `text` into a `T`; `path` is only named in errors.

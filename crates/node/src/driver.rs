@@ -39,6 +39,8 @@ const OUTPUTS_PER_ROUND: usize = 256;
 const FAR: Duration = Duration::from_millis(1);
 /// When there is nothing else to do, work begins up to this close to a timeout: a unit of work and a margin.
 const NEAR: Duration = Duration::from_micros(400);
+/// How often a full channel is tried again by a task that waits.
+const PASS_RETRY: Duration = Duration::from_millis(20);
 /// Interval of [`Machine::publish`].
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,18 @@ impl<I> Inputs<I> {
         self.sender.try_send(input)?;
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Queues an input; waits, without holding up the thread, while there is no room. Says whether the driver took it.
+    pub async fn pass(&self, mut input: I) -> bool {
+        loop {
+            match self.try_send(input) {
+                Ok(()) => return true,
+                Err(TrySendError::Disconnected(_)) => return false,
+                Err(TrySendError::Full(refused)) => input = refused,
+            }
+            tokio::time::sleep(PASS_RETRY).await;
+        }
     }
 
     /// How many inputs there is room for. On a single thread nobody takes it in between.

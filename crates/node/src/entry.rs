@@ -9,12 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::runtime::{Builder, Runtime};
 use tombola_link::Links;
-use tombola_protocol::view::EpochView;
 
-use crate::clock::unix_now;
 use crate::logging::{self, LogFormat};
 use crate::metrics;
-use crate::shutdown::{Cause, Shutdown};
+use crate::shutdown::Shutdown;
+
+/// How often a node that drains looks whether it is empty.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 /// Flags that every long-running role has.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,6 +63,8 @@ impl RunFlags {
 pub struct Service {
     /// Ends everything.
     pub shutdown: Shutdown,
+    /// Asks to bring to an end what was begun, and then to end.
+    pub drain: Shutdown,
     metrics: Option<SocketAddr>,
 }
 
@@ -71,8 +74,8 @@ impl Service {
     /// # Errors
     /// The metrics address is unusable, or the operating system refused a handler.
     pub async fn start(flags: &RunFlags, metrics: Option<SocketAddr>) -> Result<Self> {
-        let shutdown = Shutdown::new();
-        shutdown.on_signals()?;
+        let (shutdown, drain) = (Shutdown::new(), Shutdown::new());
+        shutdown.on_signals_draining(drain.clone())?;
         if flags.exit_with_stdin {
             shutdown.on_stdin_closed()?;
         }
@@ -80,7 +83,7 @@ impl Service {
             Some(address) => Some(metrics::serve(address, shutdown.clone()).await?),
             None => None,
         };
-        Ok(Self { shutdown, metrics })
+        Ok(Self { shutdown, drain, metrics })
     }
 
     /// Says on standard output, as one line of JSON, that the process is up and where. Addresses are its own: nothing
@@ -94,18 +97,24 @@ impl Service {
         ));
     }
 
-    /// Waits until the process is told to end, or the network's epoch is over.
-    pub async fn until_end(&self, view: &EpochView) {
-        let end = view.epoch().valid_until().0;
-        loop {
-            tokio::select! {
-                cause = self.shutdown.triggered() => return tracing::info!(%cause, "ending"),
-                () = tokio::time::sleep(Duration::from_secs(1)) => {
-                    if unix_now() >= end {
-                        let what = "the network document has expired; get the current one and start again";
-                        self.shutdown.trigger(Cause::Failure(what.to_owned()));
-                    }
-                }
+    /// Waits until the process is told to end. When it is told to bring to an end what it has begun, `drain` is called, then
+    /// `is_drained` is asked until it says so, for at most that long.
+    pub async fn until_end(&self, longest: Duration, drain: impl FnOnce(), is_drained: impl Fn() -> bool) {
+        let drained = async {
+            let cause = self.drain.triggered().await;
+            tracing::info!(%cause, "draining");
+            drain();
+            let deadline = tokio::time::Instant::now() + longest;
+            while !is_drained() && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            cause
+        };
+        tokio::select! {
+            cause = self.shutdown.triggered() => tracing::info!(%cause, "ending"),
+            cause = drained => {
+                tracing::info!("drained; ending");
+                self.shutdown.trigger(cause);
             }
         }
     }

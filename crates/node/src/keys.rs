@@ -1,14 +1,16 @@
 //! Secret keys in files of their own: one key, one line, nobody else may read it.
 //!
 //! ```text
-//! tombola-link-secret: 3f...(64 hexadecimal digits)...
+//! tombola-link-secret-1: 3f...(64 hexadecimal digits)...
 //! ```
+//!
+//! The number is the version of the form. Tombola 0.1 wrote the same without one; both are read.
 //!
 //! The label says what the key is for, in the file and in the type: a link key can't be loaded, or passed, where a Sphinx key
 //! belongs. A key is never read from a configuration file, an argument or the environment, which others can see.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,12 +22,15 @@ use crate::files;
 /// Length of every key, in bytes.
 pub const SECRET_LEN: usize = 32;
 
+/// Version of the form of key files that is written, and the newest that is read.
+pub const KEY_FILE_VERSION: u32 = 1;
+
 /// Permission bits that a secret file must not have: anything for the group or for others.
 const FOREIGN_BITS: u32 = 0o077;
 
 /// What a key is for.
 pub trait Purpose: 'static {
-    /// The word before the key in its file.
+    /// The word before the key in its file, without the version.
     const LABEL: &'static str;
 }
 
@@ -126,8 +131,16 @@ pub enum KeyError {
         /// The label that it should have.
         expected: &'static str,
     },
+    /// A later version wrote the file.
+    #[error("{}: is a key file of version {found}, and this program knows versions up to {KEY_FILE_VERSION}; use the program that wrote it, or a newer one", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
     /// The file has another form.
-    #[error("{}: is not a key file: it must consist of one line, \"{expected}: \" and 64 hexadecimal digits", path.display())]
+    #[error("{}: is not a key file: it must consist of one line, \"{expected}-{KEY_FILE_VERSION}: \" and 64 hexadecimal digits", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -228,38 +241,85 @@ impl<P: Purpose> SecretFile<P> {
         }
     }
 
+    /// Overwrites the file with zeros and deletes it, so that a power cut after the return does not bring it back. A file
+    /// that is not there is no error.
+    ///
+    /// What was overwritten may still lie on the medium: file systems that keep versions, and disks that spread what is
+    /// written, do not overwrite in place.
+    ///
+    /// # Errors
+    /// Any step failed.
+    pub fn erase(&self) -> Result<(), KeyError> {
+        let path = &self.path;
+        let erase = || {
+            let mut file = OpenOptions::new().write(true).open(path)?;
+            let zeros = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0).min(1 << 16)];
+            file.write_all(&zeros)?;
+            file.sync_all()?;
+            files::delete(path)
+        };
+        match erase() {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error(path, source)),
+            _ => Ok(()),
+        }
+    }
+
     fn parse(&self, text: &[u8]) -> Result<Secret<P>, KeyError> {
         let malformed = || KeyError::Format { path: self.path.clone(), expected: P::LABEL };
         let line = text.strip_suffix(b"\n").unwrap_or(text);
-        let Some(digits) = line.strip_prefix(P::LABEL.as_bytes()).and_then(|rest| rest.strip_prefix(b": "))
-        else {
+        let Some((version, digits)) = after_label(line, P::LABEL) else {
             // Named only if it is one of ours: what else stands there could itself be a secret.
-            let known = [Link::LABEL, Sphinx::LABEL, Authority::LABEL].into_iter().find(|known| {
-                line.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
-                    && *known != P::LABEL
-            });
-            return Err(match known {
+            let known = [Link::LABEL, Sphinx::LABEL, Authority::LABEL].into_iter();
+            let mut others = known.filter(|known| *known != P::LABEL);
+            return Err(match others.find(|known| after_label(line, known).is_some()) {
                 Some(found) => KeyError::Label { path: self.path.clone(), found, expected: P::LABEL },
                 None => malformed(),
             });
         };
+        if version > KEY_FILE_VERSION {
+            return Err(KeyError::Version { path: self.path.clone(), found: version });
+        }
         let mut bytes = Zeroizing::new([0; SECRET_LEN]);
         hex::decode_to_slice(digits, &mut *bytes).map_err(|_| malformed())?;
         Ok(Secret::from_bytes(bytes))
     }
 }
 
+/// What stands behind `label`: the version (0 if there is none, as Tombola 0.1 wrote) and the digits.
+fn after_label<'a>(line: &'a [u8], label: &str) -> Option<(u32, &'a [u8])> {
+    let rest = line.strip_prefix(label.as_bytes())?;
+    if let Some(digits) = rest.strip_prefix(b": ") {
+        return Some((0, digits));
+    }
+    let rest = rest.strip_prefix(b"-")?;
+    // Nine digits fit.
+    let end = rest.iter().take(10).position(|byte| !byte.is_ascii_digit()).filter(|&end| end > 0)?;
+    let version = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    // There is one way to write a version.
+    let canonical = rest[0] != b'0';
+    canonical.then_some((version, rest[end..].strip_prefix(b": ")?))
+}
+
 /// The content of a key file.
 fn line<P: Purpose>(secret: &Secret<P>) -> Zeroizing<String> {
     let mut digits = Zeroizing::new([0; 2 * SECRET_LEN]);
     // Allocated once, in full: a string that grows would leave copies behind.
-    let mut line = Zeroizing::new(String::with_capacity(P::LABEL.len() + 3 + digits.len()));
+    let mut line = Zeroizing::new(String::with_capacity(P::LABEL.len() + 14 + digits.len()));
     line.push_str(P::LABEL);
-    line.push_str(": ");
+    line.push_str(&format!("-{KEY_FILE_VERSION}: "));
     hex::encode_to_slice(secret.expose(), &mut *digits).expect("the buffer has two digits for each byte");
     line.extend(digits.iter().map(|&digit| char::from(digit)));
     line.push('\n');
     line
+}
+
+/// Overwrites what calls that have returned left on this thread's stack: a key that is passed by value, or computed with,
+/// leaves copies there that nobody else erases.
+#[inline(never)]
+pub fn scrub_stack() {
+    let mut scrap = [0_u64; 4096];
+    scrap.zeroize();
+    std::hint::black_box(&scrap);
 }
 
 /// Reads somewhat more than the longest valid file, so that a longer one is noticed.
@@ -279,7 +339,7 @@ fn read_line(mut file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(buffer)
 }
 
-fn check_mode(path: &Path, metadata: &Metadata, should_be: &str) -> Result<(), KeyError> {
+pub(crate) fn check_mode(path: &Path, metadata: &Metadata, should_be: &str) -> Result<(), KeyError> {
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & FOREIGN_BITS == 0 {
         return Ok(());

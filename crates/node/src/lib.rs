@@ -2,12 +2,14 @@
 
 pub mod clock;
 pub mod config;
+pub mod data;
 pub mod derive;
 pub mod driver;
 pub mod egress;
 pub mod entry;
 pub mod hop;
 pub mod ingress;
+pub mod keyring;
 pub mod keys;
 pub mod lateness;
 pub mod logging;
@@ -16,6 +18,8 @@ pub mod meters;
 pub mod metrics;
 pub mod opening;
 pub mod process;
+pub mod reload;
+pub mod rotation;
 pub mod shutdown;
 pub mod workers;
 

@@ -1,15 +1,14 @@
-//! Who this process is in the network: the document from its file, the epoch that is valid now, its own place in it.
+//! The network as a process finds it: the document from its file, the epoch that is valid now, a node's neighbours.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tombola_link::Peer;
-use tombola_protocol::view::{EpochView, ViewError};
-use tombola_topology::{
-    AuthorityKey, DocumentError, IdentityKey, Network, NodeIndex, Role, SphinxKey, UnixTime,
-};
+use tombola_protocol::view::{EpochView, Seat, ViewError};
+use tombola_topology::{AuthorityKey, DocumentError, IdentityKey, Network, UnixTime};
 
 use crate::clock::unix_now;
 
@@ -49,30 +48,6 @@ pub enum MembershipError {
         /// What is wrong.
         source: ViewError,
     },
-    /// This node is not in the list.
-    #[error(
-        "the network document does not list this node (identity {identity}); give that identity to the network's authority, or check that link_secret names the right file"
-    )]
-    NotListed {
-        /// Its own identity.
-        identity: IdentityKey,
-    },
-    /// The document lists another Sphinx key for this node.
-    #[error(
-        "the network document lists the Sphinx key {listed} for this node, but sphinx_secret holds the key of {own}: packets could not be opened; use the right file or have the document corrected"
-    )]
-    SphinxKey {
-        /// As listed.
-        listed: SphinxKey,
-        /// As in the own file.
-        own: SphinxKey,
-    },
-    /// The document gives this node another role.
-    #[error("the network document lists this node as a {listed}; start it as that")]
-    Role {
-        /// As listed.
-        listed: &'static str,
-    },
 }
 
 /// Reads and verifies a network document.
@@ -100,50 +75,43 @@ pub fn current_view(path: &Path, network: &Network) -> Result<Arc<EpochView>, Me
         .map_err(|source| MembershipError::Epoch { path: path.to_owned(), source })
 }
 
-/// Finds this node in the list, and checks that what the list says of it is true.
+/// The neighbours of a node in all epochs in which it has a place: it dials its successors and is dialled by its predecessors.
 ///
-/// # Errors
-/// It is not listed, or with another key or role.
-pub fn find_self(
-    view: &EpochView,
-    identity: IdentityKey,
-    own: SphinxKey,
-    is_role: impl Fn(Role) -> bool,
-) -> Result<NodeIndex, MembershipError> {
-    let me = view.epoch().index_of(&identity).ok_or(MembershipError::NotListed { identity })?;
-    let node = view.epoch().node(me).ok_or(MembershipError::NotListed { identity })?;
-    if !is_role(node.role) {
-        let listed = match node.role {
-            Role::Mix { .. } => "mix node",
-            Role::Gateway => "gateway",
-        };
-        return Err(MembershipError::Role { listed });
-    }
-    if node.sphinx_key != own {
-        return Err(MembershipError::SphinxKey { listed: node.sphinx_key, own });
-    }
-    Ok(me)
-}
-
-/// The neighbours of a node: it dials its successors and is dialled by its predecessors.
-///
-/// A network of one layer makes gateways and mix nodes successors of each other; there the smaller key dials.
+/// Where two are each other's successors, in a network of one layer or in different epochs, the smaller key dials. Addresses
+/// are those of the latest epoch that lists the neighbour.
 #[must_use]
-pub fn neighbours(view: &EpochView, me: NodeIndex) -> Vec<Peer> {
-    let epoch = view.epoch();
-    let identity = |index| epoch.node(index).map(|node| node.identity);
-    let Some(own) = identity(me) else { return Vec::new() };
-    let successors = epoch.successors(me);
-    let predecessors = epoch.predecessors(me);
-    let dialled = successors.iter().filter_map(|&index| {
-        let node = epoch.node(index)?;
-        let dial = !predecessors.contains(&index) || own < node.identity;
-        Some(if dial {
-            Peer::dialled(node.identity, node.addresses.clone())
+pub fn neighbours(seats: &[Seat]) -> Vec<Peer> {
+    #[derive(Default)]
+    struct Link {
+        successor: bool,
+        predecessor: bool,
+        addresses: Vec<String>,
+        latest: u64,
+    }
+    let mut links = BTreeMap::<IdentityKey, Link>::new();
+    let mut own = None;
+    for seat in seats {
+        let (epoch, number) = (seat.view().epoch(), seat.view().number());
+        own = epoch.node(seat.me()).map(|node| node.identity);
+        let successors = epoch.successors(seat.me()).iter().map(|index| (index, true));
+        let predecessors = epoch.predecessors(seat.me()).iter().map(|index| (index, false));
+        for (index, is_successor) in successors.chain(predecessors) {
+            let Some(node) = epoch.node(*index) else { continue };
+            let link = links.entry(node.identity).or_default();
+            link.successor |= is_successor;
+            link.predecessor |= !is_successor;
+            if number >= link.latest {
+                link.addresses.clone_from(&node.addresses);
+                link.latest = number;
+            }
+        }
+    }
+    let peer = |(identity, link): (IdentityKey, Link)| {
+        if link.successor && (!link.predecessor || own.is_some_and(|own| own < identity)) {
+            Peer::dialled(identity, link.addresses)
         } else {
-            Peer::awaited(node.identity)
-        })
-    });
-    let awaited = predecessors.iter().filter(|index| !successors.contains(index));
-    dialled.chain(awaited.filter_map(|&index| identity(index)).map(Peer::awaited)).collect()
+            Peer::awaited(identity)
+        }
+    };
+    links.into_iter().map(peer).collect()
 }

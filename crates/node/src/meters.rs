@@ -1,9 +1,10 @@
 //! Hands what the state machines and links have counted to the metrics.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tombola_link::Links;
+use tombola_link::{LinkStats, Links};
 use tombola_protocol::drops::DropCounters;
 
 use crate::metrics::{
@@ -19,51 +20,110 @@ pub fn publish_drops(drops: &DropCounters) {
     }
 }
 
-/// Publishes the counters of all `links` of a process once a second, until `shutdown` is triggered.
-pub async fn publish_links(links: Vec<Links>, shutdown: Shutdown) {
-    loop {
-        publish_links_once(&links);
-        tokio::select! {
-            _ = shutdown.triggered() => break,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        }
-    }
-    publish_links_once(&links);
+/// All links of a process. Some come and go with the epochs; what those that went have counted stays in the sums.
+#[derive(Clone, Debug, Default)]
+pub struct LinkRegistry(Arc<Mutex<Registered>>);
+
+#[derive(Debug, Default)]
+struct Registered {
+    live: Vec<Links>,
+    gone: Totals,
 }
 
-fn publish_links_once(links: &[Links]) {
-    let (mut up, mut frames_in, mut frames_out) = (0, 0, 0);
-    let mut lengths = BTreeMap::new();
-    let mut refused = BTreeMap::new();
-    let mut ended = BTreeMap::new();
-    let mut dropped = BTreeMap::new();
-    let mut failed_dials = 0;
-    for stats in links.iter().map(Links::stats) {
-        up += stats.links;
-        frames_in += stats.frames_in;
-        frames_out += stats.frames_out;
-        for (length, count) in stats.received_lengths {
-            *lengths.entry(length).or_insert(0) += count;
+impl LinkRegistry {
+    /// Counts these links, too.
+    pub fn add(&self, links: Links) {
+        self.lock().live.push(links);
+    }
+
+    /// Ends links in order, and forgets them but for their counts.
+    pub async fn end(&self, links: &Links) {
+        links.shutdown().await;
+        let mut registered = self.lock();
+        registered.live.retain(|live| live.identity() != links.identity());
+        let stats = links.stats();
+        registered.gone.add(&stats);
+        // What was connected is not any more.
+        registered.gone.up = 0;
+    }
+
+    /// Ends all links in order, at the same time.
+    pub async fn end_all(&self) {
+        let live = self.lock().live.clone();
+        let ends: Vec<_> =
+            live.into_iter().map(|links| tokio::spawn(async move { links.shutdown().await })).collect();
+        for end in ends {
+            // A task that panicked has no links any more.
+            let _ = end.await;
         }
-        failed_dials += stats.failed_dials;
-        add(&mut refused, stats.refused.iter().map(|(reason, count)| (reason.as_str(), *count)));
-        add(&mut ended, stats.ended.iter().map(|(reason, count)| (reason.as_str(), *count)));
-        add(&mut dropped, stats.dropped.iter().map(|(reason, count)| (reason.as_str(), *count)));
     }
-    ::metrics::gauge!(LINKS_CONNECTED).set(up as f64);
-    ::metrics::counter!(FRAMES_IN_TOTAL).absolute(frames_in);
-    ::metrics::counter!(FRAMES_OUT_TOTAL).absolute(frames_out);
-    for (length, count) in lengths {
-        ::metrics::counter!(FRAME_LENGTHS_TOTAL, "bytes" => length.to_string()).absolute(count);
+
+    /// Publishes the counters of all links once a second, until `shutdown` is triggered.
+    pub async fn publish(self, shutdown: Shutdown) {
+        loop {
+            self.publish_once();
+            tokio::select! {
+                _ = shutdown.triggered() => break,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+        self.publish_once();
     }
-    ::metrics::counter!(DIALS_FAILED_TOTAL).absolute(failed_dials);
-    for (name, counts) in [
-        (CONNECTIONS_REFUSED_TOTAL, refused),
-        (LINKS_ENDED_TOTAL, ended),
-        (LINK_FRAMES_DROPPED_TOTAL, dropped),
-    ] {
-        for (reason, count) in counts {
-            ::metrics::counter!(name, "reason" => reason).absolute(count);
+
+    fn publish_once(&self) {
+        let registered = self.lock();
+        let mut totals = registered.gone.clone();
+        registered.live.iter().for_each(|links| totals.add(&links.stats()));
+        totals.publish();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Totals {
+    up: usize,
+    frames_in: u64,
+    frames_out: u64,
+    failed_dials: u64,
+    lengths: BTreeMap<usize, u64>,
+    refused: BTreeMap<&'static str, u64>,
+    ended: BTreeMap<&'static str, u64>,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+impl Totals {
+    fn add(&mut self, stats: &LinkStats) {
+        self.up += stats.links;
+        self.frames_in += stats.frames_in;
+        self.frames_out += stats.frames_out;
+        self.failed_dials += stats.failed_dials;
+        for (length, count) in &stats.received_lengths {
+            *self.lengths.entry(*length).or_insert(0) += count;
+        }
+        add(&mut self.refused, stats.refused.iter().map(|(reason, count)| (reason.as_str(), *count)));
+        add(&mut self.ended, stats.ended.iter().map(|(reason, count)| (reason.as_str(), *count)));
+        add(&mut self.dropped, stats.dropped.iter().map(|(reason, count)| (reason.as_str(), *count)));
+    }
+
+    fn publish(&self) {
+        ::metrics::gauge!(LINKS_CONNECTED).set(self.up as f64);
+        ::metrics::counter!(FRAMES_IN_TOTAL).absolute(self.frames_in);
+        ::metrics::counter!(FRAMES_OUT_TOTAL).absolute(self.frames_out);
+        ::metrics::counter!(DIALS_FAILED_TOTAL).absolute(self.failed_dials);
+        for (length, count) in &self.lengths {
+            ::metrics::counter!(FRAME_LENGTHS_TOTAL, "bytes" => length.to_string()).absolute(*count);
+        }
+        for (name, counts) in [
+            (CONNECTIONS_REFUSED_TOTAL, &self.refused),
+            (LINKS_ENDED_TOTAL, &self.ended),
+            (LINK_FRAMES_DROPPED_TOTAL, &self.dropped),
+        ] {
+            for (reason, count) in counts {
+                ::metrics::counter!(name, "reason" => *reason).absolute(*count);
+            }
         }
     }
 }

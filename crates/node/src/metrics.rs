@@ -40,6 +40,16 @@ pub const LOOP_DELIVERY_RATIO: &str = "tombola_loop_delivery_ratio";
 pub const LOOP_ALARM: &str = "tombola_loop_alarm";
 /// How late timeouts are served.
 pub const RELEASE_LATENESS_SECONDS: &str = "tombola_release_lateness_seconds";
+/// Packets that waited for the disk.
+pub const TAGS_LATE_TOTAL: &str = "tombola_tags_late_total";
+/// The epoch of a node's own packets.
+pub const EPOCH: &str = "tombola_epoch";
+/// Serial number of the document in force.
+pub const DOCUMENT_SERIAL: &str = "tombola_document_serial";
+/// Documents that were not put in force.
+pub const DOCUMENTS_REFUSED_TOTAL: &str = "tombola_documents_refused_total";
+/// Sphinx keys that were erased.
+pub const KEYS_ERASED_TOTAL: &str = "tombola_keys_erased_total";
 /// Links that are up.
 pub const LINKS_CONNECTED: &str = "tombola_links_connected";
 /// Attempts to connect that failed.
@@ -200,6 +210,29 @@ pub const DESCRIPTIONS: &[Description] = {
             "seconds",
             &[],
             "Time between the moment when a packet was due to leave and the moment when it was released.",
+        ),
+        row(
+            TAGS_LATE_TOTAL,
+            Counter,
+            "packets",
+            &[],
+            "Packets whose delay was over before their replay tag was safe on disk, so that they left late.",
+        ),
+        row(EPOCH, Gauge, "number", &[], "Number of the epoch that nearly all packets of senders use now."),
+        row(DOCUMENT_SERIAL, Gauge, "number", &[], "Serial number of the network document in force."),
+        row(
+            DOCUMENTS_REFUSED_TOTAL,
+            Counter,
+            "documents",
+            &[],
+            "Times that a changed network document was not put in force; the log says why.",
+        ),
+        row(
+            KEYS_ERASED_TOTAL,
+            Counter,
+            "keys",
+            &[],
+            "Sphinx keys of this node that were erased because their time was over.",
         ),
         row(LINKS_CONNECTED, Gauge, "links", &[], "Links that are up."),
         row(

@@ -66,13 +66,12 @@ impl Openers {
     /// # Errors
     /// The operating system gave no thread.
     pub fn start<I: Send + 'static>(
-        opener: Opener,
+        opener: Arc<Opener>,
         threads: usize,
         inputs: &Inputs<I>,
         input_of: impl Fn(Opened) -> I + Clone + Send + Sync + 'static,
         stop: Shutdown,
     ) -> std::io::Result<Self> {
-        let opener = Arc::new(opener);
         let (inputs, counted) = (inputs.clone(), inputs.clone());
         // Sending fails only when the driver has ended, and then nothing leaves this node any more.
         let deliver = move |opened| drop(inputs.send(input_of(opened)));

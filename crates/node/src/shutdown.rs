@@ -148,6 +148,19 @@ impl Shutdown {
     /// # Errors
     /// The operating system refused to install a handler.
     pub fn on_signals(&self) -> io::Result<()> {
+        self.on_signals_after(None)
+    }
+
+    /// As [`on_signals`](Self::on_signals), in one more step: the first signal triggers `drain`, which asks the process to
+    /// bring to an end what it has begun; the second triggers this token, the third ends the process at once.
+    ///
+    /// # Errors
+    /// The operating system refused to install a handler.
+    pub fn on_signals_draining(&self, drain: Shutdown) -> io::Result<()> {
+        self.on_signals_after(Some(drain))
+    }
+
+    fn on_signals_after(&self, drain: Option<Shutdown>) -> io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -158,6 +171,9 @@ impl Shutdown {
                     _ = interrupt.recv() => (Cause::Interrupt, 2),
                     _ = terminate.recv() => (Cause::Terminate, 15),
                 };
+                if drain.as_ref().is_some_and(|drain| drain.trigger(cause.clone())) {
+                    continue;
+                }
                 if !shutdown.trigger(cause) {
                     std::process::exit(128 + number);
                 }

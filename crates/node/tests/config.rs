@@ -231,3 +231,33 @@ fn files_that_cannot_be_read_say_why() {
     std::fs::write(&path, GOOD).unwrap();
     assert!(config::load::<Node>(&path).is_ok());
 }
+
+#[test]
+fn a_file_of_a_later_version_is_named_as_that_whatever_else_is_in_it() {
+    #[derive(Debug, Deserialize)]
+    struct Written {
+        version: Option<u32>,
+        name: String,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("written.toml");
+    let load = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        config::load_versioned::<Written>(&path, 2)
+    };
+    for (text, version) in
+        [("name = 'a'", None), ("version = 1\nname = 'a'", Some(1)), ("version = 2\nname = 'a'", Some(2))]
+    {
+        let written = load(text).unwrap();
+        assert_eq!((written.version, written.name.as_str()), (version, "a"));
+    }
+    for text in ["version = 3\nname = 'a'", "names = ['a', 'b']\nversion = 3"] {
+        let error = load(text).unwrap_err();
+        assert!(matches!(error, ConfigError::Version { found: 3, newest: 2, .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("written.toml") && message.contains("version 3"), "{message}");
+    }
+    assert!(matches!(load("version = 'three'\nname = 'a'"), Err(ConfigError::Value { .. })));
+    assert!(matches!(load("version = -1\nname = 'a'"), Err(ConfigError::Value { .. })));
+    assert!(matches!(load("version = 2\nnames = 'a'"), Err(ConfigError::UnknownKey { .. })));
+}

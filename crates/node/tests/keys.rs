@@ -36,7 +36,7 @@ fn a_new_key_can_be_loaded_and_only_by_its_owner() {
     assert_eq!(mode(path.parent().unwrap()), 0o700);
     assert_eq!(file.load_or_generate().unwrap().expose(), secret.expose());
     let text = fs::read_to_string(&path).unwrap();
-    assert_eq!(text, format!("tombola-link-secret: {}\n", hex::encode(secret.expose())));
+    assert_eq!(text, format!("tombola-link-secret-1: {}\n", hex::encode(secret.expose())));
 }
 
 #[test]
@@ -126,6 +126,15 @@ fn another_form_is_refused_and_never_shown() {
         String::new(),
         digits.clone(),
         format!("tombola-link-secret:{digits}\n"),
+        format!("tombola-link-secret-1:{digits}\n"),
+        format!("tombola-link-secret-: {digits}\n"),
+        format!("tombola-link-secret-0: {digits}\n"),
+        format!("tombola-link-secret-01: {digits}\n"),
+        format!("tombola-link-secret--1: {digits}\n"),
+        format!("tombola-link-secret-1-1: {digits}\n"),
+        format!("tombola-link-secret-99999999999: {digits}\n"),
+        format!("tombola-link-secret-1: {}\n", &digits[1..]),
+        format!("tombola-link-secret-1: {digits}5e\n"),
         format!("tombola-link-secret: {}\n", &digits[1..]),
         format!("tombola-link-secret: {digits}5e\n"),
         format!("tombola-link-secret: {digits}\n\n"),
@@ -143,9 +152,28 @@ fn another_form_is_refused_and_never_shown() {
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("5e5e") && !shown.contains("other-secret"), "{shown}");
     }
-    for content in [format!("tombola-link-secret: {digits}\n"), format!("tombola-link-secret: {digits}")] {
-        write(&path, content.as_bytes());
-        assert_eq!(file.load().unwrap().expose(), &[0x5e; 32]);
+}
+
+/// The present form and that of version 0.1, with and without a newline.
+#[test]
+fn every_form_so_far_is_read_and_a_later_one_is_named() {
+    let directory = private_directory();
+    let path = directory.path().join("link.key");
+    let file = SecretFile::<Link>::new(&path);
+    let digits = "5e".repeat(32);
+    for label in ["tombola-link-secret-1", "tombola-link-secret"] {
+        for end in ["\n", ""] {
+            write(&path, format!("{label}: {digits}{end}").as_bytes());
+            assert_eq!(file.load().unwrap().expose(), &[0x5e; 32]);
+        }
+        assert!(matches!(SecretFile::<Sphinx>::new(&path).load(), Err(KeyError::Label { .. })), "{label}");
+    }
+    for later in [2, 999_999_999] {
+        write(&path, format!("tombola-link-secret-{later}: something else\n").as_bytes());
+        let error = file.load().unwrap_err();
+        assert!(matches!(error, KeyError::Version { found, .. } if found == later), "{error}");
+        assert!(error.to_string().contains(&format!("version {later}")), "{error}");
+        assert!(!error.to_string().contains("something else"), "{error}");
     }
 }
 

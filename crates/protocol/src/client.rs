@@ -1,26 +1,41 @@
-//! The client's state machine: one emission clock, cover, loops; fragments out, messages in.
+//! The client's state machine: one emission clock, cover, loops; messages out, messages in, acknowledged end to end.
 //!
 //! `handle_*` takes things in, `poll_*` hands things out, [`Client::poll_timeout`] says when it wants to be called
 //! again. [`Client::work`] builds packets ahead of the clock, so that what is emitted at a tick is a finished buffer
 //! whether it is real or cover, and building costs no time on the emission path.
+//!
+//! What must outlive the process leaves through [`Client::poll_store`]; what must not be seen before it is durable (an
+//! acknowledgement, to the sender or to the gateway; a message, for the application) is held back until
+//! [`Client::handle_durable`] says so.
+
+mod receive;
+mod send;
 
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use tombola_mixing::{EmissionSchedule, LoopMonitor, LoopStats, LossTest, Rates, Rng, Stream, Time};
-use tombola_sphinx::{PLAINTEXT_MAX, PublicKey, Routing, SecretKey, payload_of, plaintext, verify};
+use thiserror::Error;
+use tombola_mixing::{EmissionSchedule, LoopMonitor, LoopStats, LossTest, Rates, Rng, Time};
+use tombola_sphinx::{PublicKey, ReplyKeys, SURB_LEN, SecretKey};
 use tombola_topology::{ClientAddress, IdentityKey, MailboxId, NodeIndex, SphinxKey};
 
+use crate::changes::Changes;
 use crate::drops::{DropCounters, DropReason};
-use crate::fragment::{self, MessageId, Payload, payload_type};
+use crate::fragment::{FRAGMENT_DATA, MessageId, Shape};
 use crate::frame::{Frame, FrameKind};
-use crate::opener::unpaid;
-use crate::packet::{End, FirstLink, Identifier, PacketBuilder, Prepared};
-use crate::reassembly::{Added, Reassembler, ReassemblyLimits};
+use crate::inbox::{Inbox, Taken};
+use crate::outbox::{Outbox, Outgoing, Pace, Part, SendError, SendLimits, Target};
+use crate::packet::{Identifier, PacketBuilder, Prepared};
+use crate::payload::Report;
+use crate::records::{self, InboxRecord, OutboxRecord, Restore, TargetRecord, tables};
 use crate::replay::{TagFilter, capacity_for};
-use crate::sendqueue::{SendError, SendLimits, SendQueue};
+use crate::replyblocks::{Conversation, Conversations, Keyring, Pools};
+use crate::store::StoreOp;
+use crate::unix::WallClock;
 use crate::view::{EpochView, Recipient, SendViews};
+
+pub use crate::records::FinalState;
 
 /// Loops that may be under way at one time.
 const LOOPS_IN_FLIGHT: usize = 4096;
@@ -28,6 +43,18 @@ const LOOPS_IN_FLIGHT: usize = 4096;
 const PREPARED_AHEAD: usize = 2;
 /// How often a fragment that is built is overtaken: one turn in four is for messages that have begun, as in the queue.
 const OVERTAKEN_MOST: u32 = 3;
+/// Reply blocks that are built ahead: as many as a packet takes, and one.
+const BLOCKS_AHEAD: usize = 6;
+/// Reports, requests and reply blocks that wait for the clock; beyond, the oldest go, and are asked for again.
+const CONTROL_MAX: usize = 4096;
+/// Pings under way.
+const PINGS_MAX: usize = 64;
+/// Weight of one loop in the share that returns.
+const LOOP_WEIGHT: f64 = 1.0 / 16.0;
+/// A share of loops below this changes nothing any more.
+const DELIVERY_LEAST: f64 = 1.0 / 16.0;
+/// Replay tags are kept as long as a gateway may keep a packet, twice.
+const TAG_LIVES: u32 = 2;
 
 /// Probes that may wait for the main clock.
 pub const PROBES_WAITING: usize = 16;
@@ -42,12 +69,50 @@ pub struct ClientKeys {
     pub gateway: IdentityKey,
 }
 
+/// Why a client could not be made.
+#[derive(Debug, Error)]
+pub enum NewClientError {
+    /// Its gateway is not in the network.
+    #[error("the client's gateway is not part of the network any more; make a new client")]
+    NoGateway,
+    /// What it had kept makes no sense.
+    #[error("message {message} in the store: {problem}")]
+    Stored {
+        /// Which message.
+        message: MessageId,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+/// How a message is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct SendOptions {
+    /// How many packets its recipient may answer with.
+    pub replies: u16,
+    /// How long it is tried.
+    pub lifetime: Duration,
+}
+
+impl Default for SendOptions {
+    /// No answers; two weeks.
+    fn default() -> Self {
+        Self { replies: 0, lifetime: Duration::from_secs(14 * 24 * 3600) }
+    }
+}
+
 /// What happened, for the application.
 #[derive(Debug)]
 pub enum ClientEvent {
-    /// A fragment left on the emission clock.
+    /// A message is in the outbox, durably.
+    Queued(MessageId),
+    /// A packet of a message left on the emission clock.
     Emitted(Emitted),
-    /// A whole message arrived.
+    /// Everything of a message has left for the first time.
+    Sent(MessageId),
+    /// A message is acknowledged, expired or cancelled. Comes again after a restart until [`Client::handle_noted`].
+    Ended(MessageId, FinalState),
+    /// A whole message arrived. Comes again after a restart until [`Client::handle_accept`].
     Received(Received),
     /// Some more of a long message arrived.
     Progress {
@@ -58,26 +123,37 @@ pub enum ClientEvent {
         /// Fragments of the message.
         count: u32,
     },
+    /// A ping was answered.
+    Pong {
+        /// Its id.
+        message: MessageId,
+        /// From the tick on which it left to the answer.
+        took: Duration,
+    },
+    /// The outbox is getting full, or has room again.
+    Backpressure(bool),
     /// A mix node's half-loop ended here (its account's mailbox).
     Probe(Identifier),
     /// Another process connects with this client's identity: the gateway serves that one now.
     Displaced,
 }
 
-/// A fragment that left.
+/// A packet of a message that left.
 #[derive(Clone, Debug)]
 pub struct Emitted {
     /// Its message.
     pub message: MessageId,
-    /// Its place.
+    /// Its place, counted through the whole message; parity is behind all data.
     pub index: u32,
-    /// Fragments of the message.
+    /// Data fragments of the message.
     pub count: u32,
+    /// How often the message was sent before, in part or whole.
+    pub attempt: u32,
     /// When the message was queued.
     pub queued: Time,
     /// The tick of the emission clock that it left on.
     pub emitted: Time,
-    /// Sum of the delays that were drawn for it.
+    /// Sum of the delays that were drawn for it; zero for an answer, of which its recipient knows them.
     pub delays: Duration,
 }
 
@@ -88,19 +164,29 @@ pub struct Received {
     pub message: MessageId,
     /// Its content.
     pub body: Vec<u8>,
-    /// When its last fragment arrived.
-    pub received: Time,
+    /// When its last fragment arrived, nanoseconds since 1970.
+    pub received_ns: u64,
     /// How long the gateway held that fragment until it had a slot on the downlink.
     pub held: Duration,
-    /// How many fragments it came in.
-    pub fragments: u32,
+    /// How many packets it needed.
+    pub packets: u32,
+    /// The own message that it answers.
+    pub reply_to: Option<MessageId>,
+    /// Whether it can be answered.
+    pub answerable: bool,
+    /// It was handed out before a restart already, and was not accepted.
+    pub again: bool,
 }
 
 /// What a client sent and received so far, in packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientCounts {
-    /// Fragments of messages.
+    /// Packets of messages.
     pub real: u64,
+    /// Those among them that repeat or repair something.
+    pub retransmitted: u64,
+    /// Reports, requests, reply blocks and pings, on the main clock.
+    pub control: u64,
     /// Cover on the main clock, because nothing waited.
     pub cover: u64,
     /// Loops.
@@ -120,6 +206,8 @@ impl ClientCounts {
     pub fn plus(self, other: Self) -> Self {
         Self {
             real: self.real + other.real,
+            retransmitted: self.retransmitted + other.retransmitted,
+            control: self.control + other.control,
             cover: self.cover + other.cover,
             loops: self.loops + other.loops,
             drops: self.drops + other.drops,
@@ -130,10 +218,33 @@ impl ClientCounts {
     }
 }
 
+/// What travels beside messages, on the same clock.
+#[derive(Clone, Debug)]
+enum Control {
+    /// What there is of a message, through a block that came with it, or, of an answer, to whom it answers.
+    Report { message: MessageId, via: Option<MessageId>, report: Report },
+    /// More blocks to answer a message.
+    Request { message: MessageId, count: u16 },
+    /// Blocks for answers to an own message.
+    Supply { message: MessageId, count: u16 },
+    /// A ping.
+    Ping { message: MessageId, to: Box<Recipient> },
+}
+
+/// What is held back until changes are durable.
+#[derive(Debug)]
+enum Gated {
+    Event(ClientEvent),
+    Control(Control),
+    /// Everything up to this mail is safe.
+    Collected(u64),
+}
+
 /// What a prepared packet is.
 #[derive(Debug)]
 enum Content {
-    Fragment { message: MessageId, index: u32, count: u32, queued: Time },
+    Message { message: MessageId, part: Part, first: bool, attempt: u32 },
+    Control(Control),
     Probe,
 }
 
@@ -152,8 +263,7 @@ impl Ready {
 
     /// Whether the beginning of a message has to wait behind it.
     fn is_overtaken_no_more(&self) -> bool {
-        self.overtaken >= OVERTAKEN_MOST
-            || matches!(self.content, Content::Probe | Content::Fragment { index: 0, .. })
+        self.overtaken >= OVERTAKEN_MOST || !matches!(self.content, Content::Message { first: false, .. })
     }
 }
 
@@ -162,7 +272,7 @@ impl Ready {
 pub struct Probe {
     /// Known to the mix node, which waits for it.
     pub identifier: Identifier,
-    /// The epoch that it uses.
+    /// The epoch whose nodes it names.
     pub view: Arc<EpochView>,
     /// The layers before the mix node.
     pub mixes: tombola_topology::MixRoute,
@@ -170,41 +280,96 @@ pub struct Probe {
     pub end: NodeIndex,
 }
 
+/// A reply block that was built ahead.
+struct AheadBlock {
+    bytes: [u8; SURB_LEN],
+    keys: ReplyKeys,
+}
+
+impl core::fmt::Debug for AheadBlock {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("AheadBlock(..)")
+    }
+}
+
 /// The state machine.
 pub struct Client {
-    view: Arc<EpochView>,
+    views: SendViews,
     keys: ClientKeys,
-    gateway: NodeIndex,
     mailbox: MailboxId,
+    wall: WallClock,
+    /// A mix node's account keeps nothing: it has no messages.
+    keeps: bool,
     builder: PacketBuilder,
     schedule: EmissionSchedule,
     connected: bool,
     collects: bool,
     /// What the gateway knows of it.
     told: bool,
-    /// The number up to which mail is here.
-    acknowledged: u64,
-    queue: SendQueue,
+    /// Up to which mail everything has arrived.
+    arrived: u64,
+    /// Up to which mail everything is safe here.
+    collected: u64,
+    pace: Pace,
+    outbox: Outbox,
+    inbox: Inbox,
+    keyring: Keyring,
+    conversations: Conversations,
+    pools: Pools,
+    control: VecDeque<Control>,
+    control_turn: bool,
+    pings: BTreeMap<MessageId, Option<Time>>,
+    pressed: bool,
+    changes: Changes<Gated>,
     probes: VecDeque<Probe>,
     ready: VecDeque<Ready>,
     ready_cover: VecDeque<Prepared>,
     ready_loop: Option<(Identifier, Prepared)>,
     ready_drop: Option<Prepared>,
+    ready_blocks: Vec<AheadBlock>,
     out: VecDeque<Frame>,
     loops: LoopMonitor<()>,
+    /// The share of own loops that return, the last ones weighing most.
+    delivery: f64,
     seen: TagFilter,
-    reassembler: Reassembler,
-    /// How many of the messages that it gave up are in `drops`.
-    evicted: u64,
     events: VecDeque<ClientEvent>,
     counts: ClientCounts,
     drops: Arc<DropCounters>,
 }
 
 impl Client {
-    /// A client of gateway `keys.gateway`; `None` when the view has no such gateway.
-    pub fn new(now: Time, view: Arc<EpochView>, keys: ClientKeys, seed: [u8; 32]) -> Option<Self> {
-        let gateway = view.gateway(&keys.gateway)?;
+    /// A client of gateway `keys.gateway`, with what it had kept before.
+    ///
+    /// # Errors
+    /// There is no such gateway, or what was kept makes no sense.
+    pub fn new(
+        now: Time,
+        wall: WallClock,
+        views: impl Into<SendViews>,
+        keys: ClientKeys,
+        stored: Restore,
+        seed: [u8; 32],
+    ) -> Result<Self, NewClientError> {
+        let mut client = Self::empty(now, wall, views.into(), keys, true, seed)?;
+        client.restore(now, stored)?;
+        Ok(client)
+    }
+
+    /// A mix node's account: cover and probes, no messages, nothing to be kept. `None` if there is no such gateway.
+    pub fn account(now: Time, views: impl Into<SendViews>, keys: ClientKeys, seed: [u8; 32]) -> Option<Self> {
+        Self::empty(now, WallClock::default(), views.into(), keys, false, seed).ok()
+    }
+
+    fn empty(
+        now: Time,
+        wall: WallClock,
+        views: SendViews,
+        keys: ClientKeys,
+        keeps: bool,
+        seed: [u8; 32],
+    ) -> Result<Self, NewClientError> {
+        let view = &views.current;
+        view.gateway(&keys.gateway).ok_or(NewClientError::NoGateway)?;
         let mut rng = Rng::from_seed(seed);
         let parameters = view.parameters();
         let rates = Rates {
@@ -213,31 +378,45 @@ impl Client {
             drops: parameters.drop_interval,
         };
         let admitted = per_second(parameters.downlink_interval);
-        let seen = TagFilter::new(capacity_for(admitted, view.life()), rng.next_u64());
-        Some(Self {
-            gateway,
+        let seen =
+            TagFilter::new(capacity_for(admitted, parameters.mailbox_retention * TAG_LIVES), rng.next_u64());
+        let pace = Pace::of(parameters);
+        Ok(Self {
             mailbox: MailboxId::of(&keys.identity),
+            wall,
+            keeps,
             builder: PacketBuilder::new(rng.fork()),
             schedule: EmissionSchedule::new(now, rates, rng.fork()),
             connected: false,
             collects: true,
             told: true,
-            acknowledged: 0,
-            queue: SendQueue::new(SendLimits::default()),
+            arrived: 0,
+            collected: 0,
+            outbox: Outbox::new(SendLimits::default(), pace),
+            inbox: Inbox::new(pace.quiet, parameters.mailbox_retention),
+            pace,
+            keyring: Keyring::default(),
+            conversations: Conversations::default(),
+            pools: Pools::default(),
+            control: VecDeque::new(),
+            control_turn: false,
+            pings: BTreeMap::new(),
+            pressed: false,
+            changes: Changes::default(),
             probes: VecDeque::new(),
             ready: VecDeque::new(),
             ready_cover: VecDeque::new(),
             ready_loop: None,
             ready_drop: None,
+            ready_blocks: Vec::new(),
             out: VecDeque::new(),
             loops: LoopMonitor::new(parameters.loop_timeout, LOOPS_IN_FLIGHT, LossTest::standard()),
+            delivery: 1.0,
             seen,
-            reassembler: Reassembler::new(ReassemblyLimits::default()),
-            evicted: 0,
             events: VecDeque::new(),
             counts: ClientCounts::default(),
             drops: Arc::default(),
-            view,
+            views,
             keys,
         })
     }
@@ -251,29 +430,41 @@ impl Client {
         }
     }
 
-    /// Its gateway's place in the node list.
-    pub fn gateway(&self) -> NodeIndex {
-        self.gateway
-    }
-
     /// Its Sphinx key, as packets to it use it.
     pub fn public_key(&self) -> PublicKey {
         self.keys.sphinx.public_key()
     }
 
-    /// The epoch that it works in.
-    pub fn view(&self) -> &Arc<EpochView> {
-        &self.view
+    /// The epochs that it works in.
+    pub fn views(&self) -> &SendViews {
+        &self.views
     }
 
-    /// The epochs have changed. What was built ahead for others is built anew; a gateway that is not in the current epoch
-    /// leaves the client in the one that it was in.
-    pub fn handle_views(&mut self, views: SendViews) {
-        let Some(gateway) = views.current.gateway(&self.keys.gateway) else { return };
-        (self.gateway, self.view) = (gateway, views.current);
+    /// From now on these epochs are used. Returns whether its gateway is still part of the network.
+    ///
+    /// What was built ahead for others is built again; reply blocks whose keys are dead are forgotten.
+    pub fn handle_views(&mut self, views: impl Into<SendViews>) -> bool {
+        self.views = views.into();
+        for ready in core::mem::take(&mut self.ready).into_iter().rev() {
+            match ready.content {
+                Content::Message { message, part, .. } => self.outbox.withdrawn(message, part),
+                Content::Control(control) => self.control.push_front(control),
+                Content::Probe => {}
+            }
+        }
         self.ready_cover.clear();
         self.ready_loop = None;
         self.ready_drop = None;
+        self.ready_blocks.clear();
+        self.probes.clear();
+        let oldest = self.views.current.number().saturating_sub(1);
+        for identifier in self.keyring.expire(oldest) {
+            self.changes.delete(tables::KEYS, &identifier);
+        }
+        for (message, number) in self.pools.expire(oldest) {
+            self.changes.delete(tables::BLOCKS, &records::block_key(message, number));
+        }
+        self.views.current.gateway(&self.keys.gateway).is_some()
     }
 
     /// The gateway's link came up or went down. While it is down nothing is emitted: ticks pass, messages wait.
@@ -281,7 +472,7 @@ impl Client {
         self.connected = connected;
         self.out.clear();
         if connected {
-            self.out.push_back(Frame::collect(self.collects, self.acknowledged));
+            self.out.push_back(Frame::collect(self.collects, self.collected));
             self.told = self.collects;
         }
     }
@@ -294,15 +485,109 @@ impl Client {
         self.collects = wanted;
     }
 
-    /// Queues a message.
+    /// Puts a message into the outbox. [`ClientEvent::Queued`] says when it is there durably.
+    ///
+    /// # Errors
+    /// It is too long, or the outbox is full.
     pub fn handle_send(
         &mut self,
         now: Time,
         id: MessageId,
         to: Recipient,
         body: Vec<u8>,
+        options: SendOptions,
     ) -> Result<(), SendError> {
-        self.queue.push(now, id, to, body)
+        self.push(now, id, Target::Address(Box::new(to)), body, options)
+    }
+
+    /// Puts an answer to a received message into the outbox.
+    ///
+    /// # Errors
+    /// As [`handle_send`](Self::handle_send), or the message cannot be answered.
+    pub fn handle_reply(
+        &mut self,
+        now: Time,
+        id: MessageId,
+        to: MessageId,
+        body: Vec<u8>,
+        options: SendOptions,
+    ) -> Result<(), SendError> {
+        if !self.pools.is_answerable(&to) {
+            return Err(SendError::NotAnswerable);
+        }
+        self.push(now, id, Target::Reply(to), body, SendOptions { replies: 0, ..options })
+    }
+
+    fn push(
+        &mut self,
+        now: Time,
+        id: MessageId,
+        target: Target,
+        body: Vec<u8>,
+        options: SendOptions,
+    ) -> Result<(), SendError> {
+        if !self.keeps {
+            return Err(SendError::KeepsNothing);
+        }
+        let shape = self.outbox.check(body.len())?;
+        for segment in 0..shape.segments() {
+            let bytes = body.get(shape.bytes_of(segment)).unwrap_or_default();
+            if !bytes.is_empty() {
+                self.changes.put(tables::BODIES, &records::segment_key(id, segment), bytes.to_vec());
+            }
+        }
+        if let (Target::Address(with), 1..) = (&target, options.replies) {
+            let conversation = Conversation { with: Recipient::clone(with), left: options.replies };
+            self.put_conversation(id, &conversation);
+            if let Some(gone) = self.conversations.insert(id, conversation) {
+                self.changes.delete(tables::CONVERSATIONS, &gone.0);
+            }
+        }
+        self.outbox.push(now, id, target, body, options.replies, now + options.lifetime)?;
+        self.put_outgoing(id);
+        self.changes.gate(Gated::Event(ClientEvent::Queued(id)));
+        self.release();
+        self.tell_pressure();
+        Ok(())
+    }
+
+    /// Calls a message back: nothing more of it is sent. Returns whether it was in the outbox.
+    pub fn handle_cancel(&mut self, id: MessageId) -> bool {
+        let there = self.outbox.get(&id).is_some();
+        if there {
+            self.end(id, FinalState::Cancelled);
+        }
+        there
+    }
+
+    /// The application has taken a message: it does not come again. Returns whether it waited.
+    pub fn handle_accept(&mut self, now: Time, id: MessageId) -> bool {
+        let unix = self.wall.seconds(now);
+        self.inbox.accept(id, unix, &mut self.changes)
+    }
+
+    /// The application has noted what became of a message.
+    pub fn handle_noted(&mut self, id: MessageId) {
+        self.changes.delete(tables::FINAL, &id.0);
+    }
+
+    /// Sends a ping; [`ClientEvent::Pong`] if it comes back. `false` if too many are under way.
+    pub fn handle_ping(&mut self, id: MessageId, to: Recipient) -> bool {
+        while self.pings.len() >= PINGS_MAX {
+            // The one that has waited longest: those that have not left wait for us.
+            let oldest = self.pings.iter().filter_map(|(id, left)| left.map(|left| (left, *id))).min();
+            let Some((_, oldest)) = oldest else { return false };
+            self.pings.remove(&oldest);
+        }
+        self.pings.insert(id, None);
+        self.push_control(Control::Ping { message: id, to: Box::new(to) });
+        true
+    }
+
+    /// The first `count` changes that were ever handed out are durable.
+    pub fn handle_durable(&mut self, count: u64) {
+        self.changes.set_durable(count);
+        self.release();
     }
 
     /// Queues a probe; it leaves on the main clock like a fragment. While [`PROBES_WAITING`] wait, or the link is
@@ -320,13 +605,17 @@ impl Client {
         match frame.kind() {
             Ok(FrameKind::Mail) => {
                 self.counts.mail += 1;
-                if frame.mail_previous() <= self.acknowledged {
-                    self.acknowledged = self.acknowledged.max(frame.mail_number());
-                }
-                let held = frame.mail_held();
+                let (held, number, previous) =
+                    (frame.mail_held(), frame.mail_number(), frame.mail_previous());
                 if let Err(reason) = self.open_mail(now, &mut frame, held) {
                     self.drops.count(reason);
                 }
+                // What is missing before it comes again, and it with that.
+                if previous <= self.arrived {
+                    self.arrived = self.arrived.max(number);
+                    self.changes.gate(Gated::Collected(self.arrived));
+                }
+                self.release();
             }
             Ok(FrameKind::Padding) => self.counts.padding += 1,
             Ok(FrameKind::Displaced) => self.events.push_back(ClientEvent::Displaced),
@@ -339,12 +628,13 @@ impl Client {
 
     /// The next frame for the gateway, if one is due.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Frame> {
+        let due = [self.outbox.poll_timeout(), self.inbox.poll_timeout()].into_iter().flatten().min();
+        if due.is_some_and(|due| due <= now) {
+            self.tend(now);
+        }
         while let Some((due, stream)) = self.schedule.poll(now) {
             if self.connected {
-                let mut frame = self.emit(due, stream);
-                if frame.kind() == Ok(FrameKind::Packet) {
-                    frame.set_acknowledged(self.acknowledged as u16);
-                }
+                let frame = self.emit(due, stream);
                 self.out.push_back(frame);
             }
         }
@@ -356,49 +646,36 @@ impl Client {
         self.events.pop_front()
     }
 
+    /// The next change to be stored.
+    pub fn poll_store(&mut self) -> Option<StoreOp> {
+        self.changes.poll_op()
+    }
+
     /// When [`poll_transmit`](Self::poll_transmit) has something again, if no input comes before.
     pub fn poll_timeout(&self) -> Time {
         self.schedule.poll_timeout()
     }
 
-    /// Counts loops that are overdue and drops messages that were never completed. [`work`](Self::work) does it too, but
-    /// may not be called under load.
+    /// Does what is due: counts overdue loops, sends again, gives up what has waited too long.
+    /// [`work`](Self::work) does it too, but may not be called under load.
     pub fn expire(&mut self, now: Time) {
-        while self.loops.poll_expired(now).is_some() {}
-        self.reassembler.expire(now);
-        self.count_evicted();
+        while self.loops.poll_expired(now).is_some() {
+            self.note_loop(0.0);
+        }
+        for _ in 0..self.inbox.expire(now, &mut self.changes) {
+            self.drops.count(DropReason::ReassemblyFull);
+        }
+        self.tend(now);
     }
 
-    /// Builds one packet ahead, if one is missing. Returns whether it did.
-    pub fn work(&mut self, now: Time) -> bool {
-        self.expire(now);
-        if !self.connected {
-            return false;
-        }
-        if self.wants_ready() && self.prepare_waiting() {
-            return true;
-        }
-        if self.ready_cover.len() < PREPARED_AHEAD {
-            let cover = self.build_drop();
-            self.ready_cover.push_back(cover);
-        } else if self.ready_loop.is_none() {
-            self.ready_loop = Some(self.build_loop());
-        } else if self.ready_drop.is_none() {
-            self.ready_drop = Some(self.build_drop());
-        } else {
-            return false;
-        }
-        true
-    }
-
-    /// Messages that wait for the clock, those that are built ahead included.
+    /// Messages of which something waits for the clock for the first time, built ahead or not.
     pub fn waiting(&self) -> usize {
-        self.queue.len() + self.ready.len()
+        self.outbox.unsent()
     }
 
-    /// Bytes of the messages that wait for the clock.
-    pub fn waiting_bytes(&self) -> usize {
-        self.queue.bytes()
+    /// Messages that are not acknowledged.
+    pub fn outbox(&self) -> impl Iterator<Item = MessageId> + '_ {
+        self.outbox.iter().map(|(id, _)| *id)
     }
 
     /// What was sent and received.
@@ -416,177 +693,207 @@ impl Client {
         self.loops.stats(&())
     }
 
-    fn emit(&mut self, due: Time, stream: Stream) -> Frame {
-        match stream {
-            Stream::Main if self.told != self.collects => {
-                self.told = self.collects;
-                Frame::collect(self.collects, self.acknowledged)
+    fn restore(&mut self, now: Time, stored: Restore) -> Result<(), NewClientError> {
+        let wrong = |message, problem| NewClientError::Stored { message, problem };
+        let Restore { outbox, mut bodies, finals, keys, conversations, blocks, .. } = stored;
+        for (id, record) in outbox {
+            let body: Vec<u8> = bodies.remove(&id).unwrap_or_default().into_values().flatten().collect();
+            let shape = Shape::of(body.len())
+                .filter(|shape| shape.length() == record.length as usize)
+                .ok_or_else(|| wrong(id, "its bytes are not as many as they were"))?;
+            let target = match record.target {
+                TargetRecord::Reply(to) => Target::Reply(to),
+                TargetRecord::Address(address) => Target::Address(Box::new(
+                    Recipient::new(&address).map_err(|_| wrong(id, "its address holds an unusable key"))?,
+                )),
+            };
+            let (queued, expires) = (self.wall.time(record.queued), self.wall.time(record.expires));
+            let mut outgoing = Outgoing::new(target, body, shape, record.replies, queued, expires);
+            outgoing.sent = record.sent;
+            outgoing.cursor = record.cursor.min(shape.fragments());
+            outgoing.extra = record.extra;
+            self.outbox.restore(now, id, outgoing);
+        }
+        for (id, state) in finals {
+            self.events.push_back(ClientEvent::Ended(id, state));
+        }
+        for (message, epoch, keys) in keys {
+            self.keyring.insert(message, epoch, keys, true);
+        }
+        for (message, (address, left)) in conversations {
+            let with =
+                Recipient::new(&address).map_err(|_| wrong(message, "its address holds an unusable key"))?;
+            self.conversations.insert(message, Conversation { with, left });
+        }
+        for (message, blocks) in blocks {
+            for (number, (epoch, bytes)) in blocks {
+                self.pools.restore(message, number, epoch, &bytes);
             }
-            Stream::Main => {
-                if self.ready.is_empty() {
-                    self.prepare_waiting();
-                }
-                match self.ready.pop_front() {
-                    Some(ready) => self.emit_ready(due, ready),
-                    None => {
-                        self.counts.cover += 1;
-                        self.ready_cover.pop_front().unwrap_or_else(|| self.build_drop()).frame
-                    }
+        }
+        let day = day_of(self.wall.seconds(now));
+        let lives = self.tag_days();
+        for (of, fingerprint) in stored.tags {
+            if day.saturating_sub(of) <= lives {
+                let _ = self.seen.restore(fingerprint);
+            } else {
+                self.changes.delete(tables::TAGS, &records::tag_key(of, fingerprint));
+            }
+        }
+        let mut done: Vec<_> = stored.done.into_iter().collect();
+        done.sort_by_key(|(_, taken)| *taken);
+        for (message, taken) in done {
+            if self.wall.seconds(now).saturating_sub(taken) / 86_400 <= u64::from(lives) {
+                self.inbox.restore_done(message);
+            } else {
+                self.changes.delete(tables::DONE, &message.0);
+            }
+        }
+        self.restore_inbox(now, stored.inbox, stored.partial, stored.fragments, stored.segments)
+    }
+
+    fn restore_inbox(
+        &mut self,
+        now: Time,
+        inbox: BTreeMap<MessageId, InboxRecord>,
+        partial: BTreeMap<MessageId, (Shape, Option<MessageId>)>,
+        mut fragments: BTreeMap<MessageId, BTreeMap<crate::fragment::Place, Vec<u8>>>,
+        mut segments: BTreeMap<MessageId, BTreeMap<u16, Vec<u8>>>,
+    ) -> Result<(), NewClientError> {
+        let wrong = |message, problem| NewClientError::Stored { message, problem };
+        let mut whole: Vec<_> = inbox.into_iter().collect();
+        whole.sort_by_key(|(_, record)| record.received_ns);
+        for (message, record) in whole {
+            let body: Vec<u8> =
+                segments.remove(&message).unwrap_or_default().into_values().flatten().collect();
+            if body.len() != record.length as usize {
+                return Err(wrong(message, "its bytes are not as many as have arrived"));
+            }
+            self.inbox.restore_waiting(message);
+            self.events.push_back(ClientEvent::Received(received(message, &record, body, true)));
+        }
+        for (message, (shape, via)) in partial {
+            for (segment, bytes) in segments.remove(&message).unwrap_or_default() {
+                if !self.inbox.restore_segment(now, message, shape, via, segment, bytes) {
+                    return Err(wrong(message, "one of its segments does not fit"));
                 }
             }
-            Stream::Loop => {
-                self.counts.loops += 1;
-                let (identifier, prepared) = self.ready_loop.take().unwrap_or_else(|| self.build_loop());
-                // One that the gateway is asked to keep says nothing about the network. And a full monitor means that
-                // thousands are under way: the loop goes out as cover, uncounted.
-                if self.told {
-                    let _ = self.loops.sent(due, identifier, ());
+            for (place, data) in fragments.remove(&message).unwrap_or_default() {
+                let data: [u8; FRAGMENT_DATA] =
+                    data.try_into().map_err(|_| wrong(message, "one of its fragments is cut short"))?;
+                if !shape.contains(place) {
+                    return Err(wrong(message, "one of its fragments has no place in it"));
                 }
-                prepared.frame
+                // A segment was made of its last fragment in one group with it, so that none is whole by this.
+                let taken = self.inbox.fragment(now, message, shape, place, &data, via, &mut self.changes);
+                if matches!(taken, Taken::Whole(_)) {
+                    return Err(wrong(message, "it is whole, but not in the inbox"));
+                }
             }
-            Stream::Drop => {
-                self.counts.drops += 1;
-                self.ready_drop.take().unwrap_or_else(|| self.build_drop()).frame
+        }
+        Ok(())
+    }
+
+    /// Hands out what need not be held back any longer.
+    fn release(&mut self) {
+        if !self.keeps {
+            // Nobody stores what an account asks for, and nothing waits for it.
+            while self.changes.poll_op().is_some() {}
+            self.changes.set_durable(u64::MAX);
+        }
+        while let Some(gated) = self.changes.poll_gated() {
+            match gated {
+                Gated::Event(event) => self.events.push_back(event),
+                Gated::Control(control) => self.push_control(control),
+                Gated::Collected(number) => self.collected = number,
             }
         }
     }
 
-    fn emit_ready(&mut self, due: Time, ready: Ready) -> Frame {
-        match ready.content {
-            Content::Fragment { message, index, count, queued } => {
-                self.counts.real += 1;
-                self.events.push_back(ClientEvent::Emitted(Emitted {
-                    message,
-                    index,
-                    count,
-                    queued,
-                    emitted: due,
-                    delays: ready.prepared.delays,
-                }));
-            }
-            Content::Probe => self.counts.probes += 1,
+    fn push_control(&mut self, control: Control) {
+        if self.control.len() >= CONTROL_MAX {
+            self.control.pop_front();
+            self.drops.count(DropReason::Overload);
         }
-        ready.prepared.frame
+        self.control.push_back(control);
     }
 
-    /// Whether one more real packet may be built ahead: the first, or one that overtakes a long message's.
-    fn wants_ready(&self) -> bool {
-        self.ready.is_empty() || (self.ready.len() < PREPARED_AHEAD && self.queue.has_fresh())
+    /// A message has ended.
+    fn end(&mut self, id: MessageId, state: FinalState) {
+        if self.outbox.remove(&id).is_none() {
+            return;
+        }
+        self.changes.delete(tables::OUTBOX, &id.0);
+        self.changes.delete_all(tables::BODIES, &id.0);
+        self.changes.put(tables::FINAL, &id.0, state.to_bytes());
+        self.changes.gate(Gated::Event(ClientEvent::Ended(id, state)));
+        self.release();
+        self.tell_pressure();
     }
 
-    /// Builds the next thing that waits, if anything does.
-    fn prepare_waiting(&mut self) -> bool {
-        if let Some(probe) = self.probes.pop_front() {
-            let filler = self.builder.filler(payload_type::PROBE);
-            let prepared = self.builder.build(
-                &probe.view,
-                FirstLink::FromClient,
-                &probe.mixes,
-                &End::Node(probe.end),
-                probe.identifier,
-                &filler,
-            );
-            self.ready.push_back(Ready::new(prepared, Content::Probe));
-            return true;
+    fn tell_pressure(&mut self) {
+        let pressed = if self.pressed { !self.outbox.is_relaxed() } else { self.outbox.is_pressed() };
+        if pressed != self.pressed {
+            self.pressed = pressed;
+            self.events.push_back(ClientEvent::Backpressure(pressed));
         }
-        let mut text = [0; PLAINTEXT_MAX];
-        let Some(next) = self.queue.next_fragment(&mut text) else { return false };
-        let mixes = self.view.draw_route(self.builder.rng());
-        let identifier = self.builder.identifier();
-        // Its place in the node list may have changed since the message was queued.
-        let gateway = self.view.gateway(&next.to.address.gateway).unwrap_or(next.to.gateway);
-        let end = End::Client { gateway, mailbox: next.to.address.mailbox, key: next.to.key };
-        let prepared = self.builder.build(
-            &self.view,
-            FirstLink::FromClient,
-            &mixes,
-            &end,
-            identifier,
-            &text[..next.len],
-        );
-        let content = Content::Fragment {
-            message: next.message,
-            index: next.index,
-            count: next.count,
-            queued: next.queued,
+    }
+
+    fn put_outgoing(&mut self, id: MessageId) {
+        let Some(outgoing) = self.outbox.get(&id) else { return };
+        let target = match &outgoing.target {
+            Target::Address(to) => TargetRecord::Address(to.address),
+            Target::Reply(to) => TargetRecord::Reply(*to),
         };
-        // The beginning of a message overtakes the middle of another, but no other beginning.
-        let place = match self.ready.iter().rposition(Ready::is_overtaken_no_more) {
-            _ if next.index > 0 => self.ready.len(),
-            Some(last) => last + 1,
-            None => 0,
+        let record = OutboxRecord {
+            target,
+            length: u32::try_from(outgoing.body.len()).unwrap_or(u32::MAX),
+            replies: outgoing.replies,
+            queued: self.wall.seconds(outgoing.queued),
+            expires: self.wall.seconds(outgoing.expires),
+            sent: outgoing.sent,
+            cursor: outgoing.cursor,
+            extra: outgoing.extra,
         };
-        self.ready.range_mut(place..).for_each(|later| later.overtaken += 1);
-        self.ready.insert(place, Ready::new(prepared, content));
-        true
+        self.changes.put(tables::OUTBOX, &id.0, record.to_bytes());
     }
 
-    /// Cover that ends at a random gateway.
-    fn build_drop(&mut self) -> Prepared {
-        let mixes = self.view.draw_route(self.builder.rng());
-        let gateway = self.view.draw_gateway(self.builder.rng());
-        self.build_filler(&mixes, &End::Node(gateway)).1
+    fn put_conversation(&mut self, id: MessageId, conversation: &Conversation) {
+        let record = records::conversation(&conversation.with.address, conversation.left);
+        self.changes.put(tables::CONVERSATIONS, &id.0, record);
     }
 
-    /// Cover that comes back to this client.
-    fn build_loop(&mut self) -> (Identifier, Prepared) {
-        let mixes = self.view.draw_route(self.builder.rng());
-        let end =
-            End::Client { gateway: self.gateway, mailbox: self.mailbox, key: self.keys.sphinx.public_key() };
-        self.build_filler(&mixes, &end)
+    fn note_loop(&mut self, returned: f64) {
+        self.delivery += (returned - self.delivery) * LOOP_WEIGHT;
+        self.delivery = self.delivery.clamp(DELIVERY_LEAST, 1.0);
     }
 
-    fn build_filler(&mut self, mixes: &[NodeIndex], end: &End) -> (Identifier, Prepared) {
-        let identifier = self.builder.identifier();
-        let filler = self.builder.filler(payload_type::COVER);
-        let prepared = self.builder.build(&self.view, FirstLink::FromClient, mixes, end, identifier, &filler);
-        (identifier, prepared)
+    /// How many copies of something unacknowledged make up for what is lost.
+    fn copies(&self) -> usize {
+        (1.0 / self.delivery).round().clamp(1.0, 4.0) as usize
     }
 
-    fn open_mail(&mut self, now: Time, frame: &mut Frame, held: Duration) -> Result<(), DropReason> {
-        let routing = unpaid(verify(&self.keys.sphinx, frame.packet_mut()), &self.seen)?;
-        let Routing::Final(destination) = routing else { return Err(DropReason::BadNextHop) };
-        let text = plaintext(payload_of(frame.packet())).map_err(|_| DropReason::BadPayload)?;
-        match fragment::parse(text) {
-            Ok(Payload::Cover) => {
-                self.loops.returned(now, destination.identifier);
-                Ok(())
-            }
-            Ok(Payload::Probe) => {
-                self.events.push_back(ClientEvent::Probe(destination.identifier));
-                Ok(())
-            }
-            Ok(Payload::Fragment(header, data)) => {
-                let message = header.message;
-                let added = self.reassembler.add(now, header, data);
-                self.count_evicted();
-                match added {
-                    Added::Complete(body) => self.events.push_back(ClientEvent::Received(Received {
-                        message,
-                        body,
-                        received: now,
-                        held,
-                        fragments: header.count,
-                    })),
-                    Added::Partial { have, count } => {
-                        self.events.push_back(ClientEvent::Progress { message, have, count });
-                    }
-                    Added::Duplicate => return Err(DropReason::DuplicateFragment),
-                    Added::Contradiction => return Err(DropReason::BadFragment),
-                }
-                Ok(())
-            }
-            Err(_) => Err(DropReason::BadFragment),
-        }
+    /// Days for which replay tags and ids of messages are kept.
+    fn tag_days(&self) -> u32 {
+        let life = self.views.current.parameters().mailbox_retention * TAG_LIVES;
+        u32::try_from(life.as_secs().div_ceil(86_400)).unwrap_or(u32::MAX).max(1)
     }
+}
 
-    /// Counts the incomplete messages that had to go since the last call.
-    fn count_evicted(&mut self) {
-        for _ in self.evicted..self.reassembler.evicted() {
-            self.drops.count(DropReason::ReassemblyFull);
-        }
-        self.evicted = self.reassembler.evicted();
+fn received(message: MessageId, record: &InboxRecord, body: Vec<u8>, again: bool) -> Received {
+    Received {
+        message,
+        body,
+        received_ns: record.received_ns,
+        held: record.held,
+        packets: record.packets,
+        reply_to: record.via,
+        answerable: record.answerable,
+        again,
     }
+}
+
+fn day_of(unix: u64) -> u32 {
+    u32::try_from(unix / 86_400).unwrap_or(u32::MAX)
 }
 
 /// How many fit into a second, rounded up.

@@ -1,40 +1,29 @@
-//! How a message is cut into payloads.
+//! How a message is cut into pieces that fit packets.
 //!
-//! A payload's plaintext begins with one byte that says what it is:
-//!
-//! | type | layout |
-//! |---|---|
-//! | 0 cover | type 1, random rest |
-//! | 1 fragment | type 1, message id 16, index 4, count 4, data 0 to [`FRAGMENT_DATA`] |
-//! | 2 probe | type 1, random rest (half of a mix node's loop; its identifier is in the header) |
-//!
-//! Every fragment of a message but the last is full. Integers are big-endian.
+//! A message of `length` bytes has `length / `[`FRAGMENT_DATA`] *data fragments*, rounded up (an empty one has one), the
+//! last one filled up with zeros. They are grouped into *segments* of [`SEGMENT_DATA`]; the last segment has the rest.
+//! Half as many *parity fragments*, rounded up, belong to each segment: Reed-Solomon code words, so that any as many
+//! fragments of a segment as it has data fragments give it back. A fragment's [`Place`] is its segment and its position
+//! there, data before parity.
 
 use core::fmt;
+use core::ops::Range;
 
-use thiserror::Error;
 use tombola_sphinx::PLAINTEXT_MAX;
 
-use crate::frame::array;
-
-/// Length of a fragment's own header.
-pub const FRAGMENT_HEADER: usize = 1 + 16 + 4 + 4;
-/// Bytes of a message that one fragment carries.
+/// Length of a fragment's own header, see [`payload`](crate::payload).
+pub const FRAGMENT_HEADER: usize = 1 + 16 + 4 + 2 + 1 + 1;
+/// Bytes of a message that one fragment carries. Even, as the erasure code demands.
 pub const FRAGMENT_DATA: usize = PLAINTEXT_MAX - FRAGMENT_HEADER;
 /// Longest message, in bytes.
 pub const MESSAGE_MAX: usize = 64 << 20;
-/// Most fragments of one message.
-pub const FRAGMENTS_MAX: u32 = MESSAGE_MAX.div_ceil(FRAGMENT_DATA) as u32;
+/// Data fragments of a full segment: 257 kB. Long enough that a tenth of parity corrects a tenth of loss, short enough
+/// that a segment is coded in well under a millisecond.
+pub const SEGMENT_DATA: u32 = 128;
+/// Most fragments of a segment, parity included.
+pub const SEGMENT_MAX: usize = SEGMENT_DATA as usize + SEGMENT_DATA as usize / 2;
 
-/// First byte of a payload's plaintext.
-pub mod payload_type {
-    /// Cover traffic.
-    pub const COVER: u8 = 0;
-    /// A fragment of a message.
-    pub const FRAGMENT: u8 = 1;
-    /// Half of a mix node's loop.
-    pub const PROBE: u8 = 2;
-}
+const _: () = assert!(FRAGMENT_DATA == 2006 && FRAGMENT_DATA.is_multiple_of(2));
 
 /// Names a message towards its recipient; random, so it says nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +35,25 @@ impl fmt::Display for MessageId {
     }
 }
 
+/// A text that is no message id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message id has 32 hexadecimal digits")]
+pub struct MessageIdError;
+
+impl core::str::FromStr for MessageId {
+    type Err = MessageIdError;
+
+    fn from_str(text: &str) -> Result<Self, MessageIdError> {
+        let digits: &[u8; 32] = text.as_bytes().try_into().map_err(|_| MessageIdError)?;
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(MessageIdError);
+            *byte = u8::try_from(digit(0)? * 16 + digit(1)?).map_err(|_| MessageIdError)?;
+        }
+        Ok(Self(id))
+    }
+}
+
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MessageId({self})")
@@ -53,101 +61,79 @@ impl fmt::Debug for MessageId {
 }
 
 /// A fragment's place in its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Which segment, from 0.
+    pub segment: u16,
+    /// Which fragment of it, data before parity.
+    pub position: u8,
+}
+
+/// Into what a message of one length is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FragmentHeader {
-    /// Which message.
-    pub message: MessageId,
-    /// Which fragment of it, from 0.
-    pub index: u32,
-    /// Of how many, at least 1.
-    pub count: u32,
+pub struct Shape {
+    length: u32,
 }
 
-/// A payload that is whole but makes no sense. Its sender is at fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum FragmentError {
-    /// The plaintext is empty or of a type that this version does not know.
-    #[error("unknown payload type {0:?}")]
-    Type(Option<u8>),
-    /// Shorter than its header.
-    #[error("a fragment of {0} bytes is shorter than its header of {FRAGMENT_HEADER}")]
-    Short(usize),
-    /// Index or count out of range.
-    #[error("fragment {index} of {count} does not exist (at most {FRAGMENTS_MAX})")]
-    Index {
-        /// As read.
-        index: u32,
-        /// As read.
-        count: u32,
-    },
-    /// A fragment before the last that is not full.
-    #[error("fragment {index} carries {len} bytes where {FRAGMENT_DATA} are due")]
-    Partial {
-        /// As read.
-        index: u32,
-        /// Bytes of data.
-        len: usize,
-    },
-}
-
-/// What a payload's plaintext is.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Payload<'a> {
-    /// Cover traffic: nothing to keep.
-    Cover,
-    /// A fragment of a message.
-    Fragment(FragmentHeader, &'a [u8]),
-    /// Half of a mix node's loop.
-    Probe,
-}
-
-/// Reads a payload's plaintext.
-pub fn parse(plaintext: &[u8]) -> Result<Payload<'_>, FragmentError> {
-    match plaintext.first() {
-        Some(&payload_type::COVER) => Ok(Payload::Cover),
-        Some(&payload_type::PROBE) => Ok(Payload::Probe),
-        Some(&payload_type::FRAGMENT) => {
-            let Some((head, data)) = plaintext.split_at_checked(FRAGMENT_HEADER) else {
-                return Err(FragmentError::Short(plaintext.len()));
-            };
-            let header = FragmentHeader {
-                message: MessageId(array(&head[1..17])),
-                index: u32::from_be_bytes(array(&head[17..21])),
-                count: u32::from_be_bytes(array(&head[21..25])),
-            };
-            let FragmentHeader { index, count, .. } = header;
-            if index >= count || count > FRAGMENTS_MAX {
-                return Err(FragmentError::Index { index, count });
-            }
-            if index + 1 < count && data.len() != FRAGMENT_DATA {
-                return Err(FragmentError::Partial { index, len: data.len() });
-            }
-            Ok(Payload::Fragment(header, data))
-        }
-        other => Err(FragmentError::Type(other.copied())),
+impl Shape {
+    /// The shape of a message of `length` bytes; `None` if that is more than [`MESSAGE_MAX`].
+    pub fn of(length: usize) -> Option<Self> {
+        let length = u32::try_from(length).ok()?;
+        (length as usize <= MESSAGE_MAX).then_some(Self { length })
     }
-}
 
-/// How many fragments a message of `len` bytes takes; an empty message takes one.
-pub fn count_for(len: usize) -> u32 {
-    u32::try_from(len.div_ceil(FRAGMENT_DATA).max(1)).unwrap_or(u32::MAX)
-}
+    /// Length of the message.
+    pub fn length(self) -> usize {
+        self.length as usize
+    }
 
-/// Writes fragment `index` of `body` into `plaintext` and returns how many bytes it takes.
-///
-/// # Panics
-/// When `index` is not below [`count_for`] the body.
-pub fn write(message: MessageId, body: &[u8], index: u32, plaintext: &mut [u8; PLAINTEXT_MAX]) -> usize {
-    let count = count_for(body.len());
-    assert!(index < count, "the message has {count} fragments");
-    let start = index as usize * FRAGMENT_DATA;
-    let data = &body[start..body.len().min(start + FRAGMENT_DATA)];
-    plaintext[0] = payload_type::FRAGMENT;
-    plaintext[1..17].copy_from_slice(&message.0);
-    plaintext[17..21].copy_from_slice(&index.to_be_bytes());
-    plaintext[21..25].copy_from_slice(&count.to_be_bytes());
-    plaintext[FRAGMENT_HEADER..FRAGMENT_HEADER + data.len()].copy_from_slice(data);
-    FRAGMENT_HEADER + data.len()
+    /// Data fragments, at least one.
+    pub fn fragments(self) -> u32 {
+        u32::try_from(self.length().div_ceil(FRAGMENT_DATA).max(1))
+            .expect("64 MiB have some 33 000 fragments")
+    }
+
+    /// Segments, at least one.
+    pub fn segments(self) -> u16 {
+        u16::try_from(self.fragments().div_ceil(SEGMENT_DATA)).expect("64 MiB have some 260 segments")
+    }
+
+    /// Data fragments of a segment; 0 if there is no such segment.
+    pub fn data_in(self, segment: u16) -> usize {
+        let before = u32::from(segment) * SEGMENT_DATA;
+        self.fragments().saturating_sub(before).min(SEGMENT_DATA) as usize
+    }
+
+    /// Parity fragments of a segment.
+    pub fn parity_in(self, segment: u16) -> usize {
+        self.data_in(segment).div_ceil(2)
+    }
+
+    /// Whether there is such a fragment.
+    pub fn contains(self, place: Place) -> bool {
+        usize::from(place.position) < self.data_in(place.segment) + self.parity_in(place.segment)
+    }
+
+    /// The place of a data fragment that is counted through the whole message.
+    pub fn place_of(self, index: u32) -> Place {
+        let segment = u16::try_from(index / SEGMENT_DATA).unwrap_or(u16::MAX);
+        let position = u8::try_from(index % SEGMENT_DATA).expect("a segment has fewer than 256 fragments");
+        Place { segment, position }
+    }
+
+    /// The bytes of a segment.
+    pub fn bytes_of(self, segment: u16) -> Range<usize> {
+        let full = SEGMENT_DATA as usize * FRAGMENT_DATA;
+        let start = (usize::from(segment) * full).min(self.length());
+        start..(start + full).min(self.length())
+    }
+
+    /// The bytes of a data fragment: fewer than [`FRAGMENT_DATA`] in the last one.
+    pub fn bytes_at(self, place: Place) -> Range<usize> {
+        let segment = self.bytes_of(place.segment);
+        let start = (segment.start + usize::from(place.position) * FRAGMENT_DATA).min(segment.end);
+        start..(start + FRAGMENT_DATA).min(segment.end)
+    }
 }
 
 #[cfg(test)]
@@ -156,41 +142,48 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_not_a_fragment_is_named() {
-        assert_eq!(parse(&[]), Err(FragmentError::Type(None)));
-        assert_eq!(parse(&[9, 9]), Err(FragmentError::Type(Some(9))));
-        assert_eq!(parse(&[1; 10]), Err(FragmentError::Short(10)));
-        assert_eq!(parse(&[0]), Ok(Payload::Cover));
-        assert_eq!(parse(&[2, 5]), Ok(Payload::Probe));
-        let mut plaintext = [0; PLAINTEXT_MAX];
-        let len = write(MessageId([1; 16]), b"hello", 0, &mut plaintext);
-        plaintext[17..21].copy_from_slice(&1u32.to_be_bytes());
-        assert_eq!(parse(&plaintext[..len]), Err(FragmentError::Index { index: 1, count: 1 }));
-        plaintext[21..25].copy_from_slice(&3u32.to_be_bytes());
-        assert_eq!(parse(&plaintext[..len]), Err(FragmentError::Partial { index: 1, len: 5 }));
-        plaintext[21..25].copy_from_slice(&u32::MAX.to_be_bytes());
-        assert!(matches!(parse(&plaintext[..len]), Err(FragmentError::Index { .. })));
+    fn an_id_is_read_as_it_is_shown() {
+        let id = MessageId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 254, 255, 128]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "00", &"g".repeat(32), &"ä".repeat(16), &"0".repeat(33)] {
+            assert_eq!(wrong.parse::<MessageId>(), Err(MessageIdError));
+        }
+    }
+
+    #[test]
+    fn lengths_at_every_edge_have_the_right_shape() {
+        let segment = SEGMENT_DATA as usize * FRAGMENT_DATA;
+        for (length, fragments, segments) in [
+            (0, 1, 1),
+            (1, 1, 1),
+            (FRAGMENT_DATA, 1, 1),
+            (FRAGMENT_DATA + 1, 2, 1),
+            (segment, 128, 1),
+            (segment + 1, 129, 2),
+            (MESSAGE_MAX, 33_455, 262),
+        ] {
+            let shape = Shape::of(length).unwrap();
+            assert_eq!((shape.fragments(), shape.segments()), (fragments, segments), "{length}");
+        }
+        assert_eq!(Shape::of(MESSAGE_MAX + 1), None);
     }
 
     proptest! {
         #[test]
-        fn a_message_comes_back_from_its_fragments(body in proptest::collection::vec(any::<u8>(), 0..6 * FRAGMENT_DATA)) {
-            let id = MessageId([7; 16]);
-            let count = count_for(body.len());
-            let mut joined = Vec::new();
-            for index in 0..count {
-                let mut plaintext = [0; PLAINTEXT_MAX];
-                let len = write(id, &body, index, &mut plaintext);
-                let Ok(Payload::Fragment(header, data)) = parse(&plaintext[..len]) else { panic!("not a fragment") };
-                prop_assert_eq!(header, FragmentHeader { message: id, index, count });
-                joined.extend_from_slice(data);
+        fn data_fragments_tile_the_message(length in 0..=MESSAGE_MAX) {
+            let shape = Shape::of(length).unwrap();
+            let mut at = 0;
+            for index in [0, 1, 127, 128, shape.fragments() - 1] {
+                if index >= shape.fragments() { continue }
+                let place = shape.place_of(index);
+                prop_assert!(shape.contains(place));
+                let bytes = shape.bytes_at(place);
+                prop_assert_eq!(bytes.start, index as usize * FRAGMENT_DATA);
+                at = bytes.end;
             }
-            prop_assert_eq!(joined, body);
-        }
-
-        #[test]
-        fn no_plaintext_makes_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = parse(&bytes);
+            prop_assert_eq!(at, length);
+            let all: usize = (0..shape.segments()).map(|s| shape.data_in(s)).sum();
+            prop_assert_eq!(all, shape.fragments() as usize);
         }
     }
 }

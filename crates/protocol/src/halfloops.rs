@@ -10,9 +10,9 @@ use tombola_mixing::{LoopMonitor, LoopStats, LossTest, PoissonClock, Rng, Time, 
 use tombola_topology::{IdentityKey, NodeIndex, Role};
 
 use crate::client::{Client, ClientCounts, ClientEvent, Probe};
-use crate::fragment::payload_type;
 use crate::frame::Frame;
 use crate::packet::{End, FirstLink, Identifier, PacketBuilder, Prepared};
+use crate::payload::payload_type;
 use crate::relay::RelayOutput;
 use crate::view::{EpochView, Seat, SendViews};
 
@@ -111,17 +111,17 @@ impl HalfLoops {
     pub(crate) fn handle_views(&mut self, views: SendViews, accounts: Option<Vec<Client>>) {
         self.places = places_in(&views, &self.identity);
         self.ready = None;
-        match accounts {
-            Some(accounts) => {
-                self.first_account += self.accounts.len();
-                self.ended = self.account_counts();
-                self.accounts = accounts;
-                self.turn = 0;
-                let first = self.first_account;
-                self.monitor.retain(|(_, account)| *account >= first);
-            }
-            None => self.accounts.iter_mut().for_each(|account| account.handle_views(views.clone())),
+        if let Some(accounts) = accounts {
+            self.first_account += self.accounts.len();
+            self.ended = self.account_counts();
+            self.accounts = accounts;
+            self.turn = 0;
+            let first = self.first_account;
+            self.monitor.retain(|(_, account)| *account >= first);
         }
+        self.accounts.iter_mut().for_each(|account| {
+            account.handle_views(views.clone());
+        });
         self.views = views;
     }
 

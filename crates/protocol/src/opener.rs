@@ -9,8 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tombola_mixing::Time;
 use tombola_sphinx::{
-    Admission, Admitted, Destination, PACKET_LEN, RelaySecrets, Routing, SecretKey, UnwrapError, Verified,
-    unwrap_batch, verify_batch,
+    Admission, Admitted, Destination, PACKET_LEN, RelaySecrets, ReplayFilter, Routing, SecretKey,
+    UnwrapError, Verified, unwrap_batch, verify_batch,
 };
 use tombola_topology::{IdentityKey, MailboxId, Parameters, Role};
 
@@ -384,7 +384,7 @@ impl Admission for Unpaid {
 /// Takes a client's own layer off: the same typed steps, without a ticket.
 pub(crate) fn unpaid(
     verified: Result<Verified<'_>, UnwrapError>,
-    seen: &TagFilter,
+    seen: &impl ReplayFilter<Rejected = ReplayError>,
 ) -> Result<Routing, DropReason> {
     let fresh = verified.map_err(reason_of)?.check_fresh(seen).map_err(reason_of_replay)?;
     Ok(fresh.admit(&Unpaid)?.unwrap().routing)

@@ -4,14 +4,15 @@ use core::time::Duration;
 
 use tombola_mixing::Rng;
 use tombola_sphinx::{
-    Destination, HopField, IDENTIFIER_LEN, MAX_HOPS, PLAINTEXT_MAX, PublicKey, RouteSecrets, build,
+    Destination, HopField, IDENTIFIER_LEN, MAX_HOPS, NEXT_HOP_LEN, PLAINTEXT_MAX, PublicKey, ReplyKeys,
+    RouteSecrets, SURB_LEN, Surb, build, build_surb,
 };
-use tombola_topology::{MailboxId, NodeIndex};
+use tombola_topology::{MailboxId, NodeIndex, Role};
 
-use crate::fragment::payload_type;
-use crate::frame::{ClientMeta, Frame, LinkMeta};
+use crate::frame::{ClientMeta, Frame, LinkMeta, array};
 use crate::hop::NextHop;
-use crate::view::{EpochView, Recipient};
+use crate::payload::payload_type;
+use crate::view::EpochView;
 
 /// The identifier in a final hop's header: the non-zero id of a loop, else random.
 pub type Identifier = [u8; IDENTIFIER_LEN];
@@ -31,12 +32,6 @@ pub enum End {
     },
     /// At a node: drop cover at a gateway, or a loop at the mix node that sent it.
     Node(NodeIndex),
-}
-
-impl From<&Recipient> for End {
-    fn from(to: &Recipient) -> Self {
-        Self::Client { gateway: to.gateway, mailbox: to.address.mailbox, key: to.key }
-    }
 }
 
 /// A packet that is ready to be sent.
@@ -81,7 +76,10 @@ impl PacketBuilder {
 
     /// A cover or probe payload: the type, then random bytes.
     pub fn filler(&mut self, kind: u8) -> [u8; PLAINTEXT_MAX] {
-        debug_assert!(kind != payload_type::FRAGMENT, "a fragment has a header");
+        debug_assert!(
+            matches!(kind, payload_type::COVER | payload_type::PROBE),
+            "everything else has a header"
+        );
         let mut plaintext = [0; PLAINTEXT_MAX];
         self.rng.fill(&mut plaintext);
         plaintext[0] = kind;
@@ -108,6 +106,62 @@ impl PacketBuilder {
         identifier: Identifier,
         plaintext: &[u8],
     ) -> Prepared {
+        let route = self.route(view, mixes, end);
+        let destination = Destination { address: self.rng.seed(), identifier };
+        let mut frame = Frame::zeroed();
+        build(&route.secrets, route.fields(), &destination, self.rng.seed(), plaintext, frame.packet_mut())
+            .expect("as many fields as hops less one, and a plaintext that fits");
+        self.set_meta(&mut frame, view, link, route.first);
+        Prepared { frame, first: route.first, delays: route.delays }
+    }
+
+    /// Builds a reply block: `end` is a client, its maker.
+    ///
+    /// # Panics
+    /// As [`build`](Self::build).
+    pub fn build_block(
+        &mut self,
+        view: &EpochView,
+        mixes: &[NodeIndex],
+        end: &End,
+    ) -> ([u8; SURB_LEN], ReplyKeys) {
+        let route = self.route(view, mixes, end);
+        let destination = Destination { address: self.rng.seed(), identifier: self.identifier() };
+        let first = self.first_hop(route.first);
+        let (surb, keys) = build_surb(&route.secrets, route.fields(), first, &destination, self.rng.seed())
+            .expect("as many fields as hops less one, and an identifier that is not zero");
+        (*surb.to_bytes(), keys)
+    }
+
+    /// Builds an answer through a reply block that was made in the epoch of `view`; `None` if the block is no good.
+    ///
+    /// # Panics
+    /// When the plaintext is longer than [`PLAINTEXT_MAX`].
+    pub fn build_reply(
+        &mut self,
+        view: &EpochView,
+        block: &[u8; SURB_LEN],
+        plaintext: &[u8],
+    ) -> Option<Prepared> {
+        let surb = Surb::from_bytes(block).ok()?;
+        let (next, rest) = surb.first_hop().split_first_chunk()?;
+        let first = NodeIndex(u32::from_be_bytes(*next));
+        let (ack_check, challenge) = (array(&rest[..8]), array(&rest[8..]));
+        // Whoever else it names, our gateway would drop it.
+        if view.role(first) != Some(Role::Mix { layer: 1 }) {
+            return None;
+        }
+        let mut frame = Frame::zeroed();
+        surb.reply(plaintext, frame.packet_mut()).expect("callers' plaintexts fit");
+        let mut opener = [0; 16];
+        self.rng.fill(&mut opener);
+        frame.set_client_packet(view.parity(), &ClientMeta { next: first, ack_check, challenge, opener });
+        // Whoever made the block knows the delays.
+        Some(Prepared { frame, first, delays: Duration::ZERO })
+    }
+
+    /// Draws everything that leads along `mixes` to `end`.
+    fn route(&mut self, view: &EpochView, mixes: &[NodeIndex], end: &End) -> Route {
         let mut nodes = [NodeIndex(0); MAX_HOPS];
         let mut count = 0;
         let tail = match end {
@@ -142,15 +196,14 @@ impl PacketBuilder {
         if let End::Client { mailbox, .. } = end {
             fields[hops - 2].next = NextHop::Mailbox(*mailbox).to_bytes();
         }
-
         let secrets =
             RouteSecrets::derive(self.rng.seed(), &keys[..hops]).expect("one to MAX_HOPS checked keys");
-        let destination = Destination { address: self.rng.seed(), identifier };
-        let mut frame = Frame::zeroed();
-        build(&secrets, &fields[..hops - 1], &destination, self.rng.seed(), plaintext, frame.packet_mut())
-            .expect("as many fields as hops less one, and a plaintext that fits");
-        self.set_meta(&mut frame, view, link, nodes[0]);
-        Prepared { frame, first: nodes[0], delays }
+        Route { secrets, fields, hops, first: nodes[0], delays }
+    }
+
+    /// The first-hop field of a reply block: next hop 4 | ack check 8 | challenge 20, as in a client's frame.
+    fn first_hop(&mut self, index: NodeIndex) -> [u8; NEXT_HOP_LEN] {
+        self.next_hop(index).to_bytes()
     }
 
     fn next_hop(&mut self, index: NodeIndex) -> NextHop {
@@ -176,6 +229,21 @@ impl PacketBuilder {
                 frame.set_client_packet(view.parity(), &ClientMeta { next, ack_check, challenge, opener });
             }
         }
+    }
+}
+
+/// A route with all that was drawn for it.
+struct Route {
+    secrets: RouteSecrets,
+    fields: [HopField; MAX_HOPS],
+    hops: usize,
+    first: NodeIndex,
+    delays: Duration,
+}
+
+impl Route {
+    fn fields(&self) -> &[HopField] {
+        &self.fields[..self.hops - 1]
     }
 }
 

@@ -25,6 +25,25 @@ pub struct WallClock {
 }
 
 impl WallClock {
+    /// It is `now` here, and that much outside.
+    #[must_use]
+    pub fn new(now: Time, unix: UnixNanos) -> Self {
+        Self { at_zero: UnixNanos(unix.0.saturating_sub(now.as_nanos())) }
+    }
+
+    /// Seconds since 1970 at `time`.
+    #[must_use]
+    pub fn seconds(self, time: Time) -> u64 {
+        self.at(time).0 / 1_000_000_000
+    }
+
+    /// The time of a second since 1970; what was before this process is [`Time::ZERO`].
+    #[must_use]
+    pub fn time(self, unix_seconds: u64) -> Time {
+        let ns = unix_seconds.saturating_mul(1_000_000_000).saturating_sub(self.at_zero.0);
+        Time::ZERO + Duration::from_nanos(ns)
+    }
+
     /// The wall clock at `time`.
     #[must_use]
     pub fn at(self, time: Time) -> UnixNanos {

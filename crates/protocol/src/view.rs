@@ -45,15 +45,23 @@ pub enum AddressError {
     SphinxKey(#[from] PointError),
 }
 
-/// Where a message goes: a [`ClientAddress`] that was checked against an epoch.
+/// Where a message goes: a [`ClientAddress`] whose key was checked.
 #[derive(Clone, Debug)]
 pub struct Recipient {
     /// The recipient's address.
     pub address: ClientAddress,
-    /// Its gateway's place in the node list.
-    pub gateway: NodeIndex,
     /// Its Sphinx key, a usable point.
     pub key: PublicKey,
+}
+
+impl Recipient {
+    /// An address whose key is a usable point. That its gateway exists is for each epoch to say.
+    ///
+    /// # Errors
+    /// The key is unusable.
+    pub fn new(address: &ClientAddress) -> Result<Self, PointError> {
+        Ok(Self { address: *address, key: PublicKey::from_bytes(address.sphinx_key.as_bytes())? })
+    }
 }
 
 /// One epoch, checked. Shared between the state machines of a process.
@@ -126,9 +134,8 @@ impl EpochView {
 
     /// Checks an address against this epoch.
     pub fn recipient(&self, address: &ClientAddress) -> Result<Recipient, AddressError> {
-        let gateway = self.gateway(&address.gateway).ok_or(AddressError::UnknownGateway)?;
-        let key = PublicKey::from_bytes(address.sphinx_key.as_bytes())?;
-        Ok(Recipient { address: *address, gateway, key })
+        self.gateway(&address.gateway).ok_or(AddressError::UnknownGateway)?;
+        Ok(Recipient::new(address)?)
     }
 
     /// The place of a gateway in the node list.

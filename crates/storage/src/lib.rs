@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod database;
 mod error;
 pub mod files;
+mod group;
 mod mark;
 mod medium;
 mod pending;
@@ -12,6 +14,6 @@ mod volume;
 mod writer;
 
 pub use error::StoreError;
-pub use medium::{LockedFile, Medium};
+pub use medium::{LockedFile, Medium, Memory};
 pub use store::{Format, Migration, Pair, Store};
 pub use writer::{BACKLOG_BYTES, Backlog, Writer};

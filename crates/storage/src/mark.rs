@@ -9,9 +9,11 @@
 //!
 //! The greater one counts. A mark is written after a sync, and is not synced itself: the next sync does that. So it outlives
 //! the process at once, and a power cut from the next sync on, and costs one write. What is on the medium is never more than
-//! what is durable. The marks are written in turn, each lies in a sector of its own, and so a torn one leaves the other.
-
-use std::io;
+//! what is durable.
+//!
+//! At any time one of the two is whole on the medium: they are written in turn, and only when a sync has made the one before
+//! durable. A sync that fails leaves a mark that nobody knows to be there, so the same mark is written once more then, which
+//! does no harm if it is there.
 
 use crate::medium::Medium;
 
@@ -40,59 +42,103 @@ pub(crate) fn initialise(page: &mut [u8; PAGE_LEN]) {
     }
 }
 
-/// What is marked; `None` if both marks are damaged, which no crash does.
-pub(crate) fn read(page: &[u8; PAGE_LEN]) -> Option<u64> {
-    OFFSETS.into_iter().filter_map(|offset| decode(&page[offset..offset + LEN])).max()
-}
-
-/// Writes marks in turn.
-#[derive(Debug, Default)]
+/// Writes marks.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
-    second: bool,
+    /// Which mark was written last, and what it says.
+    last: usize,
+    number: u64,
+    /// Whether it has to be written once more.
+    lost: bool,
 }
 
 impl Marker {
-    /// Marks that everything up to `number` is durable.
-    pub(crate) fn set(&mut self, medium: &dyn Medium, number: u64) -> io::Result<()> {
-        let offset = OFFSETS[usize::from(self.second)];
-        self.second = !self.second;
-        medium.write_at(offset as u64, &encode(number))
+    /// The marks of a file; `None` if both are damaged, which no crash does.
+    pub(crate) fn read(page: &[u8; PAGE_LEN]) -> Option<Marker> {
+        let read = |last: usize| {
+            let offset = OFFSETS[last];
+            // It may be in the kernel's memory only.
+            decode(&page[offset..offset + LEN]).map(|number| Marker { last, number, lost: true })
+        };
+        [read(0), read(1)].into_iter().flatten().max_by_key(|marker| marker.number)
+    }
+
+    /// Up to where everything is durable, or more.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Marks, right after a sync, that everything up to `number` is durable.
+    pub(crate) fn set(&mut self, medium: &dyn Medium, number: u64) {
+        if !self.lost {
+            self.last = 1 - self.last;
+            self.number = number;
+        }
+        // If it fails, the other mark is there, which is true as well. A medium that fails shows again soon.
+        self.lost = medium.write_at(OFFSETS[self.last] as u64, &encode(self.number)).is_err();
+    }
+
+    /// A sync has failed.
+    pub(crate) fn lose(&mut self) {
+        self.lost = true;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Image;
+    use crate::medium::Memory;
 
-    fn page(image: &Image) -> [u8; PAGE_LEN] {
+    fn page(image: &Memory) -> [u8; PAGE_LEN] {
         let mut page = [0; PAGE_LEN];
         image.read_at(0, &mut page).unwrap();
         page
     }
 
+    fn number(page: &[u8; PAGE_LEN]) -> Option<u64> {
+        Marker::read(page).map(|marker| marker.number())
+    }
+
     #[test]
     fn the_greatest_readable_mark_counts() {
         let mut first = [0; PAGE_LEN];
-        assert_eq!(read(&first), None, "zeros are no mark");
+        assert_eq!(number(&first), None, "zeros are no mark");
         initialise(&mut first);
-        assert_eq!(read(&first), Some(0));
-        let image = Image::new(first.to_vec());
-        let mut marker = Marker::default();
-        for number in 1..10 {
+        assert_eq!(number(&first), Some(0));
+        let image = Memory::new(first.to_vec());
+        let mut marker = Marker::read(&first).unwrap();
+        marker.set(&image, 0);
+        for marked in 1..10 {
             let before = page(&image);
-            marker.set(&image, number).unwrap();
+            marker.set(&image, marked);
             let after = page(&image);
-            assert_eq!(read(&after), Some(number));
+            assert_eq!(number(&after), Some(marked));
             // Torn anywhere, the mark before is left.
             for torn in 1..LEN {
                 let mut page = before;
                 for offset in OFFSETS {
                     page[offset..offset + torn].copy_from_slice(&after[offset..offset + torn]);
                 }
-                assert!([Some(number - 1), Some(number)].contains(&read(&page)));
+                assert!([Some(marked - 1), Some(marked)].contains(&number(&page)));
             }
         }
+    }
+
+    #[test]
+    fn after_a_failure_the_same_mark_is_written_again() {
+        let mut first = [0; PAGE_LEN];
+        initialise(&mut first);
+        let image = Memory::new(first.to_vec());
+        let mut marker = Marker::read(&first).unwrap();
+        marker.set(&image, 7);
+        assert_eq!(number(&page(&image)), Some(0), "what was read may be in memory only");
+        marker.set(&image, 8);
+        let before = page(&image);
+        marker.lose();
+        marker.set(&image, 9);
+        assert_eq!(page(&image), before);
+        marker.set(&image, 10);
+        assert_eq!(number(&page(&image)), Some(10));
     }
 
     #[test]
@@ -101,7 +147,7 @@ mod tests {
         initialise(&mut page);
         for bit in 0..PAGE_LEN * 8 {
             page[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(read(&page), Some(0));
+            assert_eq!(number(&page), Some(0));
             page[bit / 8] ^= 1 << (bit % 8);
         }
     }

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes that survive, once synced.
 ///
@@ -88,5 +89,66 @@ impl Medium for LockedFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+/// A medium in memory: for tests, and to make a new store before it gets its file.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<Vec<u8>>);
+
+impl Memory {
+    /// A medium with this content.
+    #[must_use]
+    pub fn new(content: Vec<u8>) -> Memory {
+        Memory(Mutex::new(content))
+    }
+
+    /// A copy of its content.
+    #[must_use]
+    pub fn content(&self) -> Vec<u8> {
+        self.bytes().clone()
+    }
+
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn index(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::OutOfMemory.into())
+}
+
+impl Medium for Memory {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes().len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let start = index(offset)?;
+        let end = start.checked_add(buffer.len());
+        let bytes = self.bytes();
+        let range = end.and_then(|end| bytes.get(start..end)).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(range);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let start = index(offset)?;
+        let end = start.checked_add(data.len()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut bytes = self.bytes();
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        bytes[start..end].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.bytes().resize(index(len)?, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 }

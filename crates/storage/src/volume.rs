@@ -17,11 +17,11 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::Medium;
 use crate::error::StoreError;
-use crate::mark;
+use crate::mark::{self, Marker};
 
 /// Where redb's file begins.
 pub(crate) const HEADER_LEN: u64 = mark::PAGE_LEN as u64;
@@ -46,8 +46,8 @@ pub(crate) fn header(name: &str) -> Result<Vec<u8>, io::Error> {
     Ok(page.to_vec())
 }
 
-/// Checks the first page; returns the number of a group that was durable.
-pub(crate) fn check(medium: &dyn Medium, path: &Path, expected: &'static str) -> Result<u64, StoreError> {
+/// Checks the first page; returns its marks.
+pub(crate) fn check(medium: &dyn Medium, path: &Path, expected: &'static str) -> Result<Marker, StoreError> {
     let other = |found: String| StoreError::OtherFormat { path: path.to_owned(), expected, found };
     let read = |error| StoreError::io(path, "read", error);
     let len = medium.len().map_err(read)?;
@@ -71,7 +71,7 @@ pub(crate) fn check(medium: &dyn Medium, path: &Path, expected: &'static str) ->
     if name != expected.as_bytes() {
         return Err(other(format!("it is a store of \"{}\"", String::from_utf8_lossy(name))));
     }
-    mark::read(&page).ok_or_else(|| StoreError::damaged(path, "none of its marks is readable"))
+    Marker::read(&page).ok_or_else(|| StoreError::damaged(path, "none of its marks is readable"))
 }
 
 /// The part of the medium that belongs to redb.
@@ -103,61 +103,4 @@ impl redb::StorageBackend for Volume {
 /// Offsets come from redb's pages, which may be damaged.
 fn shifted(offset: u64) -> io::Result<u64> {
     offset.checked_add(HEADER_LEN).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-}
-
-/// A medium in memory, in which a new store is made before it gets its file.
-#[derive(Debug, Default)]
-pub(crate) struct Image(Mutex<Vec<u8>>);
-
-impl Image {
-    pub(crate) fn new(bytes: Vec<u8>) -> Image {
-        Image(Mutex::new(bytes))
-    }
-
-    pub(crate) fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.bytes())
-    }
-
-    fn bytes(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn index(offset: u64) -> io::Result<usize> {
-    usize::try_from(offset).map_err(|_| io::ErrorKind::OutOfMemory.into())
-}
-
-impl Medium for Image {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes().len() as u64)
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = index(offset)?;
-        let end = start.checked_add(buffer.len());
-        let bytes = self.bytes();
-        let range = end.and_then(|end| bytes.get(start..end)).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(range);
-        Ok(())
-    }
-
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let start = index(offset)?;
-        let end = start.checked_add(data.len()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut bytes = self.bytes();
-        if bytes.len() < end {
-            bytes.resize(end, 0);
-        }
-        bytes[start..end].copy_from_slice(data);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.bytes().resize(index(len)?, 0);
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
 }

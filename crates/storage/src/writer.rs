@@ -1,6 +1,7 @@
 //! The thread that writes groups, so that nobody else waits for the disk.
 
 use std::io;
+use std::mem::{Discriminant, discriminant};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -65,7 +66,7 @@ struct State {
 impl Store {
     /// Starts the thread that writes groups: what has come `linger` after the first operation of a group, or earlier if it is
     /// a lot. `durable(count)` is called from it when the first `count` operations ever submitted to this writer are durable;
-    /// it must not wait for anything.
+    /// it must not wait for anything. A store has one writer at a time, or the order between them is open.
     ///
     /// # Errors
     /// The system refuses another thread.
@@ -76,7 +77,8 @@ impl Store {
     ) -> io::Result<Writer> {
         let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new() });
         let path = self.path().to_owned();
-        let thread = Thread { store: self.clone(), shared: shared.clone(), linger, durable, count: 0 };
+        let thread =
+            Thread { store: self.clone(), shared: shared.clone(), linger, durable, count: 0, told: None };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
         Ok(Writer { handle: Arc::new(Owner { path, shared, thread: Mutex::new(Some(thread)) }) })
     }
@@ -142,6 +144,12 @@ impl Writer {
     }
 }
 
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("path", &self.handle.path).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.close();
@@ -176,6 +184,8 @@ struct Thread<F> {
     durable: F,
     /// Operations that are durable.
     count: u64,
+    /// Trouble that was logged, and is not over.
+    told: Option<Discriminant<StoreError>>,
 }
 
 /// Says that the thread is gone, however it went.
@@ -208,7 +218,8 @@ impl<F: FnMut(u64)> Thread<F> {
                 Ok(()) => {
                     self.count += group.operations();
                     group = Pending::default();
-                    self.settled(retry.take().is_some());
+                    retry = None;
+                    self.settled();
                     (self.durable)(self.count);
                 }
                 Err(error) => {
@@ -249,23 +260,22 @@ impl<F: FnMut(u64)> Thread<F> {
         (taken, state.closing)
     }
 
-    fn settled(&self, after_failure: bool) {
+    fn settled(&mut self) {
         let mut state = self.shared.state();
         state.in_flight = 0;
         state.trouble = None;
         drop(state);
-        if after_failure {
+        if self.told.take().is_some() {
             tracing::info!(path = %self.store.path().display(), "the store can be written again");
         }
     }
 
-    fn failed(&self, error: &StoreError) {
-        let text = error.to_string();
-        let mut state = self.shared.state();
-        let known = state.trouble.as_ref() == Some(&text);
-        state.trouble = Some(text);
-        drop(state);
-        if !known {
+    fn failed(&mut self, error: &StoreError) {
+        self.shared.state().trouble = Some(error.to_string());
+        // Each kind of trouble is told once.
+        let kind = Some(discriminant(error));
+        if self.told != kind {
+            self.told = kind;
             tracing::error!(%error, "the store cannot be written; what waits is kept, and tried again");
         }
     }

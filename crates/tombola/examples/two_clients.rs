@@ -26,8 +26,8 @@ async fn main() -> Result<()> {
     let got = alice.receive().await.context("alice has ended")?;
     println!("alice got {:?}", got.content);
 
-    alice.close().await;
-    bob.close().await;
+    alice.close().await?;
+    bob.close().await?;
     network.stop();
     Ok(())
 }

@@ -156,8 +156,8 @@ fn whoever_should_not_be_there_is_refused_and_nobody_else_notices() {
             }
         }
         talk.goes_on().await;
-        talk.alice.close().await;
-        talk.bob.close().await;
+        talk.alice.close().await.unwrap();
+        talk.bob.close().await.unwrap();
     });
     let names: Vec<[String; 2]> = network.nodes.iter().map(|node| names_of(&node.home)).collect();
     let uninvited = (1..8).flat_map(|n| names_of_seed([n; 32]));
@@ -263,8 +263,8 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
         grown("a flood is cut", || dropped(gateway, "rate_limited"), before, 1000.0);
         talk.goes_on().await;
         links.shutdown().await;
-        talk.alice.close().await;
-        talk.bob.close().await;
+        talk.alice.close().await.unwrap();
+        talk.bob.close().await.unwrap();
     });
     let names: Vec<[String; 2]> = network.nodes.iter().map(|node| names_of(&node.home)).collect();
     let uninvited = (1..8).flat_map(|n| names_of_seed([n; 32]));

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tombola_tests::process::Process;
 use tombola_tests::{eventually, tombola};
@@ -50,7 +50,7 @@ impl Run {
         let file = folder.path().with_extension("file");
         std::fs::write(&file, [7; 1000]).unwrap();
         let mut command = Command::new(tombola());
-        command.args(["--width", "1", "--gateways", "1", "--mean-delay", "20ms", "--file"]);
+        command.args(["--width", "1", "--gateways", "1", "--mean-delay", "20ms", "--replies", "0", "--file"]);
         command.arg(&file).args(more).env("TMPDIR", folder.path());
         Self { process: Process::spawn("tombola", &mut command), folder }
     }
@@ -121,10 +121,19 @@ fn a_run_that_is_interrupted_while_it_starts_leaves_nothing() {
     run.assert_clean();
 }
 
+/// Nodes that were started again included.
 #[test]
 fn a_run_that_is_killed_leaves_nothing() {
     let mut run = Run::start(&["--messages", "10000"]);
     run.wait_up();
+    let role = |pid: u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        line.split(|&byte| byte == 0).nth(1).map(|word| String::from_utf8_lossy(word).into_owned())
+    };
+    let node =
+        children_of(run.process.pid()).into_iter().find(|&pid| role(pid).as_deref() == Some("mixnode"));
+    kill_process(Pid::from_raw(i32::try_from(node.unwrap()).unwrap()).unwrap(), Signal::KILL).unwrap();
+    run.process.line_where("the notice", |line| line.contains("was killed (signal 9); started again"));
     run.process.signal(Signal::KILL);
     assert_eq!(run.process.wait().code(), None);
     // What is left notices by itself, and the keeper clears up.

@@ -5,6 +5,7 @@
 
 mod displaced;
 mod doors;
+mod kills;
 mod left_behind;
 mod mailboxes;
 mod observed;
@@ -12,4 +13,6 @@ mod operator;
 mod report;
 mod sdk;
 mod sizes;
+mod supervision;
+mod versions;
 mod wire;

@@ -65,10 +65,10 @@ fn logs_and_metrics_of_a_run_show_health_and_nobody() {
             tokio::time::timeout(PATIENCE, bob.receive()).await.unwrap().unwrap();
         }
         // Coming and going is what a log is tempted to write about.
-        bob.close().await;
+        bob.close().await.unwrap();
         let bob = Client::connect(&homes[1]).await.unwrap();
-        bob.close().await;
-        alice.close().await;
+        bob.close().await.unwrap();
+        alice.close().await.unwrap();
     });
 
     for node in &network.nodes {

@@ -201,10 +201,12 @@ fn what_is_wrong_with_a_key_file_is_said() {
     write("open.key", &key, 0o644);
     with_link("open.key").refusal(&["open.key", "0644", "others have access", "chmod 600"]);
     with_link("nothing.key").refusal(&["nothing.key", "no such key file"]);
+    write("later.key", &key.replace("-secret-1: ", "-secret-2: "), 0o600);
+    with_link("later.key").refusal(&["later.key", "version 2", "up to 1", "newer"]);
     with_link("sphinx.key").refusal(&["sphinx.key", "tombola-sphinx-secret", "tombola-link-secret"]);
     write("cut.key", &key[..40], 0o600);
     let message = with_link("cut.key").refusal(&["cut.key", "not a key file", "64 hexadecimal digits"]);
-    assert!(!message.contains(&key[22..38]), "a part of the key is shown: {message}");
+    assert!(!message.contains(&key[24..38]), "a part of the key is shown: {message}");
     // A folder in place of a file.
     std::fs::create_dir(home.join("folder.key")).unwrap();
     with_link("folder.key").refusal(&["folder.key", "key file"]);
@@ -281,6 +283,13 @@ fn what_is_wrong_with_a_client_is_said() {
     let large = folder.join("large.bin");
     std::fs::File::create(&large).unwrap().set_len(65 << 20).unwrap();
     client("alice", &["send", &address, "--file", &text(&large)]).refusal(&["large.bin", "67108864"]);
+
+    // A folder that a later version has used.
+    let settings = folder.join("alice").join("client.toml");
+    let written = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, written.replacen("version = 2", "version = 3\nanything = true", 1)).unwrap();
+    client("alice", &["address"]).refusal(&["client.toml", "version 3", "up to 2", "newer"]);
+    std::fs::write(&settings, written).unwrap();
 
     // One process at a time; here this one.
     let busy = Home::open(folder.join("alice")).unwrap();

@@ -59,8 +59,8 @@ fn a_network_without_quic_works() {
             let received = tokio::time::timeout(PATIENCE, bob.receive()).await.unwrap().unwrap();
             assert_eq!(received.content, content);
         }
-        alice.close().await;
-        bob.close().await;
+        alice.close().await.unwrap();
+        bob.close().await.unwrap();
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
     for node in &network.nodes {

@@ -40,7 +40,12 @@ fn mail_waits_for_a_client_that_is_away() {
     all.sort_unstable();
     assert_eq!(all, (0..20).collect::<Vec<_>>());
     assert!(net.inbox(0).iter().all(|got| got.held > Duration::from_secs(8)), "held says how long");
-    assert_eq!(dropped(net.clients[0].drops()), []);
+    // Its correspondent could not know that it was away, and has sent everything once more.
+    assert!(
+        dropped(net.clients[0].drops()).iter().all(|(reason, _)| *reason == DropReason::DuplicateFragment)
+    );
+    net.run_for(Duration::from_secs(5));
+    assert_eq!(net.ended(1).len(), 20, "now it knows");
 }
 
 #[test]

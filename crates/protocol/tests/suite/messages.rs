@@ -4,11 +4,13 @@ use core::time::Duration;
 
 use tombola_protocol::client::ClientEvent;
 use tombola_protocol::drops::DropReason;
-use tombola_protocol::fragment::{FRAGMENT_DATA, MessageId};
+use tombola_protocol::erasure::Parity;
+use tombola_protocol::fragment::{FRAGMENT_DATA, MessageId, Place, Shape};
 use tombola_protocol::frame::Frame;
-use tombola_sphinx::PLAINTEXT_MAX;
+use tombola_protocol::payload::Plaintext;
+use tombola_protocol::records::tables;
 
-use crate::common::{ByHand, Hop, Net, Place, Setup, dropped};
+use crate::common::{ByHand, Hop, Net, Place as Link, Setup, dropped};
 
 fn file(len: usize, seed: u32) -> Vec<u8> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 11) as u8).collect()
@@ -26,7 +28,7 @@ fn fragments_arrive_in_another_order_and_make_the_same_message() {
         sent.windows(2).filter(|pair| pair[1].emitted + pair[1].delays < pair[0].emitted + pair[0].delays);
     assert!(overtaken.count() > 30, "delays are much longer than what lies between two fragments");
     let inbox = net.inbox(1);
-    assert_eq!((inbox.len(), inbox[0].fragments), (1, 101));
+    assert_eq!((inbox.len(), inbox[0].packets), (1, 101));
     assert!(inbox[0].body == body);
     let progress: Vec<_> = net.events[1]
         .iter()
@@ -92,38 +94,51 @@ fn a_flood_of_short_messages_does_not_starve_a_file() {
     assert!((70..90).contains(&last), "one turn in four is the file's: {last}");
 }
 
-/// A mail whose plaintext is this fragment.
-fn mail(by_hand: &mut ByHand, net: &Net, message: MessageId, index: u32, count: u32, data: &[u8]) -> Frame {
-    let mut plaintext = [0; PLAINTEXT_MAX];
-    plaintext[0] = 1;
-    plaintext[1..17].copy_from_slice(&message.0);
-    plaintext[17..21].copy_from_slice(&index.to_be_bytes());
-    plaintext[21..25].copy_from_slice(&count.to_be_bytes());
-    plaintext[25..25 + data.len()].copy_from_slice(data);
-    let mut frame = by_hand.packet(&[Hop::last(net.clients[0].public_key())], &plaintext[..25 + data.len()]);
+/// A mail whose plaintext is this fragment of a message of that length.
+fn mail(
+    by_hand: &mut ByHand,
+    net: &Net,
+    message: MessageId,
+    length: usize,
+    position: u8,
+    data: &[u8],
+) -> Frame {
+    let place = Place { segment: 0, position };
+    let text = Plaintext::fragment(message, Shape::of(length).unwrap(), place, data);
+    let mut frame = by_hand.packet(&[Hop::last(net.clients[0].public_key())], text.as_bytes());
     frame.set_mail(by_hand.parity, Duration::ZERO, 1);
     frame
 }
 
 #[test]
 fn a_correspondent_who_only_begins_messages_costs_bounded_memory_and_each_loss_is_counted() {
-    let mut net = Net::offline(Setup::new(113));
+    let mut setup = Setup::new(113);
+    setup.parameters.mailbox_retention = Duration::from_secs(600);
+    let mut net = Net::offline(setup);
     let mut by_hand = ByHand::new(&net.world.view, 113);
     let full = [1; FRAGMENT_DATA];
-    for n in 0..300u128 {
-        let frame = mail(&mut by_hand, &net, MessageId(n.to_be_bytes()), 0, 2, &full);
+    let length = 2 * FRAGMENT_DATA;
+    for n in 0..1100u128 {
+        let frame = mail(&mut by_hand, &net, MessageId(n.to_be_bytes()), length, 0, &full);
         net.clients[0].handle_frame(net.now, frame);
+        net.clients[0].expire(net.now);
     }
-    assert_eq!(dropped(net.clients[0].drops()), [(DropReason::ReassemblyFull, 300 - 256)]);
-    // The last ones can still be completed.
-    let frame = mail(&mut by_hand, &net, MessageId(299u128.to_be_bytes()), 1, 2, b"end");
+    assert_eq!(dropped(net.clients[0].drops()), [(DropReason::ReassemblyFull, 1100 - 1024)]);
+    // The last ones can still be completed, by parity too.
+    let parity = Parity::of(Shape::of(length).unwrap(), 0, &[full, full].concat());
+    let last = MessageId(1099u128.to_be_bytes());
+    let frame = mail(&mut by_hand, &net, last, length, 2, parity.get(0).unwrap());
     net.clients[0].handle_frame(net.now, frame);
-    // Whatever is never completed goes.
-    net.run_for(Duration::from_secs(16 * 60));
-    assert_eq!(dropped(net.clients[0].drops()), [(DropReason::ReassemblyFull, 299)]);
-    net.connect(Place::Client(0));
-    let inbox = net.inbox(0);
-    assert_eq!((inbox.len(), inbox[0].body.len()), (1, FRAGMENT_DATA + 3));
+    net.connect(Link::Client(0));
+    assert_eq!(net.inbox(0).len(), 1);
+    assert_eq!(net.stores[0].count(tables::PARTIAL), 1023);
+    // Whatever is never completed goes, from the store too.
+    net.disconnect(Link::Client(0));
+    net.run_for(Duration::from_secs(660));
+    net.clients[0].expire(net.now);
+    net.run_for(Duration::from_secs(1));
+    assert_eq!(dropped(net.clients[0].drops()), [(DropReason::ReassemblyFull, 1099)]);
+    assert_eq!(net.stores[0].count(tables::PARTIAL) + net.stores[0].count(tables::FRAGMENTS), 0);
 }
 
 #[test]
@@ -132,19 +147,22 @@ fn contradictions_and_duplicates_change_nothing() {
     let mut by_hand = ByHand::new(&net.world.view, 114);
     let id = MessageId([1; 16]);
     let full = [1; FRAGMENT_DATA];
+    let mut end = [0; FRAGMENT_DATA];
+    end[..3].copy_from_slice(b"end");
+    let length = 2 * FRAGMENT_DATA + 3;
     let sequence = [
-        mail(&mut by_hand, &net, id, 0, 3, &full),
-        mail(&mut by_hand, &net, id, 0, 3, &[9; FRAGMENT_DATA]), // the first one counts
-        mail(&mut by_hand, &net, id, 1, 2, b"another end"),
-        mail(&mut by_hand, &net, id, 1, 3, &[2; FRAGMENT_DATA - 1]), // not full
-        mail(&mut by_hand, &net, id, 2, 3, b"end"),
-        mail(&mut by_hand, &net, id, 1, 3, &full),
-        mail(&mut by_hand, &net, id, 0, 1, b"once more"),
+        mail(&mut by_hand, &net, id, length, 0, &full),
+        mail(&mut by_hand, &net, id, length, 0, &[9; FRAGMENT_DATA]), // the first one counts
+        mail(&mut by_hand, &net, id, length - 3, 1, &full),           // another end
+        mail(&mut by_hand, &net, id, length, 1, &full[1..]),          // not full
+        mail(&mut by_hand, &net, id, length, 2, &end),
+        mail(&mut by_hand, &net, id, length, 1, &full),
+        mail(&mut by_hand, &net, id, length, 0, &full), // once more
     ];
     for frame in sequence {
         net.clients[0].handle_frame(net.now, frame);
     }
-    net.connect(Place::Client(0));
+    net.connect(Link::Client(0));
     let inbox = net.inbox(0);
     assert_eq!(inbox.len(), 1);
     assert_eq!(inbox[0].body, [&full[..], &full, b"end"].concat());

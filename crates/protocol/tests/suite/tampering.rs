@@ -7,9 +7,11 @@ use std::sync::Arc;
 use tombola_mixing::{Rng, Time};
 use tombola_protocol::client::Client;
 use tombola_protocol::drops::{DropCounters, DropReason};
+use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::{BODY_OFFSET, FRAME_LEN, Frame};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
 use tombola_protocol::opener::{Inbound, Occupancy, Opener};
+use tombola_protocol::payload::{Blocks, Flags, Plaintext};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_sphinx::HEADER_LEN;
 use tombola_topology::{IdentityKey, MailboxId};
@@ -113,14 +115,11 @@ impl Journey {
     /// A message as the first mix node gets it; every packet is new, the text is the same.
     fn message(&mut self, text: &[u8]) -> Frame {
         let view = Arc::clone(&self.world.view);
-        let mut plaintext = vec![1];
-        plaintext.extend([9; 16]);
-        plaintext.extend([0, 0, 0, 0, 0, 0, 0, 1]);
-        plaintext.extend(text);
+        let plaintext = Plaintext::short(MessageId([9; 16]), Flags::default(), Blocks::new(0, &[]), text);
         let mut hops: Vec<_> = (0..3).map(|at| Hop::forward(&view, ROUTE[at], ROUTE[at + 1], 1000)).collect();
         hops.push(Hop::store(&view, ROUTE[3], MailboxId::of(&self.identity)));
         hops.push(Hop::last(self.client.public_key()));
-        self.by_hand.packet(&hops, &plaintext)
+        self.by_hand.packet(&hops, plaintext.as_bytes())
     }
 
     /// A random bit of byte `at`.
@@ -158,6 +157,8 @@ fn in_the_header_the_next_hop_notices() {
             None => journey.client.handle_frame(Time::ZERO, frame.clone()),
         }
     }
+    while journey.client.poll_store().is_some() {}
+    journey.client.handle_durable(u64::MAX);
     assert!(journey.client.poll_event().is_some(), "the message arrived");
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::mark::{self, PAGE_LEN};
+use crate::mark::{self, Marker, PAGE_LEN};
 use crate::medium::Medium;
 
 const MAGIC: &[u8; 16] = b"tombola tag log\n";
@@ -37,7 +37,7 @@ pub enum ScanError {
 }
 
 /// What is in a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Scan {
     /// Number of fingerprints.
     pub fingerprints: u64,
@@ -45,6 +45,7 @@ pub struct Scan {
     pub end: u64,
     /// Bytes after it, which a crash left.
     pub torn: u64,
+    pub(super) marker: Marker,
 }
 
 /// The file of a new log of the key with this id.
@@ -67,23 +68,24 @@ pub fn new_image(key_id: &[u8; 32]) -> Vec<u8> {
 /// [`ScanError`].
 pub fn scan(medium: &dyn Medium, key_id: &[u8; 32], mut load: impl FnMut(&[u64])) -> Result<Scan, ScanError> {
     let len = medium.len()?;
-    let known = read_first_page(medium, len, key_id)?;
+    let marker = read_first_page(medium, len, key_id)?;
     let mut reader = Reader { medium, len, seed: seed(key_id), at: RECORDS_AT, position: 0 };
     let mut fingerprints = Vec::with_capacity(RECORD_FINGERPRINTS);
     while reader.next(&mut fingerprints)? {
         load(&fingerprints);
     }
+    let known = marker.number();
     if reader.position < known {
         return Err(ScanError::Damaged(format!(
             "at byte {} of {len}: {} tags are readable, and {known} had been written",
             reader.at, reader.position
         )));
     }
-    Ok(Scan { fingerprints: reader.position, end: reader.at, torn: len - reader.at })
+    Ok(Scan { fingerprints: reader.position, end: reader.at, torn: len - reader.at, marker })
 }
 
-/// Returns the number of fingerprints that are known to have been durable.
-fn read_first_page(medium: &dyn Medium, len: u64, key_id: &[u8; 32]) -> Result<u64, ScanError> {
+/// Returns how many fingerprints are known to have been durable.
+fn read_first_page(medium: &dyn Medium, len: u64, key_id: &[u8; 32]) -> Result<Marker, ScanError> {
     let mut page = [0; PAGE_LEN];
     let available = usize::try_from(len).unwrap_or(usize::MAX).min(PAGE_LEN);
     medium.read_at(0, &mut page[..available])?;
@@ -105,7 +107,7 @@ fn read_first_page(medium: &dyn Medium, len: u64, key_id: &[u8; 32]) -> Result<u
     if page[KEY_AT..KEY_AT + 32] != *key_id {
         return Err(ScanError::OtherKey);
     }
-    mark::read(&page).ok_or_else(|| damaged("none of its marks is readable"))
+    Marker::read(&page).ok_or_else(|| damaged("none of its marks is readable"))
 }
 
 /// Records of one log are none of another's.
@@ -113,8 +115,8 @@ fn seed(key_id: &[u8; 32]) -> u32 {
     crc32fast::hash(key_id)
 }
 
-/// Appends `fingerprints`, the first of which has the number `position`, as records.
-pub(super) fn encode(key_id: &[u8; 32], mut position: u64, fingerprints: &[u64], out: &mut Vec<u8>) {
+/// Appends records with `fingerprints` to `out`; `position` is the number of fingerprints in the records before.
+pub fn encode(key_id: &[u8; 32], mut position: u64, fingerprints: &[u64], out: &mut Vec<u8>) {
     for chunk in fingerprints.chunks(RECORD_FINGERPRINTS) {
         let start = out.len();
         out.extend_from_slice(&[0; 4]);

@@ -12,7 +12,10 @@
 //! | 20 | 32 | SHA-256 of the Sphinx public key |
 //! | 52 | 8 | zero |
 //! | 60 | 4 | CRC-32 of the 60 bytes before |
-//! | 512 | | [marks](crate::mark): number of fingerprints that are durable |
+//! | 512 | 8 | mark A: number of fingerprints that are durable |
+//! | 520 | 4 | CRC-32 of these 8 bytes |
+//! | 1024 | 8 | mark B |
+//! | 1032 | 4 | CRC-32 of these 8 bytes |
 //! | 4096 | | records |
 //!
 //! A record:
@@ -30,13 +33,15 @@
 //! fingerprints precede it than are marked as durable, that is damage, and an error: packets that were passed on could be
 //! passed on again. If not, a crash tore what was being written. No packet left because of it, and it is cut off.
 //!
-//! Marks are a sync late after a power cut. Damage to the very last group before one passes for a torn group. To close that gap
-//! would take a second sync for each group.
+//! The greater mark counts. It is written after a sync, and is made durable by the next one, so that it costs a write and no
+//! sync of its own. So after a power cut the last group before it may be unmarked, and damage to that passes for a torn group;
+//! to close this gap would take a second sync for each group. The marks are written in turn, each in a sector of its own, and
+//! only when the one before is durable: a torn mark leaves the other.
 //!
 //! # When the disk fails
 //!
-//! What was not synced is kept in memory, cut off in the file and written again, until that succeeds. Meanwhile nothing more
-//! is taken ([`LogRefused::Failing`]).
+//! What was not synced is kept in memory and written again in the same place, until that succeeds. Meanwhile nothing more is
+//! taken ([`LogRefused::Failing`]).
 
 mod format;
 mod thread;
@@ -48,7 +53,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use format::{Scan, ScanError, new_image, scan};
+pub use format::{Scan, ScanError, encode, new_image, scan};
 use tombola_protocol::taglog::{LogRefused, TagLog};
 
 use self::thread::{Shared, State, Thread};

@@ -1,5 +1,6 @@
 //! The thread that writes a tag log.
 
+use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -80,6 +81,8 @@ pub(super) struct Thread<F> {
     position: u64,
     /// How long the last sync took.
     lead: Duration,
+    /// Trouble that was logged, and is not over.
+    told: Option<Discriminant<TagLogError>>,
 }
 
 /// Says that the thread is gone, however it went.
@@ -110,16 +113,18 @@ impl<F: Fn(u64)> Thread<F> {
             key_id,
             shared,
             notify,
-            marker: Marker::default(),
+            marker: found.marker,
             end: found.end,
             position: found.fingerprints,
             lead: LEAD,
+            told: None,
         }
     }
 
     pub(super) fn run(mut self) -> Result<(), TagLogError> {
         let _ending = Ending(self.shared.clone());
-        self.mark();
+        // It was synced when it was opened.
+        self.marker.set(&*self.medium, self.position);
         // What was taken and is not durable yet.
         let mut group = Vec::new();
         let mut retry: Option<(Instant, Duration)> = None;
@@ -132,12 +137,14 @@ impl<F: Fn(u64)> Thread<F> {
             match self.write(&group) {
                 Ok(()) => {
                     group.clear();
-                    self.settled(retry.take().is_some());
+                    retry = None;
+                    self.settled();
                     self.shared.durable.store(self.position, Ordering::Release);
                     (self.notify)(self.position);
-                    self.mark();
+                    self.marker.set(&*self.medium, self.position);
                 }
                 Err(error) => {
+                    self.marker.lose();
                     self.failed(&error);
                     if closing {
                         return Err(error);
@@ -180,14 +187,8 @@ impl<F: Fn(u64)> Thread<F> {
         let mut bytes = Vec::new();
         format::encode(&self.key_id, self.position, group, &mut bytes);
         let begun = Instant::now();
-        let write = || {
-            // What an attempt that failed left behind, in the file or in the kernel's memory, is unknown.
-            if self.shared.state().trouble.is_some() {
-                self.medium.set_len(self.end)?;
-            }
-            self.medium.write_at(self.end, &bytes)?;
-            self.medium.sync()
-        };
+        // After a failure it is unknown what is there. A group only grows then, so that everything is written over.
+        let write = || self.medium.write_at(self.end, &bytes).and_then(|()| self.medium.sync());
         write().map_err(|error| TagLogError::io(&self.path, "write", error))?;
         self.lead = begun.elapsed().clamp(LEAD, LONGEST_LEAD);
         self.end += bytes.len() as u64;
@@ -195,30 +196,31 @@ impl<F: Fn(u64)> Thread<F> {
         Ok(())
     }
 
-    /// Marks the durable position. If that fails, the mark before stays, which is true as well.
-    fn mark(&mut self) {
-        let _ = self.marker.set(&*self.medium, self.position);
+    /// Makes the last mark durable.
+    fn end(mut self) -> Result<(), TagLogError> {
+        let sync = || self.medium.sync().map_err(|error| TagLogError::io(&self.path, "write", error));
+        sync()?;
+        // After a failure it is one behind.
+        if self.marker.number() < self.position {
+            self.marker.set(&*self.medium, self.position);
+            sync()?;
+        }
+        Ok(())
     }
 
-    fn end(self) -> Result<(), TagLogError> {
-        // For the mark.
-        self.medium.sync().map_err(|error| TagLogError::io(&self.path, "write", error))
-    }
-
-    fn settled(&self, after_failure: bool) {
+    fn settled(&mut self) {
         self.shared.state().trouble = None;
-        if after_failure {
+        if self.told.take().is_some() {
             tracing::info!(path = %self.path.display(), "the tag log can be written again");
         }
     }
 
-    fn failed(&self, error: &TagLogError) {
-        let text = error.to_string();
-        let mut state = self.shared.state();
-        let known = state.trouble.as_ref() == Some(&text);
-        state.trouble = Some(text);
-        drop(state);
-        if !known {
+    fn failed(&mut self, error: &TagLogError) {
+        self.shared.state().trouble = Some(error.to_string());
+        // Each kind of trouble is told once.
+        let kind = Some(discriminant(error));
+        if self.told != kind {
+            self.told = kind;
             tracing::error!(%error, "the tag log cannot be written; packets are refused until it can");
         }
     }

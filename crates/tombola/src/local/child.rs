@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child as Process, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -104,17 +104,28 @@ impl Child {
 
     /// What to say about a process that has ended before its time.
     pub(super) fn died(&mut self) -> LocalError {
+        LocalError::Died { name: self.name.clone(), how: self.how_it_ended(), last_words: self.last_words() }
+    }
+
+    /// How it has ended, such as "was killed (signal 9)".
+    pub(super) fn how_it_ended(&mut self) -> String {
         let deadline = Instant::now() + Duration::from_secs(1);
-        let mut status = None;
+        let mut status = self.process.try_wait().ok().flatten();
         while status.is_none() && Instant::now() < deadline {
-            status = self.process.try_wait().ok().flatten();
             std::thread::sleep(Duration::from_millis(10));
+            status = self.process.try_wait().ok().flatten();
         }
-        LocalError::Died {
-            name: self.name.clone(),
-            status: status.map_or_else(|| "still running".to_owned(), |status| status.to_string()),
-            last_words: self.last_words(),
+        match status.map(|status| (status, status.signal())) {
+            None => "says nothing more, but still runs".to_owned(),
+            Some((_, Some(signal))) => format!("was killed (signal {signal})"),
+            Some((status, None)) => format!("has ended ({status})"),
         }
+    }
+
+    /// Kills it with SIGKILL, if it runs, and waits for its end: it has no moment to put anything in order.
+    pub(super) fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 
     /// The end of its standard error.

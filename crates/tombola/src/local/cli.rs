@@ -1,5 +1,6 @@
 //! `tombola` without a subcommand.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,12 +13,17 @@ use tombola_node::shutdown::Shutdown;
 use tombola_node::{derive, process};
 use tombola_topology::duration;
 
+use super::ledger::{Kind, Ledger, Load, NAMES};
 use super::network::{LocalNetwork, Options};
+use super::node::Restart;
 use super::report::{Measured, Report};
-use super::traffic::{Load, NAMES, Traffic};
+use super::traffic::Traffic;
 
 /// Length of the file that is sent when none is given.
 const FILE_LEN: usize = 1 << 20;
+
+/// Epochs that are planned at most.
+const EPOCHS_MAX: u32 = 40;
 
 /// Arguments of the local network.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,9 +40,23 @@ pub struct Args {
     /// Messages in each direction.
     #[arg(long, default_value_t = 200)]
     messages: u32,
+    /// How many of these ask for a reply, which comes through a reply block.
+    #[arg(long, default_value_t = 50)]
+    replies: u32,
     /// Mean delay at each mix node, such as "50ms".
     #[arg(long, value_name = "DURATION", default_value = "450ms", value_parser = duration::parse)]
     mean_delay: Duration,
+    /// Mean interval between a client's packets, such as "10ms"; default: that of the parameters. Shorter is a faster
+    /// network that costs more.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    main_interval: Option<Duration>,
+    /// Interval between the packets that a gateway hands to a client; default: that of the parameters. Keep it below
+    /// that of the clients.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    downlink_interval: Option<Duration>,
+    /// Change epochs so often, such as "60s"; as many are planned as fit into a week, at most 40. Default: one epoch.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    epoch_length: Option<Duration>,
     /// The file that is sent; default: 1 MiB of random bytes.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -66,13 +86,23 @@ pub fn run(args: &Args) -> Result<()> {
     if args.flags.exit_with_stdin {
         shutdown.on_stdin_closed()?;
     }
-    let options = Options {
+    let defaults = Options::default();
+    let epoch_length = args.epoch_length.unwrap_or(defaults.epoch_length);
+    let mut options = Options {
+        epochs: epochs_of(epoch_length),
+        epoch_length,
         layers: args.layers,
         width: args.width,
         gateways: args.gateways,
         mean_delay: args.mean_delay,
-        ..Options::default()
+        ..defaults
     };
+    let mut parameters = options.parameters();
+    parameters.main_interval = args.main_interval.unwrap_or(parameters.main_interval);
+    parameters.downlink_interval = args.downlink_interval.unwrap_or(parameters.downlink_interval);
+    let load =
+        Load { messages: args.messages, replies: args.replies, main_interval: parameters.main_interval };
+    options.parameters = Some(parameters);
     print_line(format_args!(
         "Starting {} gateways, {} layers of {} mix nodes and 2 clients, each a process of its own.",
         args.gateways, args.layers, args.width
@@ -87,11 +117,12 @@ pub fn run(args: &Args) -> Result<()> {
 
     let mut meter = Meter::new(&network, &traffic);
     let mut screen = Screen::new(args.messages);
-    let parameters = network.network().parameters().clone();
-    let load = Load { messages: args.messages, main_interval: parameters.main_interval };
-    traffic.run(load, &mut network, &mut |traffic| {
-        screen.show(traffic);
-        meter.sample();
+    traffic.run(load, &mut network, &mut |ledger, network, restarts| {
+        for restart in restarts {
+            screen.notice(restart);
+        }
+        screen.show(ledger);
+        meter.sample(network);
         !shutdown.is_triggered()
     })?;
     screen.end();
@@ -102,7 +133,7 @@ pub fn run(args: &Args) -> Result<()> {
     traffic.finish()?;
     // Nodes publish once a second; their last counts are read below.
     std::thread::sleep(Duration::from_millis(1100));
-    let report = Report::new(&network, &traffic, meter.measured(begun.elapsed()));
+    let report = Report::new(&network, &traffic.ledger, load, meter.measured(&network, begun.elapsed()));
     print_line(report.table());
     if let Some(path) = &args.report {
         let text = serde_json::to_string_pretty(&report).context("the report")?;
@@ -113,7 +144,9 @@ pub fn run(args: &Args) -> Result<()> {
         print_line(instructions(&network, &traffic));
         while !shutdown.is_triggered() {
             std::thread::sleep(Duration::from_millis(100));
-            network.check()?;
+            for restart in network.supervise()? {
+                print_line(restart);
+            }
         }
     }
     traffic.stop();
@@ -122,6 +155,12 @@ pub fn run(args: &Args) -> Result<()> {
         Some(failure) => bail!("{failure}"),
         None => Ok(()),
     }
+}
+
+/// As many as fit into a week. Each node needs a key for each.
+fn epochs_of(length: Duration) -> u32 {
+    let week = Options::default().epoch_length.as_secs();
+    u32::try_from(week / length.as_secs().max(1)).unwrap_or(u32::MAX).clamp(1, EPOCHS_MAX)
 }
 
 fn make_file(folder: &Path) -> Result<PathBuf> {
@@ -140,26 +179,30 @@ fn instructions(network: &LocalNetwork, traffic: &Traffic) -> String {
     let document = network.document().display();
     let authority = network.authority();
     let [alice, _] = traffic.homes();
-    let metrics: String = network
+    let [first, second] = traffic.pids();
+    let nodes: String = network
         .nodes()
-        .map(|node| format!("    {:<10} http://{}/metrics\n", node.name, node.metrics))
+        .map(|node| {
+            format!("    {:<10} process {:<8} http://{}/metrics\n", node.name, node.pid, node.metrics)
+        })
         .collect();
     format!(
         "The network stays up until Ctrl-C. Two more clients by hand, in two other terminals:\n\n\
-         \x20   export PATH=\"{}:$PATH\"\n\
+         \x20   export PATH=\"{path}:$PATH\"\n\
          \x20   tombola client --home {folder}/carol init --network {document} --authority {authority}\n\
          \x20   tombola client --home {folder}/carol receive --save {folder}/carol\n\n\
-         \x20   export PATH=\"{}:$PATH\"\n\
+         \x20   export PATH=\"{path}:$PATH\"\n\
          \x20   tombola client --home {folder}/dave init --network {document} --authority {authority}\n\
          \x20   tombola client --home {folder}/dave send ADDRESS-OF-CAROL \"hello\"\n\
          \x20   tombola client --home {folder}/dave send ADDRESS-OF-CAROL --file FILE\n\n\
-         `init` prints the address. {} and {} are in use by this program ({}).\n\n\
-         Metrics:\n{metrics}",
-        parent(&program),
-        parent(&program),
-        NAMES[0],
-        NAMES[1],
-        alice.parent().unwrap_or(alice).display(),
+         `init` prints the address. {alice_name} and {bob_name} are in use by this program (processes {first} and {second}, {clients}).\n\n\
+         Document     {document}\n\
+         Authority    {authority}\n\
+         Nodes, each of which is started again when it ends (try kill -9):\n{nodes}",
+        path = parent(&program),
+        alice_name = NAMES[0],
+        bob_name = NAMES[1],
+        clients = alice.parent().unwrap_or(alice).display(),
     )
 }
 
@@ -169,8 +212,9 @@ fn parent(program: &str) -> String {
 
 /// Processor time and memory of everything that was started.
 struct Meter {
-    nodes: Vec<u32>,
     others: Vec<u32>,
+    /// Processor time of every process so far, of nodes that have ended too: as it was when they were looked at last.
+    cpu: BTreeMap<u32, Duration>,
     rss_max: u64,
     last: Instant,
 }
@@ -179,33 +223,36 @@ impl Meter {
     fn new(network: &LocalNetwork, traffic: &Traffic) -> Self {
         let mut others = traffic.pids().to_vec();
         others.push(std::process::id());
-        Self {
-            nodes: network.nodes().map(|node| node.pid).collect(),
-            others,
-            rss_max: 0,
-            last: Instant::now(),
+        let mut meter = Self { others, cpu: BTreeMap::new(), rss_max: 0, last: Instant::now() };
+        meter.look(network);
+        meter
+    }
+
+    fn sample(&mut self, network: &LocalNetwork) {
+        if self.last.elapsed() >= Duration::from_millis(500) {
+            self.look(network);
         }
     }
 
-    fn sample(&mut self) {
-        if self.last.elapsed() < Duration::from_millis(500) {
-            return;
-        }
+    fn look(&mut self, network: &LocalNetwork) {
         self.last = Instant::now();
-        for usage in self.nodes.iter().filter_map(|&pid| process::usage(Some(pid)).ok()) {
-            self.rss_max = self.rss_max.max(usage.resident_bytes);
+        for pid in network.nodes().map(|node| node.pid) {
+            if let Ok(usage) = process::usage(Some(pid)) {
+                self.rss_max = self.rss_max.max(usage.resident_bytes);
+                self.cpu.insert(pid, usage.cpu);
+            }
+        }
+        for &pid in &self.others {
+            if let Ok(usage) = process::usage(Some(pid)) {
+                self.cpu.insert(pid, usage.cpu);
+            }
         }
     }
 
     /// All processor time since the start, that of starting included.
-    fn measured(&self, duration: Duration) -> Measured {
-        let cpu: Duration = self
-            .nodes
-            .iter()
-            .chain(&self.others)
-            .filter_map(|&pid| process::usage(Some(pid)).ok())
-            .map(|usage| usage.cpu)
-            .sum();
+    fn measured(&mut self, network: &LocalNetwork, duration: Duration) -> Measured {
+        self.look(network);
+        let cpu: Duration = self.cpu.values().sum();
         Measured {
             duration,
             cpu_cores: cpu.as_secs_f64() / duration.as_secs_f64(),
@@ -216,7 +263,7 @@ impl Meter {
 
 /// Shows what happens while it happens: bars on a terminal, a line every few seconds elsewhere.
 struct Screen {
-    bars: Option<[ProgressBar; 3]>,
+    bars: Option<(MultiProgress, [ProgressBar; 3])>,
     messages: u32,
     last: Instant,
 }
@@ -230,36 +277,48 @@ impl Screen {
             let bar = |label: String, len: u64| {
                 all.add(ProgressBar::new(len).with_style(style.clone()).with_prefix(label))
             };
-            [
+            let bars = [
                 bar(format!("{} to {}, messages", NAMES[0], NAMES[1]), u64::from(messages)),
                 bar(format!("{} to {}, messages", NAMES[1], NAMES[0]), u64::from(messages)),
                 bar(format!("{} to {}, the file", NAMES[0], NAMES[1]), 1),
-            ]
+            ];
+            (all, bars)
         });
         Self { bars, messages, last: Instant::now() }
     }
 
-    fn show(&mut self, traffic: &Traffic) {
-        let (have, count) = traffic.file.packets;
-        if let Some([there, back, file]) = &self.bars {
-            there.set_position(traffic.delivered(0) as u64);
-            back.set_position(traffic.delivered(1) as u64);
+    fn show(&mut self, ledger: &Ledger) {
+        let (have, count) = ledger.file.packets;
+        let delivered = [0, 1].map(|sender| ledger.delivered(Kind::Message, sender));
+        if let Some((_, [there, back, file])) = &self.bars {
+            there.set_position(delivered[0] as u64);
+            back.set_position(delivered[1] as u64);
             file.set_length(u64::from(count.max(1)));
             file.set_position(u64::from(have));
         } else if self.last.elapsed() > Duration::from_secs(5) {
             self.last = Instant::now();
             let _ = writeln!(
                 std::io::stderr(),
-                "delivered: {} and {} of {} messages each way, {have} of {count} packets of the file",
-                traffic.delivered(0),
-                traffic.delivered(1),
+                "delivered: {} and {} of {} messages each way, {} and {} replies, {have} of {count} packets of the file",
+                delivered[0],
+                delivered[1],
                 self.messages,
+                ledger.delivered(Kind::Reply, 0),
+                ledger.delivered(Kind::Reply, 1),
             );
         }
     }
 
+    /// Above the bars, if there are any.
+    fn notice(&self, restart: &Restart) {
+        let shown = self.bars.as_ref().is_some_and(|(all, _)| all.println(restart.to_string()).is_ok());
+        if !shown {
+            print_line(restart);
+        }
+    }
+
     fn end(&self) {
-        for bar in self.bars.iter().flatten() {
+        for bar in self.bars.iter().flat_map(|(_, bars)| bars) {
             bar.finish();
         }
     }

@@ -4,7 +4,9 @@
 mod child;
 mod cli;
 mod keeper;
+mod ledger;
 mod network;
+mod node;
 mod plan;
 mod report;
 mod scrape;
@@ -12,4 +14,5 @@ mod traffic;
 
 pub use cli::{Args, run};
 pub use keeper::{KeeperArgs, keep};
-pub use network::{LocalError, LocalNetwork, NodeInfo, Options};
+pub use network::{LocalError, LocalNetwork, Options};
+pub use node::{NodeInfo, Restart};

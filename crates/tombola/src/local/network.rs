@@ -1,7 +1,7 @@
 //! A running local network.
 
+use std::ffi::OsStr;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,10 @@ use tombola_topology::{AuthorityKey, DocumentError, Network, Parameters, Role};
 
 use super::child::Child;
 use super::keeper::FOLDER_PREFIX;
+use super::node::{Node, NodeInfo, Restart};
 use super::plan::{self, Plan, PlannedNode};
-use super::scrape;
+use super::scrape::{self, Samples};
 
-/// How long a node may take until it listens.
-const LISTEN_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the nodes may take to connect to each other.
 const LINK_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the keeper may take: longer than it waits for others.
@@ -41,12 +40,16 @@ pub struct Options {
     pub mean_delay: Duration,
     /// The network's parameters, if not those that follow from `layers` and `mean_delay`.
     pub parameters: Option<Parameters>,
+    /// How many epochs the document has. When the last one ends the network does.
+    pub epochs: u32,
+    /// How long each lasts, in whole seconds; at least (layers + 1) times the longest delay.
+    pub epoch_length: Duration,
     /// The `tombola` binary; `None`: looked for as the crate's documentation says.
     pub binary: Option<PathBuf>,
 }
 
 impl Default for Options {
-    /// Three layers of two mix nodes, two gateways, 0.45 s in each mix node on average.
+    /// Three layers of two mix nodes, two gateways, 0.45 s in each mix node on average, one epoch of a week.
     fn default() -> Self {
         Self {
             layers: 3,
@@ -54,6 +57,8 @@ impl Default for Options {
             gateways: 2,
             mean_delay: Parameters::default().mean_delay,
             parameters: None,
+            epochs: 1,
+            epoch_length: Duration::from_secs(7 * 24 * 3600),
             binary: None,
         }
     }
@@ -61,7 +66,7 @@ impl Default for Options {
 
 impl Options {
     pub(super) fn parameters(&self) -> Parameters {
-        self.parameters.clone().unwrap_or_else(|| plan::parameters(self.layers, self.mean_delay))
+        self.parameters.clone().unwrap_or_else(|| plan::parameters(self))
     }
 }
 
@@ -90,6 +95,14 @@ pub enum LocalError {
     /// The options make no valid network.
     #[error("these options make no valid network: {0}")]
     Document(Box<DocumentError>),
+    /// The keys of an epoch could not be retired while the next one lasts.
+    #[error(
+        "an epoch must last at least {least:?} with these options: the longest delay, once for each layer and once more"
+    )]
+    EpochShort {
+        /// How long at least.
+        least: Duration,
+    },
     /// A process could not be started.
     #[error("{name} could not be started ({}): {source}", binary.display())]
     Spawn {
@@ -101,12 +114,12 @@ pub enum LocalError {
         source: io::Error,
     },
     /// A process has ended before its time.
-    #[error("{name} has ended ({status}); its last words:\n{last_words}")]
+    #[error("{name} {how}; its last words:\n{last_words}")]
     Died {
         /// Which.
         name: String,
-        /// How.
-        status: String,
+        /// How, such as "was killed (signal 9)".
+        how: String,
         /// The end of its standard error.
         last_words: String,
     },
@@ -130,35 +143,24 @@ pub enum LocalError {
         /// What is wrong.
         source: Box<HomeError>,
     },
+    /// There is no such node.
+    #[error("there is no node {name:?}; there are {}", .there_are.join(", "))]
+    NoNode {
+        /// The name that was asked for.
+        name: String,
+        /// Those that there are.
+        there_are: Vec<String>,
+    },
     /// The network was told to end while it was starting.
     #[error("interrupted")]
     Interrupted,
-}
-
-/// What is known of a running node.
-#[derive(Clone, Debug)]
-pub struct NodeInfo {
-    /// Such as "mix 2.1" or "gateway 1".
-    pub name: String,
-    /// Its role.
-    pub role: Role,
-    /// Its process.
-    pub pid: u32,
-    /// Where it serves metrics.
-    pub metrics: SocketAddr,
-}
-
-#[derive(Debug)]
-struct RunningNode {
-    child: Child,
-    info: NodeInfo,
 }
 
 /// A running network. Its processes and its folder go when it is dropped; should this process die without that, when it
 /// dies.
 #[derive(Debug)]
 pub struct LocalNetwork {
-    nodes: Vec<RunningNode>,
+    nodes: Vec<Node>,
     keeper: Child,
     binary: PathBuf,
     network: Network,
@@ -218,41 +220,27 @@ impl LocalNetwork {
         };
         let mut children = Vec::new();
         for node in nodes {
-            let child = running.spawn_node(&node)?;
+            let child = spawn_node(&mut running.keeper, binary, &node)?;
             children.push((node, child));
         }
-        for (node, mut child) in children {
-            let metrics = wait_listening(&mut child, interrupted)?;
-            let info = NodeInfo { name: node.name, role: node.role, pid: child.pid(), metrics };
-            running.nodes.push(RunningNode { child, info });
+        for (node, child) in children {
+            running.nodes.push(Node::new(node, child, interrupted)?);
         }
         running.wait_linked(interrupted)?;
         Ok(running)
     }
 
-    fn spawn_node(&mut self, node: &PlannedNode) -> Result<Child, LocalError> {
-        let role = match node.role {
-            Role::Mix { .. } => "mixnode",
-            Role::Gateway => "gateway",
-        };
-        let config = node.config.as_os_str();
-        let args = [role.as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config];
-        self.spawn(&node.name, &args)
-    }
-
     /// Starts a process of the network's own binary, and tells the keeper.
-    pub(super) fn spawn(&mut self, name: &str, args: &[&std::ffi::OsStr]) -> Result<Child, LocalError> {
-        let child = Child::spawn(name, &self.binary, args)?;
-        self.keeper.tell(&child.pid().to_string())?;
-        Ok(child)
+    pub(super) fn spawn(&mut self, name: &str, args: &[&OsStr]) -> Result<Child, LocalError> {
+        spawn(&mut self.keeper, &self.binary, name, args)
     }
 
     fn wait_linked(&mut self, interrupted: &dyn Fn() -> bool) -> Result<(), LocalError> {
         let deadline = Instant::now() + LINK_PATIENCE;
-        let expected: Vec<usize> = self.nodes.iter().map(|node| self.links_of(&node.info)).collect();
+        let expected: Vec<usize> = self.nodes.iter().map(|node| self.links_of(node.info())).collect();
         for (node, expected) in self.nodes.iter_mut().zip(expected) {
             loop {
-                let up = scrape::scrape(node.info.metrics)
+                let up = scrape::scrape(node.info().metrics)
                     .ok()
                     .and_then(|samples| scrape::value(&samples, LINKS_CONNECTED));
                 if up.is_some_and(|up| up >= expected as f64) {
@@ -261,15 +249,15 @@ impl LocalNetwork {
                 if interrupted() {
                     return Err(LocalError::Interrupted);
                 }
-                if !node.child.is_running() {
-                    return Err(node.child.died());
+                if !node.process().is_running() {
+                    return Err(node.process().died());
                 }
                 if Instant::now() > deadline {
                     return Err(LocalError::Late {
-                        name: node.info.name.clone(),
+                        name: node.info().name.clone(),
                         what: "has not connected to all its neighbours",
                         patience: LINK_PATIENCE,
-                        last_words: node.child.last_words(),
+                        last_words: node.process().last_words(),
                     });
                 }
                 std::thread::sleep(Duration::from_millis(50));
@@ -281,11 +269,10 @@ impl LocalNetwork {
     /// Links that a node has when everything is up, users' clients excluded: neighbours, and accounts at up to two
     /// gateways from each mix node.
     fn links_of(&self, info: &NodeInfo) -> usize {
-        let width = |role: fn(&Role) -> bool| self.nodes.iter().filter(|n| role(&n.info.role)).count();
-        let gateways = width(|role| matches!(role, Role::Gateway));
+        let count = |role: Role| self.nodes().filter(|node| node.role == role).count();
+        let gateways = count(Role::Gateway);
         let layers = self.network.parameters().layers;
-        let in_layer =
-            |layer: u8| self.nodes.iter().filter(|node| node.info.role == Role::Mix { layer }).count();
+        let in_layer = |layer: u8| count(Role::Mix { layer });
         match info.role {
             Role::Mix { layer } => {
                 let before = if layer == 1 { gateways } else { in_layer(layer - 1) };
@@ -328,18 +315,71 @@ impl LocalNetwork {
 
     /// The nodes, mix nodes first.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.iter().map(|node| &node.info)
+        self.nodes.iter().map(Node::info)
     }
 
-    /// Whether all nodes still run; else what the first that does not has said.
+    /// Whether all nodes still run; else what the first that does not has said. Starts nothing again, as
+    /// [`supervise`](Self::supervise) does.
     ///
     /// # Errors
     /// A node has ended.
     pub fn check(&mut self) -> Result<(), LocalError> {
-        match self.nodes.iter_mut().find_map(|node| (!node.child.is_running()).then(|| node.child.died())) {
+        match self
+            .nodes
+            .iter_mut()
+            .map(Node::process)
+            .find_map(|process| (!process.is_running()).then(|| process.died()))
+        {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    /// Looks after all nodes once, without waiting: a node that has ended is started again with the same configuration and
+    /// ports, in this call or a later one. Call it in a loop; it returns those that run again since the call before.
+    ///
+    /// # Errors
+    /// A node has ended more than ten times in a minute, or cannot be started.
+    pub fn supervise(&mut self) -> Result<Vec<Restart>, LocalError> {
+        let Self { nodes, keeper, binary, .. } = self;
+        let mut restarts = Vec::new();
+        for node in nodes {
+            restarts.extend(node.supervise(&mut |planned| spawn_node(keeper, binary, planned))?);
+        }
+        Ok(restarts)
+    }
+
+    /// Kills a node with SIGKILL, as a crash would. It stays dead until it is [restarted](Self::restart), or
+    /// [looked after](Self::supervise).
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn kill(&mut self, name: &str) -> Result<(), LocalError> {
+        let place = self.place_of(name)?;
+        self.nodes[place].process().kill();
+        Ok(())
+    }
+
+    /// Starts a node again, after killing it if it still runs, and returns when it listens.
+    ///
+    /// # Errors
+    /// There is no such node, or it did not come up.
+    pub fn restart(&mut self, name: &str) -> Result<Restart, LocalError> {
+        let place = self.place_of(name)?;
+        let Self { nodes, keeper, binary, .. } = self;
+        nodes[place].restart(&mut |planned| spawn_node(keeper, binary, planned))
+    }
+
+    fn place_of(&self, name: &str) -> Result<usize, LocalError> {
+        self.nodes().position(|node| node.name == name).ok_or_else(|| LocalError::NoNode {
+            name: name.to_owned(),
+            there_are: self.nodes().map(|node| node.name.clone()).collect(),
+        })
+    }
+
+    /// Frame lengths and drops of every node, over restarts.
+    pub(super) fn counters(&self) -> Vec<Samples> {
+        self.nodes.iter().map(Node::counters).collect()
     }
 
     /// The signed document.
@@ -373,10 +413,10 @@ impl LocalNetwork {
 impl Drop for LocalNetwork {
     fn drop(&mut self) {
         for node in &mut self.nodes {
-            node.child.dismiss();
+            node.process().dismiss();
         }
         for node in &mut self.nodes {
-            node.child.wait();
+            node.process().wait();
         }
         drop(self.folder.take());
         // It waits for stragglers itself.
@@ -384,24 +424,25 @@ impl Drop for LocalNetwork {
     }
 }
 
-fn wait_listening(child: &mut Child, interrupted: &dyn Fn() -> bool) -> Result<SocketAddr, LocalError> {
-    let deadline = Instant::now() + LISTEN_PATIENCE;
-    while Instant::now() < deadline {
-        if interrupted() {
-            return Err(LocalError::Interrupted);
-        }
-        let Some(line) = child.line(Duration::from_millis(100))? else { continue };
-        let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        if let Some(metrics) = event["metrics"].as_str().and_then(|text| text.parse().ok()) {
-            return Ok(metrics);
-        }
-    }
-    Err(LocalError::Late {
-        name: child.name().to_owned(),
-        what: "did not start",
-        patience: LISTEN_PATIENCE,
-        last_words: child.last_words(),
-    })
+fn spawn_node(keeper: &mut Child, binary: &Path, node: &PlannedNode) -> Result<Child, LocalError> {
+    let role = match node.role {
+        Role::Mix { .. } => "mixnode",
+        Role::Gateway => "gateway",
+    };
+    let config = node.config.as_os_str();
+    spawn(
+        keeper,
+        binary,
+        &node.name,
+        &[role.as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config],
+    )
+}
+
+/// Starts a process, and tells the keeper.
+fn spawn(keeper: &mut Child, binary: &Path, name: &str, args: &[&OsStr]) -> Result<Child, LocalError> {
+    let child = Child::spawn(name, binary, args)?;
+    keeper.tell(&child.pid().to_string())?;
+    Ok(child)
 }
 
 fn find_binary(options: &Options) -> Result<PathBuf, LocalError> {

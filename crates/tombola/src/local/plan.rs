@@ -6,20 +6,18 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tombola_link::LinkSecret;
 use tombola_node::clock::unix_now;
+use tombola_node::keyring::public_key;
 use tombola_node::keys::{Link, SecretFile, Sphinx};
 use tombola_node::{derive, files};
-use tombola_sphinx::SecretKey;
 use tombola_topology::{
-    AuthoritySecret, Draft, EpochDraft, EpochNumber, Network, Node, Parameters, Role, SphinxKey, UnixTime,
+    AuthoritySecret, Draft, EpochDraft, EpochNumber, Network, Node, Parameters, Role, UnixTime,
 };
 
 use super::network::{LocalError, Options};
-
-/// How long the network's one epoch lasts, in seconds.
-const EPOCH: u64 = 7 * 24 * 3600;
 
 /// A node that is going to be started.
 #[derive(Clone, Debug)]
@@ -65,6 +63,11 @@ impl Ports {
 
 /// Makes everything in `folder`.
 pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError> {
+    let parameters = options.parameters();
+    let least = parameters.max_delay * (u32::from(parameters.layers) + 1);
+    if options.epoch_length < least {
+        return Err(LocalError::EpochShort { least });
+    }
     let at = |source| LocalError::Folder { path: folder.to_owned(), source };
     let mut ports = Ports { held: Vec::new() };
     let authority = AuthoritySecret::from_seed(derive::random_seed().map_err(at)?);
@@ -78,42 +81,60 @@ pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError>
         let home = folder.join(name.replace(' ', "-"));
         DirBuilder::new().mode(0o700).create(&home).map_err(at)?;
         let link = SecretFile::<Link>::new(home.join("link.key")).generate()?;
-        let sphinx = SecretFile::<Sphinx>::new(home.join("sphinx.key")).generate()?;
+        let mut keys = Vec::new();
+        for epoch in 1..=options.epochs.max(1) {
+            let file = SecretFile::<Sphinx>::new(home.join(format!("sphinx/epoch-{epoch}.key")));
+            file.generate()?;
+            keys.push(public_key(&file)?);
+        }
         let addresses = ports.addresses().map_err(LocalError::Ports)?;
         let client_addresses = match role {
             Role::Gateway => ports.addresses().map_err(LocalError::Ports)?,
             Role::Mix { .. } => Vec::new(),
         };
-        listed.push(Node {
-            role,
-            identity: LinkSecret::from_seed(*link.expose()).identity(),
-            sphinx_key: SphinxKey::from_bytes(
-                SecretKey::from_bytes(*sphinx.expose()).public_key().to_bytes(),
-            ),
-            addresses: addresses.clone(),
-            client_addresses: client_addresses.clone(),
-        });
+        let identity = LinkSecret::from_seed(*link.expose()).identity();
+        listed.push(
+            keys.into_iter()
+                .map(|sphinx_key| Node {
+                    role,
+                    identity,
+                    sphinx_key,
+                    addresses: addresses.clone(),
+                    client_addresses: client_addresses.clone(),
+                })
+                .collect::<Vec<_>>(),
+        );
         let text = configuration(role, &document, &authority.key().to_string(), addresses, client_addresses);
         let config = home.join("node.toml");
         files::replace(&config, text?.as_bytes(), 0o644).map_err(at)?;
         nodes.push(PlannedNode { name, role, config });
     }
     let now = unix_now();
-    let draft = Draft {
-        name: "local".to_owned(),
-        serial: now,
-        parameters: options.parameters(),
-        epochs: vec![EpochDraft {
-            number: EpochNumber(1),
-            // An hour of grace for a clock that is set back while the network runs.
-            valid_from: UnixTime(now.saturating_sub(3600)),
-            valid_until: UnixTime(now + EPOCH),
-            nodes: listed,
-        }],
-    };
+    let length = options.epoch_length.as_secs();
+    let end_of = |epoch: u64| now.saturating_add(epoch.saturating_mul(length));
+    let epochs =
+        (1..=u64::from(options.epochs.max(1))).zip(transposed(listed)).map(|(epoch, nodes)| EpochDraft {
+            number: EpochNumber(epoch),
+            valid_from: match epoch {
+                // An hour of grace for a clock that is set back while the network runs.
+                1 => UnixTime(now.saturating_sub(3600)),
+                _ => UnixTime(end_of(epoch - 1)),
+            },
+            valid_until: UnixTime(end_of(epoch)),
+            nodes,
+        });
+    let draft = Draft { name: "local".to_owned(), serial: now, parameters, epochs: epochs.collect() };
     let network = draft.sign(&authority).map_err(|source| LocalError::Document(Box::new(source)))?;
     files::replace(&document, network.to_json().as_bytes(), 0o644).map_err(at)?;
     Ok(Plan { nodes, network, document })
+}
+
+/// From the nodes' entries in all epochs to the epochs' lists of nodes.
+fn transposed(nodes: Vec<Vec<Node>>) -> Vec<Vec<Node>> {
+    let mut nodes: Vec<_> = nodes.into_iter().map(Vec::into_iter).collect();
+    std::iter::from_fn(|| nodes.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>())
+        .take_while(|list| !list.is_empty())
+        .collect()
 }
 
 fn configuration(
@@ -124,7 +145,8 @@ fn configuration(
     client_listen: Vec<String>,
 ) -> Result<String, LocalError> {
     let (network, authority) = (document.to_owned(), authority.to_owned());
-    let (link_secret, sphinx_secret) = (PathBuf::from("link.key"), PathBuf::from("sphinx.key"));
+    let (link_secret, sphinx_secrets) = (PathBuf::from("link.key"), Some(PathBuf::from("sphinx")));
+    let (sphinx_secret, data) = (None, PathBuf::from("data"));
     let metrics = Some((Ipv4Addr::LOCALHOST, 0).into());
     // Many nodes share this machine's processors: none needs threads for packets that come one by one.
     let workers = Some(0);
@@ -133,7 +155,9 @@ fn configuration(
             network,
             authority,
             link_secret,
+            sphinx_secrets,
             sphinx_secret,
+            data,
             listen,
             metrics,
             workers,
@@ -144,14 +168,15 @@ fn configuration(
             network,
             authority,
             link_secret,
+            sphinx_secrets,
             sphinx_secret,
+            data,
             listen,
             client_listen,
             metrics,
             workers,
             link_threads: 0,
             places: 16_384,
-            data: PathBuf::from("data"),
             mail_packets: 262_144,
             clients_per_origin: 0,
         }),
@@ -160,12 +185,16 @@ fn configuration(
 }
 
 /// The parameters that a local network has when nothing else is asked for.
-pub(super) fn parameters(layers: u8, mean_delay: std::time::Duration) -> Parameters {
+pub(super) fn parameters(options: &Options) -> Parameters {
+    let (layers, mean_delay) = (options.layers, options.mean_delay);
     let defaults = Parameters::default();
+    // Of a short epoch at least the first half is left for its old share.
+    let in_epoch = options.epoch_length / (2 * (u32::from(layers) + 1));
+    let max_delay = defaults.max_delay.max(40 * mean_delay).min(in_epoch).max(4 * mean_delay);
     Parameters {
         layers,
         mean_delay,
-        max_delay: defaults.max_delay.max(40 * mean_delay),
+        max_delay: Duration::from_millis(u64::try_from(max_delay.as_millis()).unwrap_or(u64::MAX)),
         loop_timeout: defaults.loop_timeout.max(30 * mean_delay),
         ..defaults
     }

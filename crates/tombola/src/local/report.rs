@@ -7,14 +7,16 @@ use std::time::Duration;
 use serde::Serialize;
 use tombola_node::metrics::{FRAME_LENGTHS_TOTAL, PACKETS_DROPPED_TOTAL};
 
+use super::ledger::{Journey, Kind, Ledger, Load, NAMES};
 use super::network::LocalNetwork;
 use super::scrape;
-use super::traffic::{Journey, NAMES, Traffic};
 
 /// The whole report. A dotted name in the documentation is a path of nested objects here.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     messages: Messages,
+    replies: Replies,
+    retransmissions: u64,
     file: File,
     latency_ms: Latency,
     overhead_ms: Quantiles,
@@ -26,6 +28,8 @@ pub(super) struct Report {
     first_delivery_s: Option<f64>,
     cpu_cores: f64,
     node_rss_mib_max: f64,
+    #[serde(skip)]
+    replies_expected: u64,
     #[serde(skip)]
     directions: [Direction; 2],
     #[serde(skip)]
@@ -40,6 +44,12 @@ struct Messages {
     delivered: u64,
     lost: u64,
     duplicated: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Replies {
+    sent: u64,
+    delivered: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,34 +116,42 @@ pub(super) struct Measured {
 
 impl Report {
     /// Puts everything together. The nodes must still run: their counters are read.
-    pub(super) fn new(network: &LocalNetwork, traffic: &Traffic, measured: Measured) -> Self {
-        let journeys: Vec<Journey> = traffic.messages.iter().flat_map(BTreeMap::values).copied().collect();
-        let sent =
-            journeys.iter().filter(|journey| journey.emitted.is_some() || journey.received.is_none()).count();
-        let delivered = journeys.iter().filter(|journey| journey.received.is_some()).count();
-        let duplicated: u64 =
-            journeys.iter().map(|journey| u64::from(journey.copies.saturating_sub(1))).sum::<u64>()
-                + u64::from(traffic.file.copies.saturating_sub(1));
-        let latency = millis(journeys.iter().filter_map(Journey::latency));
-        let delays = millis(journeys.iter().filter(|journey| journey.received.is_some()).map(|j| j.delays));
-        let waits =
-            millis(journeys.iter().filter(|journey| journey.received.is_some()).filter_map(Journey::waits));
-        let overhead =
-            sorted(journeys.iter().filter_map(Journey::overhead).map(|ns| ns as f64 / 1e6).collect());
-        let (frames, drops) = read_nodes(network, traffic);
+    pub(super) fn new(network: &LocalNetwork, ledger: &Ledger, load: Load, measured: Measured) -> Self {
+        let all = |kind| (0..2).flat_map(move |sender| ledger.sent(kind, sender));
+        let accepted = |kind| all(kind).filter(|journey| journey.accepted).count() as u64;
+        let delivered = |kind| all(kind).filter(|journey| journey.received.is_some()).count() as u64;
+        let messages = (accepted(Kind::Message), delivered(Kind::Message));
+        let replies = (accepted(Kind::Reply), delivered(Kind::Reply));
+        let lost = |(accepted, delivered): (u64, u64)| accepted.saturating_sub(delivered);
+        let duplicated: u64 = [Kind::Message, Kind::Reply, Kind::File]
+            .into_iter()
+            .flat_map(all)
+            .map(|journey| u64::from(journey.copies.saturating_sub(1)))
+            .sum();
+        // Figures are about the same messages, whichever they are about.
+        let measurable: Vec<&Journey> =
+            all(Kind::Message).filter(|journey| journey.latency().is_some()).collect();
+        let latency = millis(measurable.iter().filter_map(|journey| journey.latency()));
+        let delays = millis(measurable.iter().map(|journey| journey.delays));
+        let waits = millis(measurable.iter().filter_map(|journey| journey.waits()));
+        let overhead = measurable.iter().filter_map(|journey| journey.overhead());
+        let overhead = sorted(overhead.map(|ns| ns as f64 / 1e6).collect());
+        let (frames, drops) = read_nodes(network, ledger);
         Self {
             messages: Messages {
-                sent: sent as u64,
-                delivered: delivered as u64,
-                lost: (sent - delivered.min(sent)) as u64,
+                sent: messages.0,
+                delivered: messages.1,
+                lost: lost(messages) + lost(replies),
                 duplicated,
             },
+            replies: Replies { sent: replies.0, delivered: replies.1 },
+            retransmissions: sum_of(ledger, "/retransmissions"),
             file: File {
-                bytes: traffic.file.bytes,
-                packets: traffic.file.packets.1,
-                seconds: traffic.file.seconds,
-                sha256_sent: traffic.file.sha256_sent.clone(),
-                sha256_received: traffic.file.sha256_received.clone(),
+                bytes: ledger.file.bytes,
+                packets: ledger.file.packets.1,
+                seconds: ledger.file.seconds,
+                sha256_sent: ledger.file.sha256_sent.clone(),
+                sha256_received: ledger.file.sha256_received.clone(),
             },
             latency_ms: Latency {
                 mean: mean(&latency),
@@ -144,20 +162,21 @@ impl Report {
                 predicted_mean: mean(&delays) + mean(&waits),
             },
             overhead_ms: Quantiles { p50: quantile(&overhead, 0.5), p99: quantile(&overhead, 0.99) },
-            cover: Cover::of(traffic),
+            cover: Cover::of(ledger),
             links: Links {
                 frame_lengths: frames.keys().copied().collect(),
                 frames: frames.iter().map(|(length, count)| (length.to_string(), *count)).collect(),
             },
             drops,
-            processes: network.nodes().count() + traffic.pids().len(),
+            processes: network.nodes().count() + NAMES.len(),
             duration_s: measured.duration.as_secs_f64(),
-            first_delivery_s: traffic.first_delivery.map(|first| first.as_secs_f64()),
+            first_delivery_s: ledger.first_delivery.map(|first| first.as_secs_f64()),
             cpu_cores: measured.cpu_cores,
             node_rss_mib_max: measured.node_rss_max as f64 / f64::from(1 << 20),
-            directions: [0, 1].map(|direction| Direction::of(traffic, direction)),
+            replies_expected: 2 * u64::from(load.replies.min(load.messages)),
+            directions: [0, 1].map(|direction| Direction::of(ledger, direction)),
             hops: network.network().parameters().layers,
-            problems: traffic.problems().to_vec(),
+            problems: ledger.problems().to_vec(),
         }
     }
 
@@ -165,7 +184,11 @@ impl Report {
     pub(super) fn failure(&self) -> Option<String> {
         let mut wrong = self.problems.clone();
         if self.messages.lost > 0 {
-            wrong.push(format!("{} of {} messages were lost", self.messages.lost, self.messages.sent));
+            let all = self.messages.sent + self.replies.sent;
+            wrong.push(format!("{} of {all} messages and replies were lost", self.messages.lost));
+        }
+        if self.replies.sent < self.replies_expected {
+            wrong.push(format!("{} of {} replies were sent", self.replies.sent, self.replies_expected));
         }
         if self.messages.duplicated > 0 {
             wrong.push(format!("{} messages arrived more than once", self.messages.duplicated));
@@ -200,6 +223,16 @@ impl Report {
                 row.sent - row.delivered.min(row.sent),
                 row.latency_mean,
                 row.predicted_mean,
+            );
+        }
+        let replies = &self.replies;
+        if self.replies_expected > 0 {
+            let _ = writeln!(
+                text,
+                "  both    ways    reply blocks     {:>5}  {:>9}  {:>4}",
+                replies.sent,
+                replies.delivered,
+                replies.sent.saturating_sub(replies.delivered),
             );
         }
         let file = &self.file;
@@ -237,6 +270,11 @@ impl Report {
         );
         let _ = writeln!(
             text,
+            "  {} packets were sent again because nothing had acknowledged them in time.",
+            self.retransmissions
+        );
+        let _ = writeln!(
+            text,
             "  {} processes, {:.1} s, {:.2} processor cores in all, at most {:.0} MiB of memory for a node.",
             self.processes, self.duration_s, self.cpu_cores, self.node_rss_mib_max
         );
@@ -245,38 +283,39 @@ impl Report {
 }
 
 impl Direction {
-    fn of(traffic: &Traffic, direction: usize) -> Self {
-        let journeys: Vec<&Journey> = traffic.messages[direction].values().collect();
-        let latency = millis(journeys.iter().filter_map(|journey| journey.latency()));
-        let arrived = journeys.iter().filter(|journey| journey.received.is_some());
-        let predicted = millis(arrived.filter_map(|journey| Some(journey.delays + journey.waits()?)));
+    fn of(ledger: &Ledger, sender: usize) -> Self {
+        let journeys = || ledger.sent(Kind::Message, sender);
+        let measurable = || journeys().filter(|journey| journey.latency().is_some());
+        let predicted = measurable().filter_map(|journey| Some(journey.delays + journey.waits()?));
         Self {
-            sent: journeys.len(),
-            delivered: traffic.delivered(direction),
-            latency_mean: mean(&latency),
-            predicted_mean: mean(&predicted),
+            sent: journeys().count(),
+            delivered: ledger.delivered(Kind::Message, sender),
+            latency_mean: mean(&millis(measurable().filter_map(Journey::latency))),
+            predicted_mean: mean(&millis(predicted)),
         }
     }
 }
 
 impl Cover {
-    fn of(traffic: &Traffic) -> Self {
-        let sum = |key: &str| -> u64 {
-            (0..2).filter_map(|party| traffic.stats(party)?["emitted"][key].as_u64()).sum()
-        };
-        let (real, cover, loops, drops) = (sum("real"), sum("cover"), sum("loops"), sum("drops"));
+    fn of(ledger: &Ledger) -> Self {
+        let [real, cover, loops, drops] =
+            ["real", "cover", "loops", "drops"].map(|key| sum_of(ledger, &format!("/emitted/{key}")));
         let all = real + cover + loops + drops;
         let share = if all == 0 { 0.0 } else { (all - real) as f64 / all as f64 };
         Self { share, real, cover, loops, drops }
     }
 }
 
+/// A count of both clients together.
+fn sum_of(ledger: &Ledger, pointer: &str) -> u64 {
+    (0..2).filter_map(|party| ledger.stats(party)?.pointer(pointer)?.as_u64()).sum()
+}
+
 /// Frame lengths and drops of all nodes and clients.
-fn read_nodes(network: &LocalNetwork, traffic: &Traffic) -> (BTreeMap<u64, u64>, BTreeMap<String, u64>) {
+fn read_nodes(network: &LocalNetwork, ledger: &Ledger) -> (BTreeMap<u64, u64>, BTreeMap<String, u64>) {
     let mut frames = BTreeMap::new();
     let mut drops = BTreeMap::new();
-    for node in network.nodes() {
-        let Ok(samples) = scrape::scrape(node.metrics) else { continue };
+    for samples in network.counters() {
         for (length, count) in scrape::by_label(&samples, FRAME_LENGTHS_TOTAL, "bytes") {
             if let Ok(length) = length.parse() {
                 *frames.entry(length).or_insert(0) += count as u64;
@@ -286,7 +325,7 @@ fn read_nodes(network: &LocalNetwork, traffic: &Traffic) -> (BTreeMap<u64, u64>,
             *drops.entry(reason.to_owned()).or_insert(0) += count as u64;
         }
     }
-    for stats in (0..2).filter_map(|party| traffic.stats(party)) {
+    for stats in (0..2).filter_map(|party| ledger.stats(party)) {
         for (length, count) in stats["frame_lengths"].as_object().into_iter().flatten() {
             if let (Ok(length), Some(count)) = (length.parse(), count.as_u64()) {
                 *frames.entry(length).or_insert(0) += count;
@@ -330,22 +369,5 @@ mod tests {
         assert_eq!(quantile(&values, 1.0), 100.0);
         assert_eq!(quantile(&[7.0], 0.01), 7.0);
         assert_eq!(quantile(&[], 0.5), 0.0);
-    }
-
-    #[test]
-    fn overhead_is_what_delays_and_waits_do_not_explain() {
-        let journey = Journey {
-            queued: 1_000,
-            emitted: Some(1_100),
-            delays: 500,
-            received: Some(1_700),
-            held: 50,
-            copies: 1,
-            packets: 1,
-        };
-        assert_eq!(journey.latency(), Some(700));
-        assert_eq!(journey.waits(), Some(150));
-        assert_eq!(journey.overhead(), Some(50));
-        assert_eq!(Journey::default().overhead(), None);
     }
 }

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod disk;
+mod memory;
 mod net;
 mod post;
 mod stats;

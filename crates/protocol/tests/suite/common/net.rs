@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use tombola_mixing::Time;
-use tombola_protocol::client::{Client, ClientEvent, Emitted, Received};
+use tombola_protocol::client::{Client, ClientEvent, Emitted, FinalState, Received, SendOptions};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::{Frame, FrameKind, Parity};
@@ -17,6 +17,7 @@ use tombola_protocol::view::{OpenViews, SendViews};
 use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
 use super::disk::Disk;
+use super::memory::Memory;
 use super::world::{START, Setup, World, gateway_of};
 
 /// An end of a link.
@@ -141,6 +142,8 @@ pub(crate) struct Net {
     pub(crate) now: Time,
     pub(crate) nodes: Vec<NodeState>,
     pub(crate) clients: Vec<Client>,
+    /// What each client keeps.
+    pub(crate) stores: Vec<Memory>,
     /// What each client told its application.
     pub(crate) events: Vec<Vec<ClientEvent>>,
     /// Everything that was put on a link, while [`Net::watch`] is on.
@@ -210,6 +213,7 @@ impl Net {
             now: Time::ZERO,
             due: vec![Time::MAX; nodes.len() + clients.len()],
             events: clients.iter().map(|_| vec![]).collect(),
+            stores: clients.iter().map(|_| Memory::default()).collect(),
             places: identities
                 .iter()
                 .map(|(place, identity)| (*identity, *place))
@@ -309,12 +313,61 @@ impl Net {
 
     /// Queues a message and returns its id.
     pub(crate) fn send_message(&mut self, from: usize, to: usize, body: &[u8]) -> MessageId {
-        self.number += 1;
-        let id = MessageId(self.number.to_be_bytes());
+        self.send_with(from, to, body, SendOptions::default())
+    }
+
+    /// Queues a message and returns its id.
+    pub(crate) fn send_with(
+        &mut self,
+        from: usize,
+        to: usize,
+        body: &[u8],
+        options: SendOptions,
+    ) -> MessageId {
+        let id = self.fresh_id();
         let to = self.world.view.recipient(&self.clients[to].address()).unwrap();
-        self.clients[from].handle_send(self.now, id, to, body.to_vec()).unwrap();
+        self.clients[from].handle_send(self.now, id, to, body.to_vec(), options).unwrap();
         self.settle(self.nodes.len() + from);
         id
+    }
+
+    /// Queues an answer and returns its id.
+    pub(crate) fn reply(&mut self, from: usize, to: MessageId, body: &[u8]) -> MessageId {
+        let id = self.fresh_id();
+        self.clients[from].handle_reply(self.now, id, to, body.to_vec(), SendOptions::default()).unwrap();
+        self.settle(self.nodes.len() + from);
+        id
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> MessageId {
+        self.number += 1;
+        MessageId(self.number.to_be_bytes())
+    }
+
+    /// A client's process ends at once and begins again, offline: only what was durable is there.
+    pub(crate) fn crash(&mut self, client: usize) {
+        if self.online.contains(&Place::Client(client)) {
+            self.disconnect(Place::Client(client));
+        }
+        let stored = self.stores[client].crash();
+        self.clients[client] = self.world.restarted(client, self.now, stored);
+        self.settle(self.nodes.len() + client);
+    }
+
+    /// When a message arrived.
+    pub(crate) fn received_at(&self, got: &Received) -> Time {
+        Time::ZERO + Duration::from_nanos(got.received_ns - START * 1_000_000_000)
+    }
+
+    /// What became of the messages that a client sent.
+    pub(crate) fn ended(&self, client: usize) -> Vec<(MessageId, FinalState)> {
+        self.events[client]
+            .iter()
+            .filter_map(|event| match event {
+                ClientEvent::Ended(id, state) => Some((*id, *state)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// The messages that a client received, in order.
@@ -467,6 +520,11 @@ impl Net {
                 self.send(Place::Client(client), gateway, frame);
             }
             while !self.lazy && self.clients[client].work(now) {}
+            while let Some(op) = self.clients[client].poll_store() {
+                self.stores[client].take(op);
+            }
+            let durable = self.stores[client].commit();
+            self.clients[client].handle_durable(durable);
             while let Some(event) = self.clients[client].poll_event() {
                 self.events[client].push(event);
             }

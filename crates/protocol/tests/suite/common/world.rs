@@ -9,11 +9,13 @@ use tombola_protocol::drops::DropCounters;
 use tombola_protocol::gateway::{Gateway, GatewayMail};
 use tombola_protocol::mailbox::Stored;
 use tombola_protocol::opener::{NodeKey, Occupancy, Opener};
+use tombola_protocol::records::Restore;
 use tombola_protocol::relay::Relay;
 use tombola_protocol::replay::{TagFilter, capacity_for};
 use tombola_protocol::taglog::TagLog;
 use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::{EpochView, Seat};
+
 use tombola_sphinx::SecretKey;
 use tombola_topology::{
     AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Network, Node, Parameters, Role, SphinxKey,
@@ -112,7 +114,16 @@ impl Setup {
         let network = draft.sign(&AuthoritySecret::from_seed([1; 32])).unwrap();
         let views: Vec<_> =
             network.epochs().iter().map(|epoch| EpochView::of(&network, epoch).unwrap()).collect();
-        World { setup: self.clone(), view: Arc::clone(&views[0]), views, network, identities, secrets, rng }
+        World {
+            setup: self.clone(),
+            view: Arc::clone(&views[0]),
+            views,
+            network,
+            identities,
+            secrets,
+            clients: vec![],
+            rng,
+        }
     }
 
     fn epoch_draft(&self, number: u64, nodes: Vec<Node>) -> EpochDraft {
@@ -141,6 +152,7 @@ pub(crate) struct World {
     pub(crate) identities: Vec<IdentityKey>,
     /// By epoch and node.
     secrets: Vec<Vec<SecretKey>>,
+    clients: Vec<(IdentityKey, SecretKey, u32)>,
     rng: Rng,
 }
 
@@ -179,16 +191,17 @@ impl World {
     /// A client of that gateway with fresh keys, and its link identity.
     pub(crate) fn client(&mut self, gateway: u32) -> (IdentityKey, Client) {
         let identity = IdentityKey::of_seed(&self.rng.seed());
-        let keys = ClientKeys {
-            sphinx: SecretKey::from_bytes(self.rng.seed()),
-            identity,
-            gateway: self.identity(gateway),
-        };
-        (identity, self.client_in(Time::ZERO, &Arc::clone(&self.view), keys))
+        self.clients.push((identity, SecretKey::from_bytes(self.rng.seed()), gateway));
+        (identity, self.restarted(self.clients.len() - 1, Time::ZERO, Restore::default()))
     }
 
-    fn client_in(&mut self, now: Time, view: &Arc<EpochView>, keys: ClientKeys) -> Client {
-        Client::new(now, Arc::clone(view), keys, self.rng.seed()).unwrap()
+    /// The client of that number, with what it had kept.
+    pub(crate) fn restarted(&mut self, number: usize, now: Time, stored: Restore) -> Client {
+        let (identity, sphinx, gateway) = self.clients[number].clone();
+        let gateway = self.identity(gateway);
+        let keys = ClientKeys { sphinx, identity, gateway };
+        let wall = WallClock { at_zero: UnixNanos(START * 1_000_000_000) };
+        Client::new(now, wall, Arc::clone(&self.view), keys, stored, self.rng.seed()).unwrap()
     }
 
     /// As many accounts as a mix node has, in an epoch that has begun.
@@ -199,7 +212,7 @@ impl World {
                 let (sphinx, gateway) =
                     (SecretKey::from_bytes(self.rng.seed()), self.identity(gateway_of(i)));
                 let keys = ClientKeys { sphinx, identity, gateway };
-                (identity, self.client_in(now, view, keys))
+                (identity, Client::account(now, Arc::clone(view), keys, self.rng.seed()).unwrap())
             })
             .unzip()
     }
@@ -211,7 +224,7 @@ impl World {
         occupancy: &Occupancy,
         drops: &Arc<DropCounters>,
     ) -> (Vec<IdentityKey>, Relay) {
-        let (identities, accounts) = (0..self.setup.accounts).map(|i| self.client(gateway_of(i))).unzip();
+        let (identities, accounts) = self.accounts(Time::ZERO, &Arc::clone(&self.view));
         let (view, places, drops) = (Arc::clone(&self.view), occupancy.clone(), Arc::clone(drops));
         let seed = self.rng.seed();
         let relay = Relay::new(Time::ZERO, view, self.identity(node), accounts, places, drops, seed);
