@@ -20,7 +20,7 @@ const BACKLOG: usize = 64;
 
 /// Said when another process connects as this client.
 pub(crate) const DISPLACED: &str = "this identity is in use elsewhere: another process has connected to the gateway with this client's keys. A client's \
-     folder may be used in one place at a time; make one of the two anew with `init`";
+      folder may be used in one place at a time; make one of the two anew with `init`";
 
 /// Notices beyond which what only tells how far things are is dropped for a gateway that does not keep what it was asked to.
 const BACKLOG_MAX: usize = 1024;

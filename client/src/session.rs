@@ -137,7 +137,6 @@ pub struct Client {
     signer: Signer,
     inputs: Inputs<Input>,
     notices: mpsc::Receiver<Notice>,
-    connected: bool,
     manual_accept: bool,
     shown: Option<Shown>,
     links: Links,
@@ -239,7 +238,6 @@ impl Client {
             signer: home.signer()?,
             inputs,
             notices,
-            connected: false,
             manual_accept: options.manual_accept,
             shown: None,
             links,
@@ -265,10 +263,10 @@ impl Client {
         self.address
     }
 
-    /// Whether the link to the gateway is up, as far as events were taken.
+    /// Whether the link to the gateway is up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.connected
+        self.links.stats().links > 0
     }
 
     /// Puts a message into the outbox, anonymous and without leave to answer, and returns its id when it is there durably.
@@ -354,10 +352,8 @@ impl Client {
                 _ = self.shutdown.triggered() => self.notices.try_recv().ok()?,
             };
             match notice {
-                Notice::Link(connected) => {
-                    self.connected = connected;
-                    return Some(if connected { Event::Connected } else { Event::Disconnected });
-                }
+                Notice::Link(true) => return Some(Event::Connected),
+                Notice::Link(false) => return Some(Event::Disconnected),
                 Notice::Storage(trouble) => return Some(Event::Storage(trouble)),
                 Notice::DocumentRefused(reason) => return Some(Event::DocumentRefused(reason)),
                 Notice::Client(event) => {
@@ -415,6 +411,8 @@ impl Client {
     /// Something could not be written: what was not acknowledged to anybody may be missing at the next start.
     pub async fn close(mut self) -> Result<(), ClientError> {
         self.take_shown().await;
+        // Inputs are handled in order: once this is answered, the one before was handled.
+        let _ = self.snapshot().await;
         self.shutdown.trigger(Cause::Requested("the client was closed"));
         if let Some(driver) = self.driver.take()
             && let Ok(Ok(mut machine)) = tokio::task::spawn_blocking(move || driver.join()).await
@@ -489,19 +487,21 @@ impl Client {
 
     /// The application is done with what it was shown last.
     async fn take_shown(&mut self) {
-        let input = match self.shown.take() {
-            Some(Shown::Message(id)) => Input::Accept(id),
-            Some(Shown::Ended(id)) => Input::Noted(id),
+        let input = match &self.shown {
+            Some(Shown::Message(id)) => Input::Accept(*id),
+            Some(Shown::Ended(id)) => Input::Noted(*id),
             None => return,
         };
         // A client that has ended shows it again at its next start.
         let _ = self.input(input).await;
+        // Not before: whoever waits for an event may give up waiting in between.
+        self.shown = None;
     }
 
     /// `None` for what does not concern an application.
     fn event_of(&mut self, event: ClientEvent) -> Option<Event> {
         Some(match event {
-            ClientEvent::Queued(_) | ClientEvent::Probe(_) => return None,
+            ClientEvent::Queued(_) | ClientEvent::Probe(_) | ClientEvent::Displaced => return None,
             ClientEvent::Emitted(emitted) => Event::Emitted(self.emitted_at(&emitted)),
             ClientEvent::Sent(id) => Event::Sent(id),
             ClientEvent::Ended(id, state) => {
@@ -509,7 +509,6 @@ impl Client {
                 Event::Ended(id, state)
             }
             ClientEvent::Progress { message, have, count } => Event::Progress { message, have, count },
-            ClientEvent::Displaced => return None,
             ClientEvent::Pong { message, took } => Event::Pong(message, took),
             ClientEvent::Backpressure(on) => Event::Backpressure(on),
             ClientEvent::Received(received) => {

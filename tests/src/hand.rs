@@ -13,14 +13,14 @@ use tombola_client::{Home, NewHome};
 use tombola_link::LinkSecret;
 use tombola_node::clock::unix_now;
 use tombola_node::derive::random_seed;
+use tombola_node::keyring::public_key;
 use tombola_node::keys::{Link, SecretFile, Sphinx};
-use tombola_sphinx::SecretKey;
 use tombola_topology::{
     AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Node, Parameters, Role, SphinxKey, UnixTime,
 };
 
 use crate::process::Process;
-use crate::{Metrics, eventually};
+use crate::{Metrics, eventually, tombola};
 
 /// Size of a network.
 #[derive(Clone, Debug)]
@@ -31,12 +31,24 @@ pub struct Spec {
     pub parameters: Parameters,
     /// No QUIC address is listed: everything goes over TCP.
     pub tcp_only: bool,
+    /// Epochs of the document; with more than one, nodes have a folder of keys.
+    pub epochs: u64,
+    /// The first one has begun an hour ago and lasts that much longer.
+    pub epoch_length: Duration,
 }
 
 impl Spec {
     /// Small and quick.
     pub fn new(layers: u8, width: usize, gateways: usize) -> Self {
-        Self { layers, width, gateways, parameters: quick(layers), tcp_only: false }
+        Self {
+            layers,
+            width,
+            gateways,
+            parameters: quick(layers),
+            tcp_only: false,
+            epochs: 1,
+            epoch_length: Duration::from_secs(86_400),
+        }
     }
 }
 
@@ -60,7 +72,7 @@ pub struct HandNode {
     /// Such as "mix 2.1" or "gateway 1".
     pub name: String,
     pub role: Role,
-    /// Its folder: `link.key`, `sphinx.key`, `node.toml`.
+    /// Its folder: `link.key`, `sphinx.key` (or `sphinx/epoch-1.key` and so on), `node.toml`.
     pub home: PathBuf,
     pub identity: IdentityKey,
     /// Where it listens, whatever the document says.
@@ -68,6 +80,8 @@ pub struct HandNode {
     pub client_listen: Vec<String>,
     pub process: Option<Process>,
     pub metrics: Option<SocketAddr>,
+    /// Key files of its Sphinx keys, by epoch.
+    pub keys: Vec<PathBuf>,
 }
 
 impl HandNode {
@@ -146,6 +160,8 @@ impl HandNetwork {
     /// Writes everything. `change` may alter the document before it is signed, for example list a proxy's address in place
     /// of a node's own.
     pub fn new(spec: &Spec, change: impl FnOnce(&mut Draft, &[HandNode])) -> Self {
+        // Its epochs do not wait until the program is built.
+        tombola();
         let folder = tempfile::Builder::new().prefix("tombola-test-").tempdir().unwrap();
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let authority = AuthoritySecret::from_seed(random_seed().unwrap());
@@ -158,50 +174,75 @@ impl HandNetwork {
         for (name, role) in mixes.chain(gateways) {
             let home = folder.path().join(name.replace(' ', "-"));
             let link = SecretFile::<Link>::new(home.join("link.key")).generate().unwrap();
-            let sphinx = SecretFile::<Sphinx>::new(home.join("sphinx.key")).generate().unwrap();
+            let keys: Vec<_> = match spec.epochs {
+                1 => vec![home.join("sphinx.key")],
+                epochs => (1..=epochs).map(|n| home.join(format!("sphinx/epoch-{n}.key"))).collect(),
+            };
+            let public = keys.iter().map(|path| new_key(path));
             let identity = LinkSecret::from_seed(*link.expose()).identity();
-            let sphinx_key = SecretKey::from_bytes(*sphinx.expose()).public_key().to_bytes();
             let listen = addresses(spec.tcp_only);
             let client_listen = if role == Role::Gateway { addresses(spec.tcp_only) } else { Vec::new() };
-            listed.push(Node {
+            let entries = public.map(|sphinx_key| Node {
                 role,
                 identity,
-                sphinx_key: SphinxKey::from_bytes(sphinx_key),
+                sphinx_key,
                 addresses: listen.clone(),
                 client_addresses: client_listen.clone(),
             });
+            listed.push(entries.collect::<Vec<_>>());
             let (process, metrics) = (None, None);
-            nodes.push(HandNode { name, role, home, identity, listen, client_listen, process, metrics });
+            nodes.push(HandNode {
+                name,
+                role,
+                home,
+                identity,
+                listen,
+                client_listen,
+                process,
+                metrics,
+                keys,
+            });
         }
         let now = unix_now();
+        let end_of = |epoch: u64| UnixTime(now + epoch * spec.epoch_length.as_secs());
         let mut draft = Draft {
             name: "by-hand".to_owned(),
             serial: 1,
             parameters: spec.parameters.clone(),
-            epochs: vec![EpochDraft {
-                number: EpochNumber(1),
-                valid_from: UnixTime(now - 3600),
-                valid_until: UnixTime(now + 86_400),
-                nodes: listed,
-            }],
+            epochs: (1..=spec.epochs)
+                .map(|number| EpochDraft {
+                    number: EpochNumber(number),
+                    valid_from: if number == 1 { UnixTime(now - 3600) } else { end_of(number - 1) },
+                    valid_until: end_of(number),
+                    nodes: listed.iter().map(|entries| entries[number as usize - 1].clone()).collect(),
+                })
+                .collect(),
         };
         change(&mut draft, &nodes);
-        std::fs::write(&document, draft.sign(&authority).unwrap().to_json()).unwrap();
         let network = Self { nodes, authority, draft, document, folder };
+        network.publish(&network.draft);
         for node in &network.nodes {
             std::fs::write(node.config(), network.configuration(node, &network.document)).unwrap();
         }
         network
     }
 
+    /// Signs a document and puts it in the place of the one that is there, at once.
+    pub fn publish(&self, draft: &Draft) {
+        let text = draft.sign(&self.authority).unwrap().to_json().to_owned();
+        tombola_node::files::replace(&self.document, text.as_bytes(), 0o644).unwrap();
+    }
+
     /// A node's configuration with another document, as an operator would write it.
     pub fn configuration(&self, node: &HandNode, document: &Path) -> String {
         let (authority, listen) = (self.authority.key(), &node.listen);
+        let folder = node.keys.len() > 1;
+        let keys = if folder { "sphinx_secrets = \"sphinx\"" } else { "sphinx_secret = \"sphinx.key\"" };
         let mut text = format!(
             "network = {document:?}\n\
              authority = \"{authority}\"\n\
              link_secret = \"link.key\"\n\
-             sphinx_secret = \"sphinx.key\"\n\
+             {keys}\n\
              listen = {listen:?}\n\
              metrics = \"127.0.0.1:0\"\n\
              workers = 1\n\
@@ -339,6 +380,13 @@ impl Drop for HandNetwork {
         }
         self.nodes.clear();
     }
+}
+
+/// Makes a key file; the public key.
+fn new_key(path: &Path) -> SphinxKey {
+    let file = SecretFile::<Sphinx>::new(path);
+    file.generate().unwrap();
+    public_key(&file).unwrap()
 }
 
 fn addresses(tcp_only: bool) -> Vec<String> {

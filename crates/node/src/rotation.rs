@@ -154,7 +154,6 @@ struct OpenKey {
 /// What a slot of the opener holds.
 struct OpenSlot {
     seat: Seat,
-    public: SphinxKey,
 }
 
 /// Keys, epochs and the opener of a node.
@@ -303,48 +302,58 @@ impl Rotation {
 
     fn open_keys(&mut self, network: &Network, now: Duration, seats: &[Seat]) {
         let mut wanted: [Option<&Seat>; 2] = [None, None];
+        let mut kept = BTreeSet::new();
         for seat in seats {
-            let epoch = seat.view().epoch().number();
-            let open = network.key_window(epoch, seat.role()).is_some_and(|window| window.contains(&now));
+            let Some(window) = network.key_window(seat.view().epoch().number(), seat.role()) else {
+                continue;
+            };
+            if now >= window.end {
+                continue;
+            }
+            // Before its time a key is made ready, so that the slot is exchanged in an instant then.
+            kept.extend(self.make_ready(network, seat));
             let slot = &mut wanted[seat.view().parity().index()];
             // A node that changes its layer may be free for the later epoch before it has retired the earlier one.
-            if open && slot.is_none() {
+            if window.contains(&now) && slot.is_none() {
                 *slot = Some(seat);
             }
         }
         for (parity, wanted) in wanted.into_iter().enumerate() {
-            let same =
+            let is_it =
                 |slot: &OpenSlot| wanted.is_some_and(|wanted| Arc::ptr_eq(slot.seat.view(), wanted.view()));
-            if !self.slots[parity].as_ref().is_some_and(same)
-                && let Some(slot) = self.slots[parity].take()
+            if self.slots[parity].as_ref().is_some_and(is_it) {
+                continue;
+            }
+            let opened = wanted.and_then(|seat| self.open(seat));
+            if opened.is_none()
+                && let Some(slot) = &self.slots[parity]
             {
                 self.opener.close(slot.seat.view().parity());
             }
+            self.slots[parity] = opened;
         }
-        // First all that are closed, so that a key which moves to another slot is not open twice.
-        for (parity, wanted) in wanted.into_iter().enumerate() {
-            let Some(seat) = wanted else { continue };
-            if self.slots[parity].is_none() {
-                self.try_open(network, seat);
-            }
-            if let Some(key) = self.slots[parity].as_ref().and_then(|slot| self.keys.get(&slot.public)) {
-                key.key.seen().raise_capacity(capacity_of(network, seat));
-            }
-        }
-        let used: BTreeSet<_> = self.slots.iter().flatten().map(|slot| slot.public).collect();
-        let unused: Vec<_> = self.keys.keys().filter(|key| !used.contains(key)).copied().collect();
         // Those that are dead are erased by who calls next.
-        let dead: BTreeSet<_> = self.dead_keys(network, now).into_iter().map(|(_, public)| public).collect();
-        for public in unused.into_iter().filter(|public| !dead.contains(public)) {
+        kept.extend(self.dead_keys(network, now).into_iter().map(|(_, public)| public));
+        let unused: Vec<_> = self.keys.keys().filter(|key| !kept.contains(key)).copied().collect();
+        for public in unused {
             if let Some(key) = self.keys.remove(&public) {
                 let_go(key);
             }
         }
     }
 
-    fn try_open(&mut self, network: &Network, seat: &Seat) {
-        let Some(node) = seat.view().epoch().node(seat.me()) else { return };
-        let (public, epoch) = (node.sphinx_key, seat.view().number());
+    /// Puts a key that is ready into its slot.
+    fn open(&self, seat: &Seat) -> Option<OpenSlot> {
+        let public = seat.view().epoch().node(seat.me())?.sphinx_key;
+        let key = self.keys.get(&public)?;
+        self.opener.open(seat.clone(), Arc::clone(&key.key));
+        tracing::info!(epoch = seat.view().number(), "the key of this epoch is open");
+        Some(OpenSlot { seat: seat.clone() })
+    }
+
+    /// Loads the key of an epoch if it is not there. What is wrong is said once, and tried again at the next step.
+    fn make_ready(&mut self, network: &Network, seat: &Seat) -> Option<SphinxKey> {
+        let (public, epoch) = (seat.view().epoch().node(seat.me())?.sphinx_key, seat.view().number());
         if !self.keys.contains_key(&public) {
             match self.load(network, seat, public) {
                 Ok(key) => {
@@ -355,18 +364,16 @@ impl Rotation {
                     self.unsettled = true;
                     let said = self.troubles.get(&public).map(ToString::to_string);
                     if said != Some(error.to_string()) {
-                        tracing::error!(epoch, %error, "packets of this epoch are refused");
+                        tracing::error!(epoch, %error, "without its key, packets of this epoch are refused");
                     }
                     self.troubles.insert(public, error);
-                    return;
                 }
             }
         }
         if let Some(key) = self.keys.get(&public) {
-            self.opener.open(seat.clone(), Arc::clone(&key.key));
-            self.slots[seat.view().parity().index()] = Some(OpenSlot { seat: seat.clone(), public });
-            tracing::info!(epoch, "the key of this epoch is open");
+            key.key.seen().raise_capacity(capacity_of(network, seat));
         }
+        Some(public)
     }
 
     /// Loads a key with everything that was seen under it.

@@ -222,8 +222,10 @@ fn keys_open_and_die_at_their_instants_and_nothing_of_them_stays() {
             assert_eq!(accepted, open.contains(&number), "epoch {number} at {seconds}");
         }
         for epoch in 1..=3 {
-            let is_open = open.contains(&(epoch as u64));
-            assert_eq!(bench.log_of(epoch).exists(), is_open, "log of {epoch} at {seconds}");
+            // Made ready with the links, 4 s before the epoch begins.
+            let is_ready = seconds + 4 >= LENGTH * (epoch as u64 - 1);
+            let is_dead = seconds >= LENGTH * (epoch as u64 + 1) - 2;
+            assert_eq!(bench.log_of(epoch).exists(), is_ready && !is_dead, "log of {epoch} at {seconds}");
         }
     }
     // Epoch 4 does not list the node: it ends when the last key is dead.
@@ -354,7 +356,7 @@ fn a_key_that_comes_in_time_is_found_without_a_restart() {
     let away = bench.folder.path().join("away.key");
     fs::rename(bench.sphinx().join("any name 2.key"), &away).unwrap();
     let mut node = bench.start();
-    assert_eq!(open_epochs(&node.step(&network, 99)), [1]);
+    assert_eq!(open_epochs(&node.step(&network, 97)), [1]);
     assert!(!node.rotation.is_settled(), "it is looked for again");
     let trouble = node.rotation.trouble(network.epoch(EpochNumber(2)).unwrap()).unwrap().to_string();
     assert!(trouble.contains(&bench.keys[1].to_string()) && trouble.contains("epoch 2"), "{trouble}");

@@ -4,6 +4,7 @@
 //! through the earlier layers to the node as the final hop. On every link they look like any packet. A gateway may
 //! still recognise its accounts, so verdicts are per gateway. Accounts are drawn anew in each epoch.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use tombola_mixing::{LoopMonitor, LoopStats, LossTest, PoissonClock, Rng, Time, Verdict};
@@ -18,6 +19,8 @@ use crate::view::{EpochView, Seat, SendViews};
 
 /// Half-loops that may be under way at one time.
 const IN_FLIGHT: usize = 4096;
+/// After its first connection an account's mailbox is there so soon.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Which half of the network a loop measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +68,8 @@ pub struct HalfLoops {
     /// In the current epoch and in the old one.
     places: [Option<Place>; 2],
     accounts: Vec<Client>,
+    /// From when on each account's mailbox is there: some time after its first connection.
+    reachable: Vec<Time>,
     /// The number of the first account: how many there were before them.
     first_account: usize,
     /// What accounts sent that are gone.
@@ -92,6 +97,7 @@ impl HalfLoops {
         Self {
             places: places_in(&views, &identity),
             identity,
+            reachable: vec![Time::MAX; accounts.len()],
             accounts,
             first_account: 0,
             ended: ClientCounts::default(),
@@ -114,6 +120,7 @@ impl HalfLoops {
         if let Some(accounts) = accounts {
             self.first_account += self.accounts.len();
             self.ended = self.account_counts();
+            self.reachable = vec![Time::MAX; accounts.len()];
             self.accounts = accounts;
             self.turn = 0;
             let first = self.first_account;
@@ -140,9 +147,12 @@ impl HalfLoops {
         !self.accounts.is_empty() && self.places[0].is_some()
     }
 
-    pub(crate) fn handle_link(&mut self, account: usize, connected: bool) {
+    pub(crate) fn handle_link(&mut self, now: Time, account: usize, connected: bool) {
         if let Some(account) = self.account_at(account) {
             self.accounts[account].handle_link(connected);
+            if connected {
+                self.reachable[account] = self.reachable[account].min(now + SETTLED);
+            }
         }
     }
 
@@ -168,7 +178,7 @@ impl HalfLoops {
             return None;
         }
         while let Some(due) = self.outbound.poll(now) {
-            if let Some(output) = self.send_outbound(due) {
+            if let Some(output) = self.send_outbound(now, due) {
                 return Some(output);
             }
         }
@@ -238,12 +248,16 @@ impl HalfLoops {
         self.accounts.iter().map(|account| account.address().gateway).collect()
     }
 
-    fn send_outbound(&mut self, due: Time) -> Option<RelayOutput> {
+    fn send_outbound(&mut self, now: Time, due: Time) -> Option<RelayOutput> {
         if !self.sends() {
             return None;
         }
         let Outbound { account, identifier, prepared, first } =
             self.ready.take().or_else(|| self.build_outbound())?;
+        // What is sent to a mailbox that is not there yet would count as lost.
+        if self.account_at(account).is_none_or(|at| now < self.reachable[at]) {
+            return None;
+        }
         // A full monitor means that thousands are under way: this one goes out uncounted.
         let _ = self.monitor.sent(due, identifier, (Half::Outbound, account));
         Some(RelayOutput::Forward { to: first, frame: prepared.frame })

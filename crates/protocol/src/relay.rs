@@ -128,7 +128,7 @@ impl Relay {
     pub fn handle(&mut self, now: Time, input: RelayInput) {
         match input {
             RelayInput::Opened(opened) => self.handle_opened(now, opened),
-            RelayInput::AccountLink { account, connected } => self.loops.handle_link(account, connected),
+            RelayInput::AccountLink { account, connected } => self.loops.handle_link(now, account, connected),
             RelayInput::AccountFrame { account, frame } => self.loops.handle_frame(now, account, frame),
             RelayInput::Views(new) => self.loops.handle_views(new.views, new.accounts),
         }

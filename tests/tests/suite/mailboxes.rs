@@ -39,7 +39,7 @@ async fn visit(home: &Path) -> ClientAddress {
 /// Sends messages of one packet each, named by their first two bytes, and waits until they have left.
 async fn send(client: &Client, to: &ClientAddress, numbers: std::ops::Range<u16>) {
     for number in numbers {
-        let mut bytes = vec![0; 1900];
+        let mut bytes = vec![0; 1500];
         bytes[..2].copy_from_slice(&number.to_be_bytes());
         client.send(to, &Content::Bytes(bytes)).await.unwrap();
     }

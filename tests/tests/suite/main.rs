@@ -5,6 +5,7 @@
 
 mod displaced;
 mod doors;
+mod epochs;
 mod kills;
 mod left_behind;
 mod mailboxes;

@@ -141,9 +141,11 @@ fn what_is_wrong_with_a_configuration_is_said() {
         "valid here",
         "workers",
     ]);
-    bench
-        .start(&bench.changed("sphinx_secret = \"sphinx.key\"\n", ""))
-        .refusal(&[wrong, "\"sphinx_secret\" is missing"]);
+    bench.start(&bench.changed("sphinx_secret = \"sphinx.key\"\n", "")).refusal(&[
+        "exactly one",
+        "\"sphinx_secrets\"",
+        "\"sphinx_secret\"",
+    ]);
     bench.start(&bench.changed("workers = 1", "workers = \"one\"")).refusal(&[
         wrong,
         "line",

@@ -38,7 +38,7 @@ fn unexpected(drops: &DropCounters) -> Vec<(DropReason, u64)> {
 fn three_changes_of_epochs_in_the_middle_of_traffic_lose_nothing() {
     let mut setup = setup(170, 4);
     setup.accounts = 2;
-    setup.parameters.main_interval = Duration::from_millis(60);
+    setup.parameters.main_interval = Duration::from_millis(150);
     let mut net = Net::new(setup);
     let mut sent = vec![];
     while net.now < Time::ZERO + Duration::from_secs(43) {
@@ -152,6 +152,12 @@ fn outbound(world: &mut World, views: SendViews, count: usize) -> Vec<Parity> {
     let (occupancy, drops) = (Occupancy::new(8), Default::default());
     let (_, mut relay): (_, Relay) = world.relay(2, &occupancy, &drops);
     relay.handle(Time::ZERO, RelayInput::Views(Box::new(NewViews { views, accounts: None })));
+    for account in 0..2 {
+        // Its mailbox is there; it emits nothing itself.
+        for connected in [true, false] {
+            relay.handle(Time::ZERO, RelayInput::AccountLink { account, connected });
+        }
+    }
     let mut parities = vec![];
     let mut now = Time::ZERO;
     while parities.len() < count {

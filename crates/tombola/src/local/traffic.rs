@@ -12,7 +12,7 @@ use super::network::{LocalError, LocalNetwork};
 use super::node::Restart;
 
 /// Share of the emission clock that short messages take; the rest is for the file and for cover.
-const MESSAGE_SHARE: u32 = 3;
+const MESSAGE_SHARE: u32 = 4;
 /// How long nothing may happen to any message before what is missing counts as lost.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a client may take to connect.
