@@ -43,6 +43,9 @@ enum Command {
         /// The gateway, by its identity; default: a random one.
         #[arg(long, value_name = "IDENTITY")]
         gateway: Option<String>,
+        /// Do not connect. The gateway keeps mail for this client only after it has connected once.
+        #[arg(long)]
+        offline: bool,
     },
     /// Print the address that others send to.
     Address,
@@ -144,6 +147,10 @@ impl What {
     }
 }
 
+/// What a client without a mailbox is told.
+const NO_MAILBOX: &str = "the client is made, but its gateway does not know it yet and refuses its mail until it connects for \
+     the first time, with `receive` or `run`";
+
 /// Runs one command.
 ///
 /// # Errors
@@ -151,11 +158,15 @@ impl What {
 pub fn run(args: &Args) -> Result<()> {
     args.flags.init_logging()?;
     match &args.command {
-        Command::Init { network, authority, gateway } => {
+        Command::Init { network, authority, gateway, offline } => {
             let new = NewHome { network, authority, gateway: gateway.as_deref() };
             let home = Home::create(&args.home, &new)?;
             print_line(home.address()?);
-            Ok(())
+            if *offline {
+                tracing::warn!("{NO_MAILBOX}");
+                return Ok(());
+            }
+            args.flags.runtime(1)?.block_on(open_mailbox(&home)).context(NO_MAILBOX)
         }
         Command::Address => {
             print_line(Home::address_in(&args.home)?);
@@ -324,6 +335,23 @@ async fn cancel(home: &Path, id: MessageId) -> Result<()> {
 struct Wanted {
     count: Option<u64>,
     timeout: Option<Duration>,
+}
+
+/// Connects once, so that the gateway keeps mail from now on. Takes no mail, and says nothing about what it has.
+async fn open_mailbox(home: &Home) -> Result<(), ClientError> {
+    let options = ConnectOptions { collect: false, ..ConnectOptions::default() };
+    let client = Client::connect_with(home, options).await?;
+    let served = async {
+        // Something comes down only to clients whom the gateway has taken in.
+        while client.counts().await?.padding == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    let served = tokio::time::timeout(options.patience, served).await;
+    let served = served.unwrap_or(Err(ClientError::Unreachable(options.patience)));
+    client.close().await?;
+    served
 }
 
 async fn receive(home: &Path, flags: &RunFlags, save: &Path, wanted: Wanted) -> Result<()> {

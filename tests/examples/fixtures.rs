@@ -34,7 +34,17 @@ fn main() {
     let network = text(&folder.join("network.json"));
     let addresses = ["alice", "bob"].map(|name| {
         let home = text(&folder.join(name));
-        success(&["client", "--home", &home, "init", "--network", &network, "--authority", &authority])
+        success(&[
+            "client",
+            "--home",
+            &home,
+            "init",
+            "--offline",
+            "--network",
+            &network,
+            "--authority",
+            &authority,
+        ])
     });
 
     let mut running = ["mix", "gateway"].map(|name| start(&folder, name));

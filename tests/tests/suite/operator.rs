@@ -239,7 +239,7 @@ fn what_is_wrong_with_a_client_is_said() {
         run(&[&["client", "--home", &home], args].concat())
     };
     let (document, authority) = (text(&network.document), network.authority.key().to_string());
-    let init = ["init", "--network", &document, "--authority", &authority];
+    let init = ["init", "--offline", "--network", &document, "--authority", &authority];
 
     client("alice", &["address"]).refusal(&["alice", "holds no client", "init --network"]);
     client("alice", &["send", "tombola1x", "hello"]).refusal(&["address"]);
