@@ -734,7 +734,7 @@ impl Client {
         let lives = self.tag_days();
         for (of, fingerprint) in stored.tags {
             if day.saturating_sub(of) <= lives {
-                let _ = self.seen.restore(fingerprint);
+                self.seen.restore(fingerprint);
             } else {
                 self.changes.delete(tables::TAGS, &records::tag_key(of, fingerprint));
             }
