@@ -61,9 +61,12 @@ impl Follower {
     /// when its authority is found to have signed two documents with one number.
     pub(crate) async fn run(mut self) {
         loop {
+            // Epochs change at their instants: who sent late would be refused.
+            let now = unix_time_now();
+            let change = self.documents.current().next_change(now).unwrap_or(Duration::MAX);
             tokio::select! {
                 _ = self.stop.triggered() => return,
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = tokio::time::sleep(change.saturating_sub(now).min(LOOK_INTERVAL)) => {}
             }
             // Reading and checking a large document takes a while.
             let stepped = tokio::task::spawn_blocking(move || {

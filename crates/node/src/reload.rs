@@ -244,6 +244,7 @@ pub fn watch(
     let mut hangup = signal(SignalKind::hangup())?;
     let (sender, receiver) = watch::channel(Arc::clone(documents.current()));
     publish(documents.current());
+    ::metrics::counter!(metrics::DOCUMENTS_REFUSED_TOTAL).increment(0);
     tokio::spawn(async move {
         loop {
             let asked = tokio::select! {

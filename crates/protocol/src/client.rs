@@ -449,14 +449,14 @@ impl Client {
             match ready.content {
                 Content::Message { message, part, .. } => self.outbox.withdrawn(message, part),
                 Content::Control(control) => self.control.push_front(control),
-                Content::Probe => {}
+                // Whose it is has counted it, and it leaves within some ticks: the old keys live longer.
+                Content::Probe => self.ready.push_front(ready),
             }
         }
         self.ready_cover.clear();
         self.ready_loop = None;
         self.ready_drop = None;
         self.ready_blocks.clear();
-        self.probes.clear();
         let oldest = self.views.current.number().saturating_sub(1);
         for identifier in self.keyring.expire(oldest) {
             self.changes.delete(tables::KEYS, &identifier);

@@ -4,8 +4,10 @@
 use core::time::Duration;
 
 use tombola_mixing::{Rng, Time, Verdict};
+use tombola_protocol::client::{Client, SendOptions};
 use tombola_protocol::drops::{DropCounters, DropReason};
-use tombola_protocol::frame::{Frame, Parity};
+use tombola_protocol::fragment::MessageId;
+use tombola_protocol::frame::{Frame, FrameKind, Parity};
 use tombola_protocol::halfloops::Half;
 use tombola_protocol::opener::Occupancy;
 use tombola_protocol::relay::{NewViews, Relay, RelayInput, RelayOutput};
@@ -29,9 +31,10 @@ fn at(clock: Duration) -> Time {
     Time::ZERO + (clock - Duration::from_secs(START))
 }
 
-/// What was dropped otherwise than because it ended where it should.
+/// What was dropped otherwise than because it ended where it should, or came again because its sender was impatient.
 fn unexpected(drops: &DropCounters) -> Vec<(DropReason, u64)> {
-    dropped(drops).into_iter().filter(|(reason, _)| *reason != DropReason::Discarded).collect()
+    let expected = [DropReason::Discarded, DropReason::DuplicateFragment];
+    dropped(drops).into_iter().filter(|(reason, _)| !expected.contains(reason)).collect()
 }
 
 #[test]
@@ -192,6 +195,69 @@ fn a_sixteenth_of_the_loops_of_a_mix_node_uses_the_old_epoch_and_none_after_its_
     assert!((130..=270).contains(&share), "{share} of {count}");
     let parities = outbound(&mut world, new.clone().into(), 200);
     assert!(parities.iter().all(|parity| *parity == new.parity()));
+}
+
+/// The parities of the packets that a client sends whose clocks for everything else stand still.
+fn emitted(
+    streams: [Duration; 3],
+    prepare: impl FnOnce(&World, &mut Client),
+    count: usize,
+) -> (usize, Client) {
+    let mut setup = setup(175, 2);
+    [setup.parameters.main_interval, setup.parameters.loop_interval, setup.parameters.drop_interval] =
+        streams;
+    let mut world = setup.world();
+    let (_, mut client) = world.client(0);
+    let [old, new] = [0, 1].map(|epoch| world.views[epoch].clone());
+    client.handle_views(SendViews { current: new, old: Some(old.clone()) });
+    client.handle_link(true);
+    assert!(client.poll_transmit(Time::ZERO).is_some(), "what it wants of its gateway");
+    prepare(&world, &mut client);
+    let (mut now, mut sent, mut share, mut stored) = (Time::ZERO, 0, 0, 0);
+    while sent < count {
+        now = client.poll_timeout().max(now);
+        while let Some(frame) = client.poll_transmit(now) {
+            assert_eq!(frame.kind(), Ok(FrameKind::Packet));
+            sent += 1;
+            share += usize::from(frame.parity() == old.parity());
+        }
+        // What it would have stored is stored.
+        while client.poll_store().is_some() {
+            stored += 1;
+        }
+        client.handle_durable(stored);
+    }
+    (share, client)
+}
+
+#[test]
+fn a_sixteenth_of_every_kind_of_packet_of_a_client_uses_the_old_epoch() {
+    const COUNT: usize = 1600;
+    let (often, never) = (Duration::from_millis(100), Duration::from_secs(86_400));
+    let message = |world: &World, client: &mut Client| {
+        let to = world.view.recipient(&client.address()).unwrap();
+        let body = vec![1; 4_000_000];
+        client.handle_send(Time::ZERO, MessageId([1; 16]), to, body, SendOptions::default()).unwrap();
+    };
+    let nothing = |_: &World, _: &mut Client| {};
+    let cases: [(&str, (usize, Client)); 4] = [
+        ("cover", emitted([often, never, never], nothing, COUNT)),
+        ("loops", emitted([never, often, never], nothing, COUNT)),
+        ("drops", emitted([never, never, often], nothing, COUNT)),
+        ("messages", emitted([often, never, never], message, COUNT)),
+    ];
+    for (kind, (share, client)) in cases {
+        // Binomial: mean 100, deviation 9.7.
+        assert!((60..=140).contains(&share), "{kind}: {share} of {COUNT}");
+        let counts = client.counts();
+        let counted = match kind {
+            "cover" => counts.cover,
+            "loops" => counts.loops,
+            "drops" => counts.drops,
+            _ => counts.real,
+        };
+        assert!(counted as usize > COUNT * 9 / 10, "{kind}: {counts:?}");
+    }
 }
 
 #[test]
