@@ -34,6 +34,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(after[used..BODY_OFFSET].iter().all(|byte| *byte == 0), "the rest of the meta field is cleared");
 
     passed_on.set_mail(received.parity(), Duration::from_nanos(7), 1);
-    assert_eq!(passed_on.mail_held(), Duration::from_nanos(7), 1);
-    assert!(passed_on.as_bytes()[META_OFFSET + 8..BODY_OFFSET].iter().all(|byte| *byte == 0));
+    assert_eq!(passed_on.mail_held(), Duration::from_nanos(7));
+    assert_eq!((passed_on.mail_number(), passed_on.mail_previous()), (1, 0));
+    assert!(passed_on.as_bytes()[META_OFFSET + 16..BODY_OFFSET].iter().all(|byte| *byte == 0));
 });

@@ -68,9 +68,9 @@ fuzz_target!(|input: (Vec<Record>, Vec<Visit>)| {
     let mail = GatewayMail { packets: 16, clock: WallClock { at_zero: UnixNanos(1 << 60) }, stored };
     let occupancy = Occupancy::new(8);
     let mut now = Time::from_nanos(1 << 40);
-    let gateway =
-        Gateway::new(now, Arc::clone(&VIEW), GATEWAY, mail, occupancy.clone(), Arc::default(), [1; 32]);
-    let mut gateway = gateway.expect("node 1 is a gateway");
+    let seat = Seat::new(Arc::clone(&VIEW), GATEWAY).expect("node 1 is in the list");
+    let (parameters, places) = (VIEW.parameters(), occupancy.clone());
+    let mut gateway = Gateway::new(now, parameters, seat.into(), mail, places, Arc::default(), [1; 32]);
     let mut durable = 0;
     for visit in visits {
         let client = client(visit.client);
@@ -80,7 +80,15 @@ fuzz_target!(|input: (Vec<Record>, Vec<Visit>)| {
         for _ in 0..visit.mails {
             assert!(occupancy.take());
             let order = Order::Store(MailboxId::of(&client));
-            gateway.handle(now, GatewayInput::Opened(Opened { arrived: now, frame: Frame::zeroed(), order, tag: TagPlace::default() }));
+            gateway.handle(
+                now,
+                GatewayInput::Opened(Opened {
+                    arrived: now,
+                    frame: Frame::zeroed(),
+                    order,
+                    tag: TagPlace::default(),
+                }),
+            );
         }
         for _ in 0..visit.slots {
             now += Duration::from_millis(40);
