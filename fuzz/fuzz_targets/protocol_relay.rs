@@ -45,7 +45,7 @@ fuzz_target!(|events: Vec<Event>| {
             identity: IdentityKey::of_seed(&[90 + account; 32]),
             gateway: identity(GATEWAY),
         };
-        Client::new(now, Arc::clone(&VIEW), keys, [account; 32]).expect("the gateway exists")
+        Client::account(now, Arc::clone(&VIEW), keys, [account; 32]).expect("the gateway exists")
     });
     let (occupancy, drops) = (Occupancy::new(PLACES), Arc::default());
     let (me, view) = (identity(MIX), Arc::clone(&VIEW));

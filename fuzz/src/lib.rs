@@ -1,13 +1,19 @@
-//! What several fuzz targets share: a network of one mix node and one gateway with known keys.
+//! What several fuzz targets share: a network of one mix node and one gateway with known keys, and a client's disk.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tombola_protocol::frame::Frame;
+use tombola_protocol::hop::NextHop;
+use tombola_protocol::records::Restore;
+use tombola_protocol::store::{StoreOp, Table};
 use tombola_protocol::view::EpochView;
-use tombola_sphinx::SecretKey;
+use tombola_sphinx::{Admission, RelaySecrets, ReplayFilter, ReplayTag, Routing, SecretKey, verify};
 use tombola_topology::{
-    AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Network, Node, NodeIndex, Parameters, Role,
-    SphinxKey, UnixTime,
+    AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, MailboxId, Network, Node, NodeIndex,
+    Parameters, Role, SphinxKey, UnixTime,
 };
 
 /// The only mix node.
@@ -67,4 +73,101 @@ pub fn network() -> Network {
 /// The network as its nodes see it.
 pub fn view() -> Arc<EpochView> {
     EpochView::at(&network(), NOW).expect("NOW is in the epoch, and its keys are points")
+}
+
+/// Lets everything pass, as often as it comes.
+struct Open;
+
+impl ReplayFilter for Open {
+    type Rejected = Infallible;
+
+    fn check_and_insert(&self, _: &ReplayTag) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+impl Admission for Open {
+    type Refused = Infallible;
+
+    fn admit(&self, _: &RelaySecrets, _: &Routing) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// Carries a client's packet through the network, at once: the mailbox that it ends in, if it does.
+pub fn carry(mut frame: Frame) -> Option<(MailboxId, Frame)> {
+    let mut node = MIX;
+    loop {
+        let Ok(fresh) = verify(&sphinx_key(node), frame.packet_mut()).ok()?.check_fresh(&Open);
+        let Ok(admitted) = fresh.admit(&Open);
+        let Routing::Forward { next, .. } = admitted.unwrap().routing else { return None };
+        match NextHop::from_bytes(&next) {
+            NextHop::Node { index, .. } if index == MIX || index == GATEWAY => node = index,
+            NextHop::Node { .. } => return None,
+            NextHop::Mailbox(mailbox) => return Some((mailbox, frame)),
+        }
+    }
+}
+
+/// What a client has on disk, and what is on its way there in groups.
+#[derive(Default)]
+pub struct ClientDisk {
+    records: BTreeMap<(Table, Box<[u8]>), Box<[u8]>>,
+    groups: VecDeque<Vec<StoreOp>>,
+    durable: u64,
+    /// Groups that were ever taken, and those that are durable.
+    taken: u64,
+    written: u64,
+}
+
+impl ClientDisk {
+    /// Takes what one call asked for: one group. Returns its number.
+    pub fn submit(&mut self, ops: impl Iterator<Item = StoreOp>) -> u64 {
+        let group: Vec<_> = ops.collect();
+        if !group.is_empty() {
+            self.groups.push_back(group);
+            self.taken += 1;
+        }
+        self.taken
+    }
+
+    /// Makes the next groups durable; how many changes are.
+    pub fn commit(&mut self, groups: usize) -> u64 {
+        for group in self.groups.drain(..groups.min(self.groups.len())) {
+            self.written += 1;
+            for op in group {
+                self.durable += 1;
+                match op {
+                    StoreOp::Put { table, key, value } => drop(self.records.insert((table, key), value)),
+                    StoreOp::Delete { table, key } => drop(self.records.remove(&(table, key))),
+                    StoreOp::DeleteRange { table, from, to } => {
+                        self.records.retain(|(t, key), _| *t != table || *key < from || *key > to);
+                    }
+                }
+            }
+        }
+        self.durable
+    }
+
+    /// Whether a group is durable.
+    pub fn has(&self, group: u64) -> bool {
+        group <= self.written
+    }
+
+    /// Whether there is such a record.
+    pub fn contains(&self, table: Table, key: &[u8]) -> bool {
+        self.records.contains_key(&(table, key.into()))
+    }
+
+    /// The process ends; what the next one finds.
+    pub fn crash(&mut self) -> Restore {
+        self.taken -= self.groups.len() as u64;
+        self.groups.clear();
+        self.durable = 0;
+        let mut restore = Restore::default();
+        for ((table, key), value) in &self.records {
+            restore.feed(*table, key, value).expect("a client wrote it");
+        }
+        restore
+    }
 }
