@@ -415,7 +415,7 @@ impl Show<'_> {
             Event::Storage(Some(trouble)) => tracing::warn!("{trouble}"),
             Event::Storage(None) => tracing::info!("the disk takes everything again"),
             Event::DocumentRefused(reason) => {
-                tracing::warn!("the new network document is not used: {reason}")
+                tracing::warn!("the new network document is not used: {reason}");
             }
             Event::Emitted(_) | Event::Sent(_) | Event::Pong(..) | Event::Backpressure(_) => {}
         }

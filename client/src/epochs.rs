@@ -87,7 +87,7 @@ impl Follower {
         match self.documents.look(UnixTime(now.as_secs())) {
             Some(Err(error)) => self.refused(&error)?,
             Some(Ok(network)) => {
-                tracing::info!(serial = network.serial(), "a new network document is in force")
+                tracing::info!(serial = network.serial(), "a new network document is in force");
             }
             None => {}
         }

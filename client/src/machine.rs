@@ -237,7 +237,7 @@ impl Machine for ClientMachine {
             }
             Input::Frame(frame) => self.client.handle_frame(now, frame),
             Input::Send { id, to, body, options, reply } => {
-                self.handle_send(now, id, to, body, options, reply)
+                self.handle_send(now, id, to, body, options, reply);
             }
             Input::Cancel(id, reply) => drop(reply.send(self.client.handle_cancel(id))),
             Input::Ping { id, to, reply } => drop(reply.send(self.client.handle_ping(id, *to))),
