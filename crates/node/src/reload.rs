@@ -244,7 +244,10 @@ pub fn watch(
     let mut hangup = signal(SignalKind::hangup())?;
     let (sender, receiver) = watch::channel(Arc::clone(documents.current()));
     publish(documents.current());
-    ::metrics::counter!(metrics::DOCUMENTS_REFUSED_TOTAL).increment(0);
+    // There from the start, so that nobody takes their absence for zero.
+    for counter in [metrics::DOCUMENTS_REFUSED_TOTAL, metrics::KEYS_ERASED_TOTAL] {
+        ::metrics::counter!(counter).increment(0);
+    }
     tokio::spawn(async move {
         loop {
             let asked = tokio::select! {

@@ -223,6 +223,10 @@ impl Rogue {
         let config = LinkConfig::new(secret, Policy::DialOnly, NODE_PROTOCOL);
         let peer = Peer::dialled(mix.identity, mix.listen.clone());
         let links = tombola_link::start(config, vec![peer], Arc::new(sink)).await.unwrap();
+        // What is sent before is stale when the link comes up.
+        while links.stats().links == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         Self { view, mixes, rng: Rng::from_seed([seed; 32]), links, _events: events }
     }
 
