@@ -515,7 +515,11 @@ impl Client {
         if !self.pools.is_answerable(&to) {
             return Err(SendError::NotAnswerable);
         }
-        self.push(now, id, Target::Reply(to), body, SendOptions { replies: 0, ..options })
+        self.push(now, id, Target::Reply(to), body, SendOptions { replies: 0, ..options })?;
+        // The answer says that the message is here.
+        let told = |control: &Control| matches!(control, Control::Report { message, via: None, .. } if *message == to);
+        self.control.retain(|control| !told(control));
+        Ok(())
     }
 
     fn push(
@@ -869,7 +873,7 @@ impl Client {
 
     /// How many copies of something unacknowledged make up for what is lost.
     fn copies(&self) -> usize {
-        (1.0 / self.delivery).round().clamp(1.0, 4.0) as usize
+        (1.0 / self.delivery - 0.05).ceil().clamp(1.0, 4.0) as usize
     }
 
     /// Days for which replay tags and ids of messages are kept.

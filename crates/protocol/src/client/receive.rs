@@ -89,6 +89,12 @@ impl Client {
             // A mix node's account has no correspondents.
             return Err(DropReason::Discarded);
         }
+        // Whoever answers a message has it.
+        if let (Some(own), Payload::Short { .. } | Payload::Fragment { .. } | Payload::Request { .. }) =
+            (via, &payload)
+        {
+            self.end(own, FinalState::Acknowledged);
+        }
         match payload {
             Payload::Cover | Payload::Probe => Ok(()),
             Payload::Fragment { message, shape, place, data } => {

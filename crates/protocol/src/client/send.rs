@@ -17,7 +17,8 @@ use crate::payload::{BLOCKS_MAX, Blocks, Flags, Plaintext, Report, payload_type,
 use crate::records::{self, tables};
 use crate::view::{EpochView, Recipient};
 
-/// Reply blocks that a short message brings for answers right away, if it may be answered and they fit.
+/// Reply blocks that a message brings for answers right away, if it may be answered and they fit: one for a short answer,
+/// and two to send it again or to ask for more.
 const BLOCKS_FOR_REPLIES: usize = 3;
 
 impl Client {
@@ -216,13 +217,13 @@ impl Client {
                     Part::Short => {
                         let body = outgoing.body.clone();
                         let most = (1..=BLOCKS_MAX).rev().find(|&n| short_max(n) >= body.len())?;
-                        let answers = usize::from(replies).min(BLOCKS_FOR_REPLIES);
+                        let answers = if replies > 0 { BLOCKS_FOR_REPLIES } else { 0 };
                         let count = (self.copies() + answers).min(most);
                         let (epoch, blocks) = self.take_blocks(message, count, replies > 0);
                         Plaintext::short(message, replies_flag(replies), Blocks::new(epoch, &blocks), &body)
                     }
                     Part::Ask => {
-                        let answers = usize::from(replies).min(BLOCKS_FOR_REPLIES);
+                        let answers = if replies > 0 { BLOCKS_FOR_REPLIES } else { 0 };
                         let count = (1 + self.copies() + answers).min(BLOCKS_MAX);
                         let (epoch, blocks) = self.take_blocks(message, count, replies > 0);
                         let flags = replies_flag(replies).with(Flags::ASKS);
@@ -236,7 +237,7 @@ impl Client {
                 let views = &self.views;
                 let left = self.pools.len(&to, |epoch| views.by_number(epoch).is_some());
                 let again = outgoing.attempt > 0;
-                if left <= remaining + 1
+                if (left <= remaining || (again && left == remaining + 1))
                     && (left > 1 || again)
                     && self.pools.request(now, &to, self.pace.round_trip)
                 {

@@ -83,11 +83,8 @@ fn answers_survive_loss() {
     }
     let arrived = questions.iter().filter(|question| answers(&net, 0, **question).len() == 1).count();
     assert_eq!(arrived, 20);
-    assert!(
-        net.ended(1).len() >= 19,
-        "one may have run out of blocks for its last question: {}",
-        net.ended(1).len()
-    );
+    // Whoever answers and runs out of blocks before it hears of it does not know.
+    assert!(net.ended(1).len() >= 17, "{}", net.ended(1).len());
 }
 
 #[test]
