@@ -61,7 +61,7 @@ impl Default for Parameters {
             layers: 3,
             mean_delay: Duration::from_millis(450),
             max_delay: Duration::from_secs(10),
-            main_interval: Duration::from_millis(50),
+            main_interval: Duration::from_millis(48),
             loop_interval: Duration::from_secs(2),
             drop_interval: Duration::from_secs(2),
             mix_loop_interval: Duration::from_secs(2),

@@ -16,6 +16,9 @@ use crate::payload::{self, Blocks, Flags, Payload, Report};
 use crate::records::{self, InboxRecord, tables};
 use crate::replay::{ReplayError, TagFilter};
 
+/// Blocks for answers that a recipient gets unasked where packets are lost: a packet of them.
+const SUPPLY_UNASKED: u16 = 5;
+
 /// A filter that notes the tag that it let pass.
 struct Noting<'a> {
     filter: &'a TagFilter,
@@ -137,6 +140,10 @@ impl Client {
                     self.events.push_back(ClientEvent::Pong { message, took: now - left });
                 } else if self.outbox.handle_report(now, message, report, self.delivery) {
                     self.end(message, FinalState::Acknowledged);
+                    // Where much is lost, an answer may need more blocks than came with the message.
+                    if self.copies() > 1 {
+                        self.supply(message, SUPPLY_UNASKED);
+                    }
                 }
                 Ok(())
             }
