@@ -134,6 +134,11 @@ impl ClientMachine {
         }
     }
 
+    /// Whether the writer has taken everything.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.unwritten.is_empty()
+    }
+
     /// Passes on what happened. When the application or the disk does not keep up, progress is dropped, messages wait, and
     /// the gateway is asked to keep its mail until they have.
     fn notify(&mut self) {
@@ -158,8 +163,12 @@ impl ClientMachine {
                 break;
             }
         }
-        let full = self.backlog.len() >= BACKLOG || !self.unwritten.is_empty() || self.trouble.is_some();
-        let free = self.backlog.is_empty() && self.unwritten.is_empty() && self.trouble.is_none();
+        // What became of own messages does not stop the mail: acknowledgements come with it.
+        let is_message = |notice: &&Notice| matches!(notice, Notice::Client(ClientEvent::Received(_)));
+        let crowded =
+            self.backlog.len() >= BACKLOG && self.backlog.iter().filter(is_message).count() >= BACKLOG;
+        let full = crowded || !self.unwritten.is_empty() || self.trouble.is_some();
+        let free = self.backlog.len() < BACKLOG && self.unwritten.is_empty() && self.trouble.is_none();
         if full != self.held && (full || free) {
             self.held = full;
             self.client.handle_collect(self.collects && !self.held);

@@ -36,6 +36,8 @@ const INPUTS: usize = 1024;
 const EVENTS: usize = 1024;
 /// Frames that may wait for the gateway.
 const GATEWAY_QUEUE: usize = 256;
+/// How often the writer is asked to take what is left, at the end.
+const CLOSE_TRIES: u32 = 100;
 /// How often a full queue is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 /// How long changes are collected before they are written together.
@@ -414,14 +416,26 @@ impl Client {
         // Inputs are handled in order: once this is answered, the one before was handled.
         let _ = self.snapshot().await;
         self.shutdown.trigger(Cause::Requested("the client was closed"));
+        let mut unwritten = false;
         if let Some(driver) = self.driver.take()
             && let Ok(Ok(mut machine)) = tokio::task::spawn_blocking(move || driver.join()).await
         {
             machine.store();
+            for _ in 0..CLOSE_TRIES {
+                if machine.is_stored() {
+                    break;
+                }
+                tokio::time::sleep(RETRY).await;
+                machine.store();
+            }
+            unwritten = !machine.is_stored();
         }
         self.links.shutdown().await;
         let writer = self.writer.clone();
         match tokio::task::spawn_blocking(move || writer.close()).await {
+            Ok(Ok(())) if unwritten => {
+                Err(ClientError::Start(std::io::Error::other("the disk did not take what is to be kept")))
+            }
             Ok(closed) => Ok(closed?),
             Err(error) => Err(ClientError::Start(std::io::Error::other(error))),
         }

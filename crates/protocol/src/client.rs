@@ -158,7 +158,6 @@ pub struct Emitted {
 }
 
 /// A message that arrived.
-#[derive(Debug)]
 pub struct Received {
     /// Its id, as the sender chose it.
     pub message: MessageId,
@@ -176,6 +175,13 @@ pub struct Received {
     pub answerable: bool,
     /// It was handed out before a restart already, and was not accepted.
     pub again: bool,
+}
+
+impl core::fmt::Debug for Received {
+    /// Shows no content.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Received({} bytes)", self.body.len())
+    }
 }
 
 /// What a client sent and received so far, in packets.
@@ -457,13 +463,7 @@ impl Client {
         self.ready_loop = None;
         self.ready_drop = None;
         self.ready_blocks.clear();
-        let oldest = self.views.current.number().saturating_sub(1);
-        for identifier in self.keyring.expire(oldest) {
-            self.changes.delete(tables::KEYS, &identifier);
-        }
-        for (message, number) in self.pools.expire(oldest) {
-            self.changes.delete(tables::BLOCKS, &records::block_key(message, number));
-        }
+        self.forget_blocks();
         self.views.current.gateway(&self.keys.gateway).is_some()
     }
 
@@ -547,7 +547,9 @@ impl Client {
                 self.changes.delete(tables::CONVERSATIONS, &gone.0);
             }
         }
-        self.outbox.push(now, id, target, body, options.replies, now + options.lifetime)?;
+        // Whoever has a message forgets its id in twice the time that mail is kept.
+        let lifetime = options.lifetime.min(self.views.current.parameters().mailbox_retention);
+        self.outbox.push(now, id, target, body, options.replies, now + lifetime)?;
         self.put_outgoing(id);
         self.changes.gate(Gated::Event(ClientEvent::Queued(id)));
         self.release();
@@ -611,8 +613,13 @@ impl Client {
                 self.counts.mail += 1;
                 let (held, number, previous) =
                     (frame.mail_held(), frame.mail_number(), frame.mail_previous());
-                if let Err(reason) = self.open_mail(now, &mut frame, held) {
+                let opened = self.open_mail(now, &mut frame, held);
+                if let Err(reason) = opened {
                     self.drops.count(reason);
+                }
+                // What there is no room for stays at the gateway.
+                if opened == Err(DropReason::FilterFull) {
+                    return;
                 }
                 // What is missing before it comes again, and it with that.
                 if previous <= self.arrived {
@@ -699,7 +706,7 @@ impl Client {
 
     fn restore(&mut self, now: Time, stored: Restore) -> Result<(), NewClientError> {
         let wrong = |message, problem| NewClientError::Stored { message, problem };
-        let Restore { outbox, mut bodies, finals, keys, conversations, blocks, .. } = stored;
+        let Restore { outbox, mut bodies, finals, mut keys, conversations, blocks, .. } = stored;
         for (id, record) in outbox {
             let body: Vec<u8> = bodies.remove(&id).unwrap_or_default().into_values().flatten().collect();
             let shape = Shape::of(body.len())
@@ -715,12 +722,13 @@ impl Client {
             let mut outgoing = Outgoing::new(target, body, shape, record.replies, queued, expires);
             outgoing.sent = record.sent;
             outgoing.cursor = record.cursor.min(shape.fragments());
-            outgoing.extra = record.extra;
+            outgoing.restore_extra(record.extra);
             self.outbox.restore(now, id, outgoing);
         }
         for (id, state) in finals {
             self.events.push_back(ClientEvent::Ended(id, state));
         }
+        keys.sort_by_key(|(_, epoch, _)| *epoch);
         for (message, epoch, keys) in keys {
             self.keyring.insert(message, epoch, keys, true);
         }
@@ -734,6 +742,7 @@ impl Client {
                 self.pools.restore(message, number, epoch, &bytes);
             }
         }
+        self.forget_blocks();
         let day = day_of(self.wall.seconds(now));
         let lives = self.tag_days();
         for (of, fingerprint) in stored.tags {
@@ -797,6 +806,18 @@ impl Client {
         Ok(())
     }
 
+    /// Forgets others' blocks whose keys are dead, and keys of own ones to which no answer can wait in the mailbox any more.
+    fn forget_blocks(&mut self) {
+        let view = &self.views.current;
+        let kept = view.parameters().mailbox_retention.as_secs() / view.life().as_secs().max(1) + 2;
+        for identifier in self.keyring.expire(view.number().saturating_sub(kept)) {
+            self.changes.delete(tables::KEYS, &identifier);
+        }
+        for (message, number) in self.pools.expire(view.number().saturating_sub(1)) {
+            self.changes.delete(tables::BLOCKS, &records::block_key(message, number));
+        }
+    }
+
     /// Hands out what need not be held back any longer.
     fn release(&mut self) {
         if !self.keeps {
@@ -815,10 +836,18 @@ impl Client {
 
     fn push_control(&mut self, control: Control) {
         if self.control.len() >= CONTROL_MAX {
-            self.control.pop_front();
+            let gone = self.control.pop_front();
             self.drops.count(DropReason::Overload);
+            self.forget_ping(gone.as_ref());
         }
         self.control.push_back(control);
+    }
+
+    /// A ping that cannot leave is under way no more.
+    fn forget_ping(&mut self, control: Option<&Control>) {
+        if let Some(Control::Ping { message, .. }) = control {
+            self.pings.remove(message);
+        }
     }
 
     /// A message has ended.
@@ -826,6 +855,8 @@ impl Client {
         if self.outbox.remove(&id).is_none() {
             return;
         }
+        self.ready
+            .retain(|ready| !matches!(ready.content, Content::Message { message, .. } if message == id));
         self.changes.delete(tables::OUTBOX, &id.0);
         self.changes.delete_all(tables::BODIES, &id.0);
         self.changes.put(tables::FINAL, &id.0, state.to_bytes());
@@ -856,7 +887,7 @@ impl Client {
             expires: self.wall.seconds(outgoing.expires),
             sent: outgoing.sent,
             cursor: outgoing.cursor,
-            extra: outgoing.extra,
+            extra: if outgoing.is_short() { outgoing.tries() } else { outgoing.extra },
         };
         self.changes.put(tables::OUTBOX, &id.0, record.to_bytes());
     }

@@ -15,6 +15,9 @@ use crate::records::{self, InboxRecord, tables};
 /// Ids of messages that are remembered, so that a late copy is not delivered again. 3 MB.
 const REMEMBERED: usize = 65_536;
 
+/// How often whoever answers is told again what is missing.
+const TELL_MOST: u32 = 8;
+
 /// What became of a piece.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -40,6 +43,8 @@ pub(crate) struct Inbox {
     /// Of incomplete messages of which somebody wants to know: when to tell.
     tell_at: BTreeMap<MessageId, Time>,
     timers: BTreeSet<(Time, MessageId)>,
+    /// Of answers that are incomplete: how often that was told since something came.
+    told: BTreeMap<MessageId, u32>,
     known: BTreeSet<MessageId>,
     order: VecDeque<MessageId>,
     waiting: BTreeSet<MessageId>,
@@ -53,6 +58,7 @@ impl Inbox {
             via: BTreeMap::new(),
             tell_at: BTreeMap::new(),
             timers: BTreeSet::new(),
+            told: BTreeMap::new(),
             known: BTreeSet::new(),
             order: VecDeque::new(),
             waiting: BTreeSet::new(),
@@ -68,6 +74,10 @@ impl Inbox {
     pub(crate) fn short<G>(&mut self, message: MessageId, body: &[u8], changes: &mut Changes<G>) -> Taken {
         if self.knows(&message) {
             return Taken::Known;
+        }
+        // Else the two would share their records.
+        if self.reassembler.knows(&message) {
+            return Taken::Contradiction;
         }
         if !body.is_empty() {
             changes.put(tables::SEGMENTS, &records::segment_key(message, 0), body.to_vec());
@@ -186,12 +196,18 @@ impl Inbox {
         }
         self.timers.pop_first();
         self.tell_at.remove(&message);
+        self.tell_again(now, message);
         let report = if self.knows(&message) { Report::Whole } else { self.reassembler.report(&message) };
         let via = self.via.get(&message).copied().flatten();
         if !self.reassembler.knows(&message) {
             self.via.remove(&message);
         }
         Some((message, via, report))
+    }
+
+    /// Into what an incomplete message is cut.
+    pub(crate) fn shape(&self, message: &MessageId) -> Option<Shape> {
+        self.reassembler.shape(message)
     }
 
     /// When [`poll_report`](Self::poll_report) has something.
@@ -212,7 +228,23 @@ impl Inbox {
         gone
     }
 
+    /// Whoever answers may be out of blocks to ask with, and what it was told and given may be lost: it is told again, each
+    /// time after a longer while.
+    fn tell_again(&mut self, now: Time, message: MessageId) {
+        let answers = self.via.get(&message).is_some_and(Option::is_some) && self.reassembler.knows(&message);
+        let times = self.told.entry(message).or_insert(0);
+        *times += 1;
+        if !answers || *times > TELL_MOST {
+            self.told.remove(&message);
+            return;
+        }
+        let at = now + self.quiet * 3u32.saturating_pow(*times);
+        self.tell_at.insert(message, at);
+        self.timers.insert((at, message));
+    }
+
     fn tell_later(&mut self, now: Time, message: MessageId) {
+        self.told.remove(&message);
         let at = now + self.quiet;
         if let Some(before) = self.tell_at.insert(message, at) {
             self.timers.remove(&(before, message));
@@ -221,6 +253,7 @@ impl Inbox {
     }
 
     fn forget(&mut self, message: &MessageId) {
+        self.told.remove(message);
         self.via.remove(message);
         if let Some(at) = self.tell_at.remove(message) {
             self.timers.remove(&(at, *message));
@@ -278,6 +311,15 @@ mod tests {
         assert_eq!(inbox.poll_timeout(), None, "it is whole");
         inbox.asked(at(11), MessageId([9; 16]), None);
         assert_eq!(inbox.poll_report(at(16)), Some((MessageId([9; 16]), None, Report::Nothing)));
+    }
+
+    #[test]
+    fn a_short_message_cannot_take_the_place_of_one_that_is_incomplete() {
+        let mut changes = Changes::<()>::default();
+        let mut inbox = Inbox::new(QUIET, Duration::from_secs(1000));
+        let (shape, place) = (Shape::of(3 * FRAGMENT_DATA).unwrap(), Place { segment: 0, position: 0 });
+        inbox.fragment(at(0), A, shape, place, &[0; FRAGMENT_DATA], None, &mut changes);
+        assert_eq!(inbox.short(A, b"x", &mut changes), Taken::Contradiction);
     }
 
     #[test]

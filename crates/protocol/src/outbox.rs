@@ -34,6 +34,8 @@ const ASK_EVERY: u32 = 512;
 const EXTRA_PART: u32 = 5;
 /// Each wait is so many times the one before.
 const BACKOFF: u32 = 3;
+/// A message that was sent before a restart is sent again after at most this time.
+const RESTART_MOST: Duration = Duration::from_secs(3600);
 /// Progress is worth a record once in so many fragments.
 const RECORD_EVERY: u32 = 64;
 
@@ -138,7 +140,6 @@ pub(crate) enum Step {
     Sent,
 }
 
-#[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) target: Target,
     pub(crate) body: Vec<u8>,
@@ -199,6 +200,20 @@ impl Outgoing {
             tries: 0,
             resend_at: None,
             answered: None,
+        }
+    }
+
+    /// Attempts since the recipient was last heard of.
+    pub(crate) fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    /// What its record says of attempts: of a short message how many, else how much parity was sent unasked.
+    pub(crate) fn restore_extra(&mut self, extra: u32) {
+        if self.is_short() {
+            self.tries = extra;
+        } else {
+            self.extra = extra;
         }
     }
 
@@ -295,9 +310,14 @@ impl Outgoing {
         let missing = data.saturating_sub(there.len());
         let lost = (missing as f64 * share_lost / (1.0 - share_lost)).ceil() as usize;
         let count = missing + (missing / 8).max(lost);
-        for _ in 0..count {
+        let mut chosen = 0;
+        while chosen < count {
             let Some(place) = self.fresh_parity(segment) else { break };
-            self.repairs.push_back(place);
+            // After a restart nobody knows what was sent, but this has arrived.
+            if !there.contains(place.position) {
+                self.repairs.push_back(place);
+                chosen += 1;
+            }
         }
         let parity = self.repairs.iter().filter(|place| place.segment == segment).count();
         // What is missing itself, when parity does not suffice.
@@ -305,6 +325,13 @@ impl Outgoing {
             (0..u8::try_from(data).unwrap_or(u8::MAX)).filter(|position| !there.contains(*position));
         let again = positions.take(count.saturating_sub(parity)).map(|position| Place { segment, position });
         self.repairs.extend(again);
+    }
+}
+
+impl core::fmt::Debug for Outgoing {
+    /// Shows no content.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Outgoing({} bytes)", self.body.len())
     }
 }
 
@@ -386,8 +413,11 @@ impl Outbox {
         outgoing.repairs.clear();
         self.insert(id, outgoing);
         if sent {
-            // Whatever the recipient has said in the meantime was lost.
-            self.wait_until(id, now + self.pace.quiet);
+            // Whatever the recipient has said in the meantime may be in the mailbox. A client that is started often does not
+            // send more often for it.
+            let tries = self.messages.get(&id).map_or(0, Outgoing::tries);
+            let wait = self.pace.round_trip * BACKOFF.saturating_pow(tries.saturating_sub(1).min(16));
+            self.wait_until(id, now + wait.min(RESTART_MOST).max(self.pace.quiet));
         } else {
             self.fresh.push_back(id);
         }
@@ -518,7 +548,11 @@ impl Outbox {
         if again || !outgoing.sent || outgoing.has_next() {
             return false;
         }
+        if outgoing.is_short() {
+            outgoing.again = true;
+        }
         match &report {
+            _ if outgoing.is_short() => {}
             Report::Whole => {}
             Report::Nothing => {
                 outgoing.parity.clear();

@@ -167,6 +167,11 @@ impl Reassembler {
         }
     }
 
+    /// Into what an incomplete message is cut.
+    pub fn shape(&self, message: &MessageId) -> Option<Shape> {
+        self.partial.get(message).map(|partial| partial.shape)
+    }
+
     /// Whether something of a message is here.
     pub fn knows(&self, message: &MessageId) -> bool {
         self.partial.contains_key(message)

@@ -5,7 +5,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | 1 outbox | message id 16 | kind 1 (0 address, 1 reply), address 92 or message id 16, length 4, replies 2, queued 8, expires 8 (Unix seconds), sent 1, cursor 4, extra 4 |
+//! | 1 outbox | message id 16 | kind 1 (0 address, 1 reply), address 92 or message id 16, length 4, replies 2, queued 8, expires 8 (Unix seconds), sent 1, cursor 4, extra 4 (parity sent unasked; of a short message the times that it was sent) |
 //! | 2 bodies | message id 16, segment 2 | plain bytes |
 //! | 3 final states | message id 16 | state 1 (0 acknowledged, 1 expired, 2 cancelled) |
 //! | 4 reply keys | identifier 16 | message id 16, epoch 8, keys 32 to 96 |
@@ -113,7 +113,7 @@ pub enum FinalState {
 }
 
 /// Everything that a client had kept, read record by record.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Restore {
     pub(crate) outbox: BTreeMap<MessageId, OutboxRecord>,
     pub(crate) bodies: BTreeMap<MessageId, BTreeMap<u16, Vec<u8>>>,
@@ -127,6 +127,13 @@ pub struct Restore {
     pub(crate) inbox: BTreeMap<MessageId, InboxRecord>,
     pub(crate) done: BTreeMap<MessageId, u64>,
     pub(crate) tags: Vec<(u32, u64)>,
+}
+
+impl core::fmt::Debug for Restore {
+    /// Shows no content.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Restore({} in the outbox, {} in the inbox)", self.outbox.len(), self.inbox.len())
+    }
 }
 
 /// A message that waits in the outbox of a client that does not run.

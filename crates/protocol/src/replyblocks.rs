@@ -186,7 +186,6 @@ impl Pools {
             return false;
         }
         self.blocks += 1;
-        pool.requested = None;
         pool.blocks.push_back(block);
         pool.answerable
     }

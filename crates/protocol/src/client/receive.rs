@@ -16,8 +16,8 @@ use crate::payload::{self, Blocks, Flags, Payload, Report};
 use crate::records::{self, InboxRecord, tables};
 use crate::replay::{ReplayError, TagFilter};
 
-/// Blocks for answers that a recipient gets unasked where packets are lost: a packet of them.
-const SUPPLY_UNASKED: u16 = 5;
+/// Blocks for answers that a recipient gets unasked where packets are lost: two packets of them, since one may be lost.
+const SUPPLY_UNASKED: u16 = 10;
 
 /// A filter that notes the tag that it let pass.
 struct Noting<'a> {
@@ -201,6 +201,11 @@ impl Client {
 
     fn keep_blocks(&mut self, message: MessageId, flags: Flags, blocks: Blocks<'_>) {
         let answerable = flags.has(Flags::REPLIES);
+        // Of no other epoch can keys be in use now.
+        let now = self.views.current.number();
+        if !(now.saturating_sub(1)..=now.saturating_add(1)).contains(&blocks.epoch) {
+            return;
+        }
         for block in blocks.iter() {
             if let Some(number) = self.pools.add(message, answerable, blocks.epoch, block) {
                 let key = records::block_key(message, number);

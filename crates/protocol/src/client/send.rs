@@ -17,6 +17,8 @@ use crate::payload::{BLOCKS_MAX, Blocks, Flags, Plaintext, Report, payload_type,
 use crate::records::{self, tables};
 use crate::view::{EpochView, Recipient};
 
+/// Blocks that are asked for, and given, at one time.
+const SUPPLY_MOST: u16 = 64;
 /// Reply blocks that a message brings for answers right away, if it may be answered and they fit: one for a short answer,
 /// and two to send it again or to ask for more.
 const BLOCKS_FOR_REPLIES: usize = 3;
@@ -197,10 +199,11 @@ impl Client {
             };
             self.ready.range_mut(place..).for_each(|later| later.overtaken += 1);
             self.ready.insert(place, Ready::new(prepared, content));
-        } else {
-            self.outbox.withdrawn(next.message, next.part);
+            return true;
         }
-        true
+        // It has asked for a block in place of using the last one.
+        self.outbox.withdrawn(next.message, next.part);
+        self.prepare_control(now)
     }
 
     fn build_part(&mut self, now: Time, message: MessageId, part: Part) -> Option<Prepared> {
@@ -241,7 +244,8 @@ impl Client {
                     && (left > 1 || again)
                     && self.pools.request(now, &to, self.pace.round_trip)
                 {
-                    let count = u16::try_from(remaining + 3 - left.min(remaining)).unwrap_or(u16::MAX);
+                    let count = remaining + 3 - left.min(remaining);
+                    let count = u16::try_from(count).unwrap_or(u16::MAX).min(SUPPLY_MOST);
                     self.control.push_front(Control::Request { message: to, count });
                     if left == 1 {
                         return None;
@@ -268,6 +272,7 @@ impl Client {
                 self.ready.push_back(Ready::new(prepared, Content::Control(control)));
                 return true;
             }
+            self.forget_ping(Some(&control));
         }
         false
     }
@@ -423,8 +428,12 @@ impl Client {
     /// Tells the sender of a message what there is of it, and gives whoever answers new blocks for what is missing.
     pub(super) fn report(&mut self, message: MessageId, via: Option<MessageId>, report: Report) {
         if let (Some(own), Report::Partial { open, .. }) = (via, &report) {
-            let missing: usize = open.iter().map(|(_, there)| there.len().max(1)).sum();
-            self.supply(own, u16::try_from(missing.min(64)).unwrap_or(u16::MAX));
+            let shape = self.inbox.shape(&message);
+            let data = |segment| shape.map_or(1, |shape| shape.data_in(segment));
+            let missing =
+                open.iter().map(|(segment, there)| data(*segment).saturating_sub(there.len())).sum();
+            let missing: usize = missing;
+            self.supply(own, u16::try_from(missing + 2).unwrap_or(u16::MAX));
         }
         for _ in 0..self.copies() {
             self.push_control(Control::Report { message, via, report: report.clone() });
@@ -434,7 +443,7 @@ impl Client {
     /// Gives the recipient of an own message more blocks to answer with, as far as its budget goes.
     pub(super) fn supply(&mut self, message: MessageId, wanted: u16) {
         let Some(conversation) = self.conversations.get_mut(&message) else { return };
-        let mut count = wanted.min(conversation.left);
+        let mut count = wanted.min(conversation.left).min(SUPPLY_MOST);
         conversation.left -= count;
         let record = records::conversation(&conversation.with.address, conversation.left);
         self.changes.put(tables::CONVERSATIONS, &message.0, record);

@@ -82,7 +82,9 @@ fn answers_survive_loss() {
         }
     }
     let arrived = questions.iter().filter(|question| answers(&net, 0, **question).len() == 1).count();
-    assert_eq!(arrived, 20);
+    // An answer all of whose blocks are lost, and every request for more, cannot be sent: one in some hundred where a fifth of
+    // all packets is lost, and its sender hears that it expired.
+    assert!(arrived >= 18, "{arrived}");
     // Whoever answers and runs out of blocks before it hears of it does not know.
     assert!(net.ended(1).len() >= 17, "{}", net.ended(1).len());
 }
