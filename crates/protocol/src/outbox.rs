@@ -39,7 +39,7 @@ const RESTART_MOST: Duration = Duration::from_secs(3600);
 /// Progress is worth a record once in so many fragments.
 const RECORD_EVERY: u32 = 64;
 
-/// Bounds of an [`Outbox`].
+/// Bounds of an outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct SendLimits {
     /// Most messages at one time.
