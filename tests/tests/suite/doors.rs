@@ -198,6 +198,7 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
         // A client at its gateway.
         let (links, _events) =
             dial(LinkSecret::from_seed([4; 32]), CLIENT_PROTOCOL, gateway, &gateway.client_listen).await;
+        up(&links).await;
         let mut reserved = Frame::collect(true, 0);
         reserved.as_bytes_mut()[2] = 1;
         let mut parity = Frame::collect(true, 0);
@@ -230,6 +231,7 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
 
         // A gateway at layer 1.
         let (links, _events) = dial(rogue, NODE_PROTOCOL, mix, &mix.listen).await;
+        up(&links).await;
         let mut old_key = client_packet(index("mix 2.1"), 9);
         old_key.as_bytes_mut()[1] = 0;
         for (what, frame, reason) in [
@@ -254,6 +256,7 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
         // A client that floods: its gateway stops listening to it, and to nobody else.
         let (links, _events) =
             dial(LinkSecret::from_seed([6; 32]), CLIENT_PROTOCOL, gateway, &gateway.client_listen).await;
+        up(&links).await;
         let before = dropped(gateway, "rate_limited");
         for _ in 0..3000 {
             while links.send(&gateway.identity, of_kind(0xee)).is_err() {
@@ -270,6 +273,13 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
     let uninvited = (1..8).flat_map(|n| names_of_seed([n; 32]));
     let clients: Vec<String> = homes.iter().flat_map(|home| names_of(home.path())).chain(uninvited).collect();
     assert_discreet(&network.stop(), &names, &clients);
+}
+
+/// Waits until a link is up: what is sent before is stale then.
+async fn up(links: &Links) {
+    while links.stats().links == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Opens a stream as a client does, sends 1000 bytes of a frame, and ends the stream.
