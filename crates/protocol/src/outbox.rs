@@ -35,7 +35,7 @@ const EXTRA_PART: u32 = 5;
 /// Each wait is so many times the one before.
 const BACKOFF: u32 = 3;
 /// A message that was sent before a restart is sent again after at most this time.
-const RESTART_MOST: Duration = Duration::from_secs(3600);
+const RESTART_MOST: Duration = Duration::from_secs(30);
 /// Progress is worth a record once in so many fragments.
 const RECORD_EVERY: u32 = 64;
 
