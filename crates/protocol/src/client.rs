@@ -28,7 +28,7 @@ use crate::inbox::{Inbox, Taken};
 use crate::outbox::{Outbox, Outgoing, Pace, Part, SendError, SendLimits, Target};
 use crate::packet::{Identifier, PacketBuilder, Prepared};
 use crate::payload::Report;
-use crate::records::{self, InboxRecord, OutboxRecord, Restore, TargetRecord, tables};
+use crate::records::{ConversationRecord, self, InboxRecord, OutboxRecord, Restore, TargetRecord, tables};
 use crate::replay::{TagFilter, capacity_for};
 use crate::replyblocks::{Conversation, Conversations, Keyring, Pools};
 use crate::store::StoreOp;
@@ -55,6 +55,8 @@ const LOOP_WEIGHT: f64 = 1.0 / 16.0;
 const DELIVERY_LEAST: f64 = 1.0 / 16.0;
 /// Replay tags are kept as long as a gateway may keep a packet, twice.
 const TAG_LIVES: u32 = 2;
+/// A restart counts as a loss for messages that were looked at less often: within minutes of being sent.
+const LOOKS_SHORT: u8 = 3;
 
 /// Probes that may wait for the main clock.
 pub const PROBES_WAITING: usize = 16;
@@ -258,13 +260,15 @@ enum Content {
 struct Ready {
     prepared: Prepared,
     content: Content,
+    /// The epoch of the reply block that it goes through.
+    through: Option<u64>,
     /// How many have been put before it.
     overtaken: u32,
 }
 
 impl Ready {
-    fn new(prepared: Prepared, content: Content) -> Self {
-        Self { prepared, content, overtaken: 0 }
+    fn new(prepared: Prepared, content: Content, through: Option<u64>) -> Self {
+        Self { prepared, content, through, overtaken: 0 }
     }
 
     /// Whether the beginning of a message has to wait behind it.
@@ -337,6 +341,8 @@ pub struct Client {
     loops: LoopMonitor<()>,
     /// The share of own loops that return, the last ones weighing most.
     delivery: f64,
+    /// When packets were last known to be lost.
+    last_loss: Option<Time>,
     seen: TagFilter,
     events: VecDeque<ClientEvent>,
     counts: ClientCounts,
@@ -418,6 +424,7 @@ impl Client {
             out: VecDeque::new(),
             loops: LoopMonitor::new(parameters.loop_timeout, LOOPS_IN_FLIGHT, LossTest::standard()),
             delivery: 1.0,
+            last_loss: None,
             seen,
             events: VecDeque::new(),
             counts: ClientCounts::default(),
@@ -453,6 +460,10 @@ impl Client {
         self.views = views.into();
         for ready in core::mem::take(&mut self.ready).into_iter().rev() {
             match ready.content {
+                // The block is used up, and good for as long as its epoch is.
+                _ if ready.through.is_some_and(|epoch| self.views.by_number(epoch).is_some()) => {
+                    self.ready.push_front(ready);
+                }
                 Content::Message { message, part, .. } => self.outbox.withdrawn(message, part),
                 Content::Control(control) => self.control.push_front(control),
                 // Whose it is has counted it, and it leaves within some ticks: the old keys live longer.
@@ -541,11 +552,12 @@ impl Client {
             }
         }
         if let (Target::Address(with), 1..) = (&target, options.replies) {
-            let conversation = Conversation { with: Recipient::clone(with), left: options.replies };
-            self.put_conversation(id, &conversation);
+            let with = Recipient::clone(with);
+            let conversation = Conversation::new(now, with, options.replies, self.pace.round_trip);
             if let Some(gone) = self.conversations.insert(id, conversation) {
                 self.changes.delete(tables::CONVERSATIONS, &gone.0);
             }
+            self.put_conversation(id);
         }
         // Whoever has a message forgets its id in twice the time that mail is kept.
         let lifetime = options.lifetime.min(self.views.current.parameters().mailbox_retention);
@@ -639,7 +651,9 @@ impl Client {
 
     /// The next frame for the gateway, if one is due.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Frame> {
-        let due = [self.outbox.poll_timeout(), self.inbox.poll_timeout()].into_iter().flatten().min();
+        let timeouts =
+            [self.outbox.poll_timeout(), self.inbox.poll_timeout(), self.conversations.poll_timeout()];
+        let due = timeouts.into_iter().flatten().min();
         if due.is_some_and(|due| due <= now) {
             self.tend(now);
         }
@@ -671,7 +685,7 @@ impl Client {
     /// [`work`](Self::work) does it too, but may not be called under load.
     pub fn expire(&mut self, now: Time) {
         while self.loops.poll_expired(now).is_some() {
-            self.note_loop(0.0);
+            self.note_lost_loop(now);
         }
         for _ in 0..self.inbox.expire(now, &mut self.changes) {
             self.drops.count(DropReason::ReassemblyFull);
@@ -732,10 +746,21 @@ impl Client {
         for (message, epoch, keys) in keys {
             self.keyring.insert(message, epoch, keys, true);
         }
-        for (message, (address, left)) in conversations {
-            let with =
-                Recipient::new(&address).map_err(|_| wrong(message, "its address holds an unusable key"))?;
-            self.conversations.insert(message, Conversation { with, left });
+        // What was under way may be lost. Whoever has not answered for long may have lost what came before.
+        self.last_loss = Some(now);
+        for (message, record) in conversations {
+            let with = Recipient::new(&record.with)
+                .map_err(|_| wrong(message, "its address holds an unusable key"))?;
+            let since = if record.looked < LOOKS_SHORT { now } else { now + Duration::from_nanos(1) };
+            let conversation = Conversation {
+                with,
+                left: record.left,
+                spare: record.spare,
+                looked: record.looked,
+                look_at: self.wall.time(record.look_at),
+                since,
+            };
+            self.conversations.insert(message, conversation);
         }
         for (message, blocks) in blocks {
             for (number, (epoch, bytes)) in blocks {
@@ -892,9 +917,21 @@ impl Client {
         self.changes.put(tables::OUTBOX, &id.0, record.to_bytes());
     }
 
-    fn put_conversation(&mut self, id: MessageId, conversation: &Conversation) {
-        let record = records::conversation(&conversation.with.address, conversation.left);
-        self.changes.put(tables::CONVERSATIONS, &id.0, record);
+    fn put_conversation(&mut self, id: MessageId) {
+        let Some(conversation) = self.conversations.get(&id) else { return };
+        let record = ConversationRecord {
+            with: conversation.with.address,
+            left: conversation.left,
+            spare: conversation.spare,
+            looked: conversation.looked,
+            look_at: self.wall.seconds(conversation.look_at),
+        };
+        self.changes.put(tables::CONVERSATIONS, &id.0, record.to_bytes());
+    }
+
+    fn note_lost_loop(&mut self, now: Time) {
+        self.last_loss = Some(now);
+        self.note_loop(0.0);
     }
 
     fn note_loop(&mut self, returned: f64) {

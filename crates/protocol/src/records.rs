@@ -9,7 +9,7 @@
 //! | 2 bodies | message id 16, segment 2 | plain bytes |
 //! | 3 final states | message id 16 | state 1 (0 acknowledged, 1 expired, 2 cancelled) |
 //! | 4 reply keys | identifier 16 | message id 16, epoch 8, keys 32 to 96 |
-//! | 5 conversations | message id 16 | address 92, blocks that are left 2 |
+//! | 5 conversations | message id 16 | address 92, blocks that are left 2, spare blocks 2, looks 1, next look 8 (Unix seconds) |
 //! | 6 reply blocks | message id 16, number 8 | epoch 8, block 396 |
 //! | 7 incomplete messages | message id 16 | length 4, via 17 |
 //! | 8 fragments | message id 16, segment 2, position 1 | plain bytes |
@@ -119,7 +119,7 @@ pub struct Restore {
     pub(crate) bodies: BTreeMap<MessageId, BTreeMap<u16, Vec<u8>>>,
     pub(crate) finals: BTreeMap<MessageId, FinalState>,
     pub(crate) keys: Vec<(MessageId, u64, ReplyKeys)>,
-    pub(crate) conversations: BTreeMap<MessageId, (ClientAddress, u16)>,
+    pub(crate) conversations: BTreeMap<MessageId, ConversationRecord>,
     pub(crate) blocks: BTreeMap<MessageId, BTreeMap<u64, (u64, [u8; SURB_LEN])>>,
     pub(crate) partial: BTreeMap<MessageId, (Shape, Option<MessageId>)>,
     pub(crate) fragments: BTreeMap<MessageId, BTreeMap<Place, Vec<u8>>>,
@@ -198,7 +198,14 @@ impl Restore {
             }
             tables::CONVERSATIONS => {
                 let (id, mut value) = record("a message that may be answered", key, value)?;
-                self.conversations.insert(id, (value.address()?, value.u16()?));
+                let record = ConversationRecord {
+                    with: value.address()?,
+                    left: value.u16()?,
+                    spare: value.u16()?,
+                    looked: value.u8()?,
+                    look_at: value.u64()?,
+                };
+                self.conversations.insert(id, record);
                 value.end()
             }
             tables::BLOCKS => {
@@ -336,11 +343,31 @@ pub(crate) fn reply_keys(message: MessageId, epoch: u64, keys: &ReplyKeys) -> (I
     (*keys.identifier(), out)
 }
 
-pub(crate) fn conversation(address: &ClientAddress, left: u16) -> Vec<u8> {
-    let mut out = vec![VERSION];
-    push_address(&mut out, address);
-    out.extend_from_slice(&left.to_be_bytes());
-    out
+/// A message that may be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConversationRecord {
+    /// To whom it went.
+    pub(crate) with: ClientAddress,
+    /// Blocks that its recipient may still get.
+    pub(crate) left: u16,
+    /// Those that it may get because some were lost.
+    pub(crate) spare: u16,
+    /// How often it was looked whether some were.
+    pub(crate) looked: u8,
+    /// When it is looked next, Unix seconds.
+    pub(crate) look_at: u64,
+}
+
+impl ConversationRecord {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        push_address(&mut out, &self.with);
+        out.extend_from_slice(&self.left.to_be_bytes());
+        out.extend_from_slice(&self.spare.to_be_bytes());
+        out.push(self.looked);
+        out.extend_from_slice(&self.look_at.to_be_bytes());
+        out
+    }
 }
 
 pub(crate) fn block_key(message: MessageId, number: u64) -> Vec<u8> {
@@ -528,7 +555,9 @@ mod tests {
         restore.feed(tables::OUTBOX, &two.0, &reply.to_bytes()).unwrap();
         restore.feed(tables::INBOX, &one.0, &inbox.to_bytes()).unwrap();
         restore.feed(tables::FINAL, &one.0, &FinalState::Expired.to_bytes()).unwrap();
-        restore.feed(tables::CONVERSATIONS, &one.0, &conversation(&address(), 3)).unwrap();
+        let talk =
+            ConversationRecord { with: address(), left: 3, spare: 16, looked: 1, look_at: 1_700_000_000 };
+        restore.feed(tables::CONVERSATIONS, &one.0, &talk.to_bytes()).unwrap();
         restore.feed(tables::BLOCKS, &block_key(one, 5), &block(7, &[8; SURB_LEN])).unwrap();
         restore.feed(tables::PARTIAL, &one.0, &partial(Shape::of(9).unwrap(), None)).unwrap();
         restore.feed(tables::TAGS, &tag_key(3, 4), &[]).unwrap();
@@ -538,7 +567,7 @@ mod tests {
         assert_eq!((&restore.outbox[&one], &restore.outbox[&two]), (&outbox, &reply));
         assert_eq!(restore.inbox[&one], inbox);
         assert_eq!(restore.finals[&one], FinalState::Expired);
-        assert_eq!(restore.conversations[&one], (address(), 3));
+        assert_eq!(restore.conversations[&one], talk);
         assert_eq!(restore.blocks[&one][&5], (7, [8; SURB_LEN]));
         assert_eq!(restore.partial[&one], (Shape::of(9).unwrap(), None));
         assert_eq!((&restore.tags[..], restore.done[&one]), (&[(3, 4)][..], 11));

@@ -1,6 +1,7 @@
 //! Reply blocks: the keys of our own, and what others gave us to answer with.
 
-use std::collections::{BTreeMap, VecDeque};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tombola_mixing::Time;
 use tombola_sphinx::{ReplyKeys, SURB_LEN};
@@ -89,6 +90,13 @@ impl core::fmt::Debug for Keyring {
     }
 }
 
+/// How often blocks are made up for that may have been lost.
+const TOP_UPS: u8 = 8;
+/// Each wait for that is so many times the one before.
+const TOP_UP_BACKOFF: u32 = 3;
+/// Blocks that are given beyond what was allowed, because some got lost: so many, and a quarter of what was allowed.
+const SPARE: u16 = 16;
+
 /// A message of ours that may be answered.
 #[derive(Debug)]
 pub(crate) struct Conversation {
@@ -96,6 +104,28 @@ pub(crate) struct Conversation {
     pub(crate) with: Recipient,
     /// How many more blocks its recipient may get.
     pub(crate) left: u16,
+    /// How many more, if packets get lost.
+    pub(crate) spare: u16,
+    /// How often it was looked whether something got lost.
+    pub(crate) looked: u8,
+    /// When it is looked next.
+    pub(crate) look_at: Time,
+    /// Losses from then on count.
+    pub(crate) since: Time,
+}
+
+impl Conversation {
+    /// One that begins.
+    pub(crate) fn new(now: Time, with: Recipient, replies: u16, round_trip: Duration) -> Self {
+        Self {
+            with,
+            left: replies,
+            spare: SPARE.saturating_add(replies / 4),
+            looked: 0,
+            look_at: now + round_trip * TOP_UP_BACKOFF,
+            since: now,
+        }
+    }
 }
 
 /// Messages of ours that may be answered.
@@ -103,11 +133,15 @@ pub(crate) struct Conversation {
 pub(crate) struct Conversations {
     by_message: BTreeMap<MessageId, Conversation>,
     order: VecDeque<MessageId>,
+    looks: BTreeSet<(Time, MessageId)>,
 }
 
 impl Conversations {
     /// Begins one; gives the one that had to go.
     pub(crate) fn insert(&mut self, message: MessageId, conversation: Conversation) -> Option<MessageId> {
+        if conversation.looked < TOP_UPS {
+            self.looks.insert((conversation.look_at, message));
+        }
         if self.by_message.insert(message, conversation).is_none() {
             self.order.push_back(message);
         }
@@ -124,6 +158,41 @@ impl Conversations {
 
     pub(crate) fn get_mut(&mut self, message: &MessageId) -> Option<&mut Conversation> {
         self.by_message.get_mut(message)
+    }
+
+    /// When the next one is to be looked at.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.looks.first().map(|(at, _)| *at)
+    }
+
+    /// The next one that is to be looked at now, and whether something was lost since it was last; `last_loss` is when
+    /// something was. One that is `unheard` of is looked at again later.
+    pub(crate) fn poll_look(
+        &mut self,
+        now: Time,
+        round_trip: Duration,
+        last_loss: Option<Time>,
+        unheard: impl Fn(&MessageId) -> bool,
+    ) -> Option<(MessageId, bool)> {
+        while let Some(&(at, message)) = self.looks.first()
+            && at <= now
+        {
+            self.looks.pop_first();
+            let Some(conversation) = self.by_message.get_mut(&message) else { continue };
+            let unheard = unheard(&message);
+            conversation.looked += u8::from(!unheard);
+            let wait = round_trip * TOP_UP_BACKOFF.saturating_pow(u32::from(conversation.looked) + 1);
+            conversation.look_at = now + wait;
+            if conversation.looked < TOP_UPS {
+                self.looks.insert((conversation.look_at, message));
+            }
+            if unheard {
+                continue;
+            }
+            let since = core::mem::replace(&mut conversation.since, now);
+            return Some((message, last_loss.is_some_and(|at| at >= since)));
+        }
+        None
     }
 }
 
@@ -209,7 +278,7 @@ impl Pools {
     }
 
     /// More blocks are about to be asked for. `false` if they were not long ago.
-    pub(crate) fn request(&mut self, now: Time, message: &MessageId, patience: core::time::Duration) -> bool {
+    pub(crate) fn request(&mut self, now: Time, message: &MessageId, patience: Duration) -> bool {
         let Some(pool) = self.pools.get_mut(message) else { return false };
         if pool.requested.is_some_and(|at| now - at < patience) {
             return false;

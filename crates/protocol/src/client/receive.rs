@@ -12,7 +12,7 @@ use crate::fragment::MessageId;
 use crate::frame::Frame;
 use crate::inbox::Taken;
 use crate::opener::unpaid;
-use crate::payload::{self, Blocks, Flags, Payload, Report};
+use crate::payload::{self, BLOCKS_MAX, Blocks, Flags, Payload, Report};
 use crate::records::{self, InboxRecord, tables};
 use crate::replay::{ReplayError, TagFilter};
 
@@ -109,7 +109,7 @@ impl Client {
                     self.keep_blocks(message, flags, blocks);
                 }
                 if flags.has(Flags::PING) {
-                    self.report(message, via, Report::Whole);
+                    self.report(now, message, via, Report::Whole);
                     return Ok(());
                 }
                 let taken = self.inbox.short(message, body, &mut self.changes);
@@ -118,6 +118,15 @@ impl Client {
                 if known {
                     // Its sender has not heard of it.
                     self.acknowledge(message, via);
+                }
+                if let Some(own) = via
+                    && flags.has(Flags::ASKS)
+                {
+                    if known {
+                        self.make_up(own, BLOCKS_MAX as u16);
+                    } else {
+                        self.supply(own, BLOCKS_MAX as u16);
+                    }
                 }
                 result
             }
@@ -142,7 +151,7 @@ impl Client {
                     self.end(message, FinalState::Acknowledged);
                     // Where much is lost, an answer may need more blocks than came with the message.
                     if self.copies() > 1 {
-                        self.supply(message, SUPPLY_UNASKED);
+                        self.make_up(message, SUPPLY_UNASKED);
                     }
                 }
                 Ok(())

@@ -166,14 +166,14 @@ impl Client {
                 probe.identifier,
                 &filler,
             );
-            self.ready.push_back(Ready::new(prepared, Content::Probe));
+            self.ready.push_back(Ready::new(prepared, Content::Probe, None));
             return true;
         }
         // Turn about, so that neither waits for all of the other.
         self.control_turn = !self.control_turn;
-        (self.control_turn && self.prepare_control(now))
+        (self.control_turn && self.prepare_control())
             || self.prepare_message(now)
-            || self.prepare_control(now)
+            || self.prepare_control()
     }
 
     fn prepare_message(&mut self, now: Time) -> bool {
@@ -184,7 +184,7 @@ impl Client {
             Target::Reply(to) => pools.len(to, usable) > 0,
         });
         let Some(next) = next else { return false };
-        if let Some(prepared) = self.build_part(now, next.message, next.part) {
+        if let Some((prepared, through)) = self.build_part(now, next.message, next.part) {
             let content = Content::Message {
                 message: next.message,
                 part: next.part,
@@ -198,15 +198,15 @@ impl Client {
                 None => 0,
             };
             self.ready.range_mut(place..).for_each(|later| later.overtaken += 1);
-            self.ready.insert(place, Ready::new(prepared, content));
+            self.ready.insert(place, Ready::new(prepared, content, through));
             return true;
         }
         // It has asked for a block in place of using the last one.
         self.outbox.withdrawn(next.message, next.part);
-        self.prepare_control(now)
+        self.prepare_control()
     }
 
-    fn build_part(&mut self, now: Time, message: MessageId, part: Part) -> Option<Prepared> {
+    fn build_part(&mut self, now: Time, message: MessageId, part: Part) -> Option<(Prepared, Option<u64>)> {
         let outgoing = self.outbox.get(&message)?;
         let (shape, replies) = (outgoing.shape, outgoing.replies);
         let remaining = outgoing.remaining() + 1;
@@ -240,7 +240,9 @@ impl Client {
                 let views = &self.views;
                 let left = self.pools.len(&to, |epoch| views.by_number(epoch).is_some());
                 let again = outgoing.attempt > 0;
-                if (left <= remaining || (again && left == remaining + 1))
+                // A short answer asks for more itself.
+                if !outgoing.is_short()
+                    && (left <= remaining || (again && left == remaining + 1))
                     && (left > 1 || again)
                     && self.pools.request(now, &to, self.pace.round_trip)
                 {
@@ -251,13 +253,14 @@ impl Client {
                         return None;
                     }
                 }
+                let asks = if again || left < BLOCKS_FOR_REPLIES { Flags::ASKS } else { Flags::default() };
                 let text = match part {
                     Part::Fragment(place) => {
                         let data = self.outbox.fragment(message, place)?;
                         Plaintext::fragment(message, shape, place, &data)
                     }
                     Part::Short => {
-                        Plaintext::short(message, Flags::default(), Blocks::new(0, &[]), &outgoing.body)
+                        Plaintext::short(message, asks, Blocks::new(0, &[]), &outgoing.body)
                     }
                     Part::Ask => Plaintext::blocks(message, shape, Flags::ASKS, Blocks::new(0, &[])),
                 };
@@ -266,10 +269,10 @@ impl Client {
         }
     }
 
-    fn prepare_control(&mut self, now: Time) -> bool {
+    fn prepare_control(&mut self) -> bool {
         while let Some(control) = self.control.pop_front() {
-            if let Some(prepared) = self.build_control(now, &control) {
-                self.ready.push_back(Ready::new(prepared, Content::Control(control)));
+            if let Some((prepared, through)) = self.build_control(&control) {
+                self.ready.push_back(Ready::new(prepared, Content::Control(control), through));
                 return true;
             }
             self.forget_ping(Some(&control));
@@ -278,7 +281,7 @@ impl Client {
     }
 
     /// `None` if it cannot be sent any more: there is no block left, or nobody to send it to.
-    fn build_control(&mut self, _now: Time, control: &Control) -> Option<Prepared> {
+    fn build_control(&mut self, control: &Control) -> Option<(Prepared, Option<u64>)> {
         match control {
             Control::Report { message, via: None, report } => {
                 self.build_through(message, Plaintext::report(*message, report).as_bytes())
@@ -307,7 +310,7 @@ impl Client {
     }
 
     /// A packet to an address, over a fresh route.
-    fn build_to(&mut self, to: &Recipient, plaintext: &[u8]) -> Option<Prepared> {
+    fn build_to(&mut self, to: &Recipient, plaintext: &[u8]) -> Option<(Prepared, Option<u64>)> {
         let drawn = Arc::clone(self.views.draw(self.builder.rng()));
         // A gateway that joined since the drawn epoch is only in the current one.
         let view = if drawn.gateway(&to.address.gateway).is_some() {
@@ -319,11 +322,15 @@ impl Client {
         let end = End::Client { gateway, mailbox: to.address.mailbox, key: to.key };
         let mixes = view.draw_route(self.builder.rng());
         let identifier = self.builder.identifier();
-        Some(self.builder.build(&view, FirstLink::FromClient, &mixes, &end, identifier, plaintext))
+        let prepared = self.builder.build(&view, FirstLink::FromClient, &mixes, &end, identifier, plaintext);
+        Some((prepared, None))
     }
 
     /// A packet through a block that came with `message`.
-    fn build_through(&mut self, message: &MessageId, plaintext: &[u8]) -> Option<Prepared> {
+    ///
+    /// The block is gone from the store before the packet leaves: after a crash it would leave twice, and whoever sees both
+    /// could tell. What is lost with it is made up for.
+    fn build_through(&mut self, message: &MessageId, plaintext: &[u8]) -> Option<(Prepared, Option<u64>)> {
         loop {
             let views = &self.views;
             let block = self.pools.take(message, |epoch| views.by_number(epoch).is_some())?;
@@ -332,7 +339,7 @@ impl Client {
             }
             let view = Arc::clone(self.views.by_number(block.epoch)?);
             if let Some(prepared) = self.builder.build_reply(&view, &block.bytes, plaintext) {
-                return Some(prepared);
+                return Some((prepared, Some(block.epoch)));
             }
         }
     }
@@ -417,8 +424,20 @@ impl Client {
         if self.connected {
             self.outbox.handle_timeouts(now, self.delivery);
         }
+        while self.connected
+            && let Some((message, lost)) = {
+                let (outbox, pace) = (&self.outbox, self.pace.round_trip);
+                self.conversations.poll_look(now, pace, self.last_loss, |id| outbox.get(id).is_some())
+            }
+        {
+            if lost {
+                self.make_up(message, BLOCKS_MAX as u16);
+            } else {
+                self.put_conversation(message);
+            }
+        }
         while let Some((message, via, report)) = self.inbox.poll_report(now) {
-            self.report(message, via, report);
+            self.report(now, message, via, report);
         }
         while let Some(message) = self.pools.evict() {
             self.changes.delete_all(tables::BLOCKS, &message.0);
@@ -426,14 +445,17 @@ impl Client {
     }
 
     /// Tells the sender of a message what there is of it, and gives whoever answers new blocks for what is missing.
-    pub(super) fn report(&mut self, message: MessageId, via: Option<MessageId>, report: Report) {
+    pub(super) fn report(&mut self, now: Time, message: MessageId, via: Option<MessageId>, report: Report) {
         if let (Some(own), Report::Partial { open, .. }) = (via, &report) {
             let shape = self.inbox.shape(&message);
             let data = |segment| shape.map_or(1, |shape| shape.data_in(segment));
             let missing =
                 open.iter().map(|(segment, there)| data(*segment).saturating_sub(there.len())).sum();
             let missing: usize = missing;
-            self.supply(own, u16::try_from(missing + 2).unwrap_or(u16::MAX));
+            let wanted = u16::try_from(missing + 2).unwrap_or(u16::MAX);
+            let (left, since) = self.conversations.get(&own).map_or((0, now), |talk| (talk.left, talk.since));
+            let lossy = self.last_loss.is_some_and(|at| at >= since);
+            self.give(own, wanted, if lossy { wanted.saturating_sub(left) } else { 0 });
         }
         for _ in 0..self.copies() {
             self.push_control(Control::Report { message, via, report: report.clone() });
@@ -442,11 +464,23 @@ impl Client {
 
     /// Gives the recipient of an own message more blocks to answer with, as far as its budget goes.
     pub(super) fn supply(&mut self, message: MessageId, wanted: u16) {
+        self.give(message, wanted, 0);
+    }
+
+    /// Gives the recipient of an own message blocks for such as were lost.
+    pub(super) fn make_up(&mut self, message: MessageId, wanted: u16) {
+        self.give(message, 0, wanted);
+    }
+
+    /// Gives blocks, of which so many count against the budget and so many against what is kept for loss.
+    fn give(&mut self, message: MessageId, allowed: u16, lost: u16) {
         let Some(conversation) = self.conversations.get_mut(&message) else { return };
-        let mut count = wanted.min(conversation.left).min(SUPPLY_MOST);
-        conversation.left -= count;
-        let record = records::conversation(&conversation.with.address, conversation.left);
-        self.changes.put(tables::CONVERSATIONS, &message.0, record);
+        let allowed = allowed.min(conversation.left).min(SUPPLY_MOST);
+        let lost = lost.min(conversation.spare).min(SUPPLY_MOST - allowed);
+        conversation.left -= allowed;
+        conversation.spare -= lost;
+        self.put_conversation(message);
+        let mut count = allowed + lost;
         while count > 0 {
             let now = count.min(BLOCKS_MAX as u16);
             self.push_control(Control::Supply { message, count: now });
