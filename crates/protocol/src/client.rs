@@ -28,7 +28,7 @@ use crate::inbox::{Inbox, Taken};
 use crate::outbox::{Outbox, Outgoing, Pace, Part, SendError, SendLimits, Target};
 use crate::packet::{Identifier, PacketBuilder, Prepared};
 use crate::payload::Report;
-use crate::records::{ConversationRecord, self, InboxRecord, OutboxRecord, Restore, TargetRecord, tables};
+use crate::records::{self, ConversationRecord, InboxRecord, OutboxRecord, Restore, TargetRecord, tables};
 use crate::replay::{TagFilter, capacity_for};
 use crate::replyblocks::{Conversation, Conversations, Keyring, Pools};
 use crate::store::StoreOp;

@@ -171,9 +171,7 @@ impl Client {
         }
         // Turn about, so that neither waits for all of the other.
         self.control_turn = !self.control_turn;
-        (self.control_turn && self.prepare_control())
-            || self.prepare_message(now)
-            || self.prepare_control()
+        (self.control_turn && self.prepare_control()) || self.prepare_message(now) || self.prepare_control()
     }
 
     fn prepare_message(&mut self, now: Time) -> bool {
@@ -259,9 +257,7 @@ impl Client {
                         let data = self.outbox.fragment(message, place)?;
                         Plaintext::fragment(message, shape, place, &data)
                     }
-                    Part::Short => {
-                        Plaintext::short(message, asks, Blocks::new(0, &[]), &outgoing.body)
-                    }
+                    Part::Short => Plaintext::short(message, asks, Blocks::new(0, &[]), &outgoing.body),
                     Part::Ask => Plaintext::blocks(message, shape, Flags::ASKS, Blocks::new(0, &[])),
                 };
                 self.build_through(&to, text.as_bytes())
