@@ -273,6 +273,7 @@ impl Client {
 
     /// Puts a message into the outbox, anonymous and without leave to answer, and returns its id when it is there durably.
     /// Waits while the outbox is full, or the disk fails. What becomes of it comes as [`Event::Sent`] and [`Event::Ended`].
+    /// Whoever drops the future before it is done does not call the message back: it may be in the outbox by then.
     ///
     /// # Errors
     /// The address is not of this network, or the message is too long.
