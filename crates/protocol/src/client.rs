@@ -51,6 +51,10 @@ const CONTROL_MAX: usize = 4096;
 const PINGS_MAX: usize = 64;
 /// Weight of one loop in the share that returns.
 const LOOP_WEIGHT: f64 = 1.0 / 16.0;
+/// When fewer of its loops than this return, a client takes it that the network is in trouble.
+const TROUBLED: f64 = 0.8;
+/// When more return, that it is over.
+const SOUND: f64 = 0.95;
 /// A share of loops below this changes nothing any more.
 const DELIVERY_LEAST: f64 = 1.0 / 16.0;
 /// Replay tags are kept as long as a gateway may keep a packet, twice.
@@ -339,10 +343,13 @@ pub struct Client {
     ready_blocks: Vec<AheadBlock>,
     out: VecDeque<Frame>,
     loops: LoopMonitor<()>,
+    loop_timeout: Duration,
     /// The share of own loops that return, the last ones weighing most.
     delivery: f64,
     /// When packets were last known to be lost.
     last_loss: Option<Time>,
+    /// The last time that nearly all loops returned, and whether many have been lost since.
+    sound: (Time, bool),
     seen: TagFilter,
     events: VecDeque<ClientEvent>,
     counts: ClientCounts,
@@ -423,8 +430,10 @@ impl Client {
             ready_blocks: Vec::new(),
             out: VecDeque::new(),
             loops: LoopMonitor::new(parameters.loop_timeout, LOOPS_IN_FLIGHT, LossTest::standard()),
+            loop_timeout: parameters.loop_timeout,
             delivery: 1.0,
             last_loss: None,
+            sound: (now, false),
             seen,
             events: VecDeque::new(),
             counts: ClientCounts::default(),
@@ -734,6 +743,8 @@ impl Client {
             };
             let (queued, expires) = (self.wall.time(record.queued), self.wall.time(record.expires));
             let mut outgoing = Outgoing::new(target, body, shape, record.replies, queued, expires);
+            outgoing.older =
+                Duration::from_secs(self.wall.seconds(queued).saturating_sub(record.queued));
             outgoing.sent = record.sent;
             outgoing.cursor = record.cursor.min(shape.fragments());
             outgoing.restore_extra(record.extra);
@@ -908,7 +919,7 @@ impl Client {
             target,
             length: u32::try_from(outgoing.body.len()).unwrap_or(u32::MAX),
             replies: outgoing.replies,
-            queued: self.wall.seconds(outgoing.queued),
+            queued: self.wall.seconds(outgoing.queued).saturating_sub(outgoing.older.as_secs()),
             expires: self.wall.seconds(outgoing.expires),
             sent: outgoing.sent,
             cursor: outgoing.cursor,
@@ -931,12 +942,21 @@ impl Client {
 
     fn note_lost_loop(&mut self, now: Time) {
         self.last_loss = Some(now);
-        self.note_loop(0.0);
+        self.note_loop(now, 0.0);
     }
 
-    fn note_loop(&mut self, returned: f64) {
+    fn note_loop(&mut self, now: Time, returned: f64) {
         self.delivery += (returned - self.delivery) * LOOP_WEIGHT;
         self.delivery = self.delivery.clamp(DELIVERY_LEAST, 1.0);
+        if self.delivery < TROUBLED {
+            self.sound.1 = true;
+        } else if self.delivery > SOUND {
+            let (from, troubled) = core::mem::replace(&mut self.sound, (now, false));
+            if troubled {
+                self.outbox.handle_mended(now, from - self.loop_timeout);
+                self.conversations.hurry(now);
+            }
+        }
     }
 
     /// How many copies of something unacknowledged make up for what is lost.

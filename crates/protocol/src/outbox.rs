@@ -11,6 +11,7 @@
 //! - each time that an acknowledgement should have come back by now (attempts times the square of the share of the
 //!   client's own loops that return), the wait grows threefold: in the two weeks that a gateway keeps mail it is a dozen
 //!   packets or so, and in a network that loses much it does not grow for a while;
+//! - what was sent while the network carried little is sent again when it carries;
 //! - a report of what is missing is answered at once, with as many fragments as are missing and an eighth more. Parity
 //!   that was not sent yet comes first: it fits whatever is missing.
 
@@ -146,6 +147,8 @@ pub(crate) struct Outgoing {
     pub(crate) shape: Shape,
     pub(crate) replies: u16,
     pub(crate) queued: Time,
+    /// It was queued so much earlier, before this process began.
+    pub(crate) older: Duration,
     pub(crate) expires: Time,
     pub(crate) attempt: u32,
     /// Everything of it has left once.
@@ -167,6 +170,8 @@ pub(crate) struct Outgoing {
     /// Attempts since the recipient was last heard of.
     tries: u32,
     resend_at: Option<Time>,
+    /// When the last packet of it left, since this process runs.
+    left: Option<Time>,
     /// The report that was answered last, and when.
     answered: Option<(Report, Time)>,
 }
@@ -186,6 +191,7 @@ impl Outgoing {
             shape,
             replies,
             queued,
+            older: Duration::ZERO,
             expires,
             attempt: 0,
             sent: false,
@@ -199,6 +205,7 @@ impl Outgoing {
             in_line: false,
             tries: 0,
             resend_at: None,
+            left: None,
             answered: None,
         }
     }
@@ -485,7 +492,11 @@ impl Outbox {
         // There and back.
         let answered = f64::from(outgoing.tries) * delivery * delivery;
         let level = (answered.ceil() as u32).saturating_sub(1).min(16);
-        let mut wait = self.pace.round_trip * BACKOFF.saturating_pow(level);
+        // As threefold waits add up to; attempts that restarts have brought do not count.
+        let grown = (due - outgoing.queued + outgoing.older) * (BACKOFF - 1);
+        let wait = self.pace.round_trip * BACKOFF.saturating_pow(level);
+        let mut wait = wait.min(grown).max(self.pace.round_trip);
+        outgoing.left = Some(due);
         if !outgoing.is_short() {
             // Its recipient waits until it is quiet.
             wait += self.pace.quiet;
@@ -576,6 +587,28 @@ impl Outbox {
         }
         self.begin(id);
         false
+    }
+
+    /// The network carries again, after it had not since `from`: what was sent in the meantime is sent again now.
+    pub(crate) fn handle_mended(&mut self, now: Time, from: Time) {
+        self.hurry(now, |outgoing| outgoing.left.is_some_and(|left| left >= from));
+    }
+
+    /// Blocks have come unasked: what waits to be sent through such again may have been lost.
+    pub(crate) fn handle_blocks(&mut self, now: Time, of: MessageId) {
+        let round_trip = self.pace.round_trip;
+        self.hurry(now, |outgoing| {
+            matches!(outgoing.target, Target::Reply(to) if to == of)
+                && outgoing.left.is_none_or(|left| now - left >= round_trip)
+        });
+    }
+
+    fn hurry(&mut self, now: Time, which: impl Fn(&Outgoing) -> bool) {
+        let late = self.resends.iter().filter(|(at, _)| *at > now);
+        let late = late.filter(|(_, id)| self.messages.get(id).is_some_and(&which)).map(|(_, id)| *id);
+        for id in late.collect::<Vec<_>>() {
+            self.wait_until(id, now);
+        }
     }
 
     /// Takes a message out.

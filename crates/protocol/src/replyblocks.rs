@@ -95,7 +95,7 @@ const TOP_UPS: u8 = 8;
 /// Each wait for that is so many times the one before.
 const TOP_UP_BACKOFF: u32 = 3;
 /// Blocks that are given beyond what was allowed, because some got lost: so many, and a quarter of what was allowed.
-const SPARE: u16 = 16;
+const SPARE: u16 = 40;
 
 /// A message of ours that may be answered.
 #[derive(Debug)]
@@ -163,6 +163,16 @@ impl Conversations {
     /// When the next one is to be looked at.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         self.looks.first().map(|(at, _)| *at)
+    }
+
+    /// All of them are to be looked at now.
+    pub(crate) fn hurry(&mut self, now: Time) {
+        for (_, message) in core::mem::take(&mut self.looks) {
+            if let Some(conversation) = self.by_message.get_mut(&message) {
+                conversation.look_at = conversation.look_at.min(now);
+                self.looks.insert((conversation.look_at, message));
+            }
+        }
     }
 
     /// The next one that is to be looked at now, and whether something was lost since it was last; `last_loss` is when

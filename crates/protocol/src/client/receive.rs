@@ -52,7 +52,7 @@ impl Client {
                 // Nobody else can make one that passes for a loop, and it is known once; its tag need not be kept.
                 Ok(Payload::Cover) => {
                     if self.loops.returned(now, destination.identifier).is_some() {
-                        self.note_loop(1.0);
+                        self.note_loop(now, 1.0);
                     }
                     Ok(())
                 }
@@ -138,6 +138,8 @@ impl Client {
                     self.acknowledge(message, via);
                 } else if flags.has(Flags::ASKS) {
                     self.inbox.asked(now, message, via);
+                } else if via.is_none() {
+                    self.outbox.handle_blocks(now, message);
                 }
                 Ok(())
             }
