@@ -743,8 +743,7 @@ impl Client {
             };
             let (queued, expires) = (self.wall.time(record.queued), self.wall.time(record.expires));
             let mut outgoing = Outgoing::new(target, body, shape, record.replies, queued, expires);
-            outgoing.older =
-                Duration::from_secs(self.wall.seconds(queued).saturating_sub(record.queued));
+            outgoing.older = Duration::from_secs(self.wall.seconds(queued).saturating_sub(record.queued));
             outgoing.sent = record.sent;
             outgoing.cursor = record.cursor.min(shape.fragments());
             outgoing.restore_extra(record.extra);
