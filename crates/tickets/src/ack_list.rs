@@ -1,4 +1,6 @@
-//! The running hash over the leaves of a batch that is not signed yet, which issuer and recipient both keep.
+//! The running hash over acknowledged challenges, which issuer and recipient both keep. It goes on over batches and
+//! windows, so that acknowledgements on their way mean the same whichever batch was signed meanwhile; only when a list is
+//! void does it begin anew.
 //!
 //! `h_0` is 32 zero bytes, `h_{n+1} = keccak(h_n | C)`. Source: `docs/payment.md`, "Tickets and batches".
 

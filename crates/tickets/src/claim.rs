@@ -82,6 +82,15 @@ pub struct WinnerClaim {
     pub siblings: Vec<Node>,
 }
 
+impl WindowClaim {
+    /// How many tickets it claims.
+    #[must_use]
+    pub fn winners(&self) -> u32 {
+        let winners = self.batches.iter().map(|batch| batch.winners.len()).sum::<usize>();
+        u32::try_from(winners).unwrap_or(u32::MAX)
+    }
+}
+
 impl BatchClaim {
     /// The claim of these winners, each its place and opener, of a batch with these leaves.
     ///
@@ -320,7 +329,10 @@ pub enum VerifyError {
     /// Nobody registered such a class.
     #[error("there is no class {}", .0.0)]
     NoClass(ClassNumber),
-    /// It is later than the expiry of the window's class.
+    /// It is earlier than the window's class is valid.
+    #[error("class {} is not valid yet", .0.0)]
+    Early(ClassNumber),
+    /// It is later than the expiry of the window's class. At the expiry itself a claim is valid.
     #[error("class {} has expired", .0.0)]
     Expired(ClassNumber),
     /// Each window is paid once.
@@ -395,6 +407,9 @@ pub fn verify(
         .iter()
         .map(|window| {
             let class = view.class(window.class).ok_or(VerifyError::NoClass(window.class))?;
+            if now < class.valid_from {
+                return Err(VerifyError::Early(window.class));
+            }
             if now > class.expiry {
                 return Err(VerifyError::Expired(window.class));
             }

@@ -31,6 +31,11 @@ secret_bytes! {
     Ack, 16
 }
 
+secret_bytes! {
+    /// A hop's half of the opener of its own ticket; the next hop's acknowledgement is the other one.
+    OwnSecret, 16
+}
+
 /// Names a ticket to its issuer and its recipient, and commits to its opener. The leaf of a batch's tree.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Challenge([u8; 20]);
@@ -98,10 +103,24 @@ impl Ack {
     }
 }
 
+impl OwnSecret {
+    /// All that a hop keeps of its secrets while it waits for the next hop.
+    #[must_use]
+    pub fn of(hop: &RelaySecrets) -> Self {
+        Self(hop.own)
+    }
+
+    /// See [`opener`].
+    #[must_use]
+    pub fn opener(&self, next: &Ack) -> Opener {
+        Opener(keccak(&*concat::<32>(&[&self.0, &next.0])))
+    }
+}
+
 /// Opener of the ticket of a hop, once the next hop has acknowledged.
 #[must_use]
 pub fn opener(hop: &RelaySecrets, next: &Ack) -> Opener {
-    Opener(keccak(&*concat::<32>(&[&hop.own, &next.0])))
+    OwnSecret::of(hop).opener(next)
 }
 
 /// Opener of the ticket of the last paid hop, which needs nobody else.

@@ -153,10 +153,15 @@ fn a_window_is_paid_once() {
 }
 
 #[test]
-fn a_window_is_paid_until_its_class_expires() {
+fn a_window_is_paid_while_its_class_is_valid() {
     let late = UnixSeconds(NOW.0 + 1);
     let found = verify(&domain(), RECIPIENT, &[window(5)], late, &escrow());
     assert_eq!(found, Err(VerifyError::Expired(CLASS)));
+    let early = UnixSeconds(NOW.0 - 11);
+    let found = verify(&domain(), RECIPIENT, &[window(5)], early, &escrow());
+    assert_eq!(found, Err(VerifyError::Early(CLASS)));
+    let first = UnixSeconds(NOW.0 - 10);
+    assert!(verify(&domain(), RECIPIENT, &[window(5)], first, &escrow()).is_ok());
     let unknown = ClassNumber(4);
     assert_eq!(changed(|window| window.class = unknown), VerifyError::NoClass(unknown));
 }
