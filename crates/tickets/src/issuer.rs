@@ -128,6 +128,7 @@ pub struct Issuer {
     reserved: u64,
     unreceived: VecDeque<SignedBatch>,
     messages: Gated<IssuerMessage>,
+    session: u64,
     withheld: u64,
 }
 
@@ -151,6 +152,7 @@ impl Issuer {
             reserved: 0,
             unreceived: VecDeque::with_capacity(MOST_UNRECEIVED),
             messages: Gated::default(),
+            session: 0,
             withheld: 0,
         }
     }
@@ -511,10 +513,14 @@ impl Issuer {
         let resume = IssuerMessage::Resume { session, intact: self.intact, list: self.list };
         self.messages.push(&books.journal, resume);
         self.agreed = false;
+        self.session = session;
     }
 
-    /// The recipient's answer. If the list is void, so is what is on its way.
-    pub fn resumed(&mut self, void: bool, books: &mut Books) {
+    /// The recipient's answer; one to an earlier session says nothing. If the list is void, so is what is on its way.
+    pub fn resumed(&mut self, session: u64, void: bool, books: &mut Books) {
+        if session != self.session || self.agreed {
+            return;
+        }
         if void {
             self.leaves.clear();
             self.sent.clear();

@@ -70,6 +70,8 @@ pub enum RecipientMessage {
     },
     /// Answers [`IssuerMessage::Resume`].
     Resumed {
+        /// The session that it named.
+        session: u64,
         /// The unsigned list is void for both: one side lost it, or they differ. Both begin a new one. Else acknowledgements
         /// that did not arrive are repeated.
         void: bool,

@@ -252,6 +252,8 @@ pub struct Recipient {
     scratch: Vec<Challenge>,
     events: Gated<Event>,
     agreed: bool,
+    /// The answer to the issuer is out; acknowledgements come behind it.
+    answered: bool,
     intact: bool,
     session: u64,
 }
@@ -280,6 +282,7 @@ impl Recipient {
             scratch: Vec::with_capacity(MAX_TICKETS),
             events: Gated::default(),
             agreed: false,
+            answered: false,
             intact: false,
             session: 0,
         }
@@ -431,6 +434,9 @@ impl Recipient {
     /// Appends up to `most` acknowledgements that were not handed out yet, in order, and returns the list behind them: the
     /// content of an ack frame.
     pub fn take_acks(&mut self, most: usize, acks: &mut Vec<PacketAck>) -> AckList {
+        if !self.answered {
+            return self.acked_list;
+        }
         let from = self.index(self.acked).unwrap_or(self.tickets.len());
         for ticket in self.tickets.iter().skip(from).take(most) {
             acks.push(PacketAck { packet: ticket.packet, ack: ticket.ack.clone() });
@@ -652,6 +658,13 @@ impl Recipient {
         }
     }
 
+    /// The link is gone. Nothing is accepted or acknowledged until both have agreed on the list again.
+    pub fn disconnected(&mut self) {
+        self.agreed = false;
+        self.answered = false;
+        self.events.retain(|event| !matches!(event, Event::Message(_)));
+    }
+
     /// The link is new, or new again, and the issuer says what it has of the list. Batches that it sends again come before.
     pub fn resume(&mut self, session: u64, intact: bool, list: &AckList, books: &mut Books) {
         let agrees = self.intact && intact && self.list_at(list.count()) == Some(list.hash());
@@ -663,6 +676,7 @@ impl Recipient {
             self.session = session;
         }
         self.agreed = true;
+        self.answered = false;
         self.intact = true;
         if let Some(window) = self.current.and_then(|current| Some((current, self.windows.get(&current)?))) {
             let (window, commitment) = (window.0, window.1.commitment);
@@ -672,7 +686,8 @@ impl Recipient {
                 self.events.push(&books.journal, Event::Message(RecipientMessage::End { window }));
             }
         }
-        self.events.push(&books.journal, Event::Message(RecipientMessage::Resumed { void: !agrees }));
+        self.events
+            .push(&books.journal, Event::Message(RecipientMessage::Resumed { session, void: !agrees }));
     }
 
     /// The list's hash when it had so many tickets; only of what is not signed.
@@ -712,7 +727,7 @@ impl Recipient {
         self.turn_window(now, books);
         let forced = now.unix.0.saturating_add(self.limits.claim_before_expiry) >= self.link.price.expiry.0;
         let expired = now.unix > self.link.price.expiry;
-        if expired {
+        if expired && self.unsigned() > 0 {
             self.drop_list(books);
         }
         let numbers: Vec<_> = self.windows.keys().copied().collect();
@@ -827,9 +842,9 @@ impl Recipient {
         let winners = self.link.winners(window.counted);
         let account = books.ledger.with(self.link.issuer);
         if window.claim_counted {
-            account.expire_claimed(winners)
+            account.expire_claimed(winners);
         } else {
-            account.expire_pending(winners)
+            account.expire_pending(winners);
         }
         books.credit(self.link.issuer).settled(self.link.winners(window.winners).value);
         self.forget(number, &window, books);
@@ -861,6 +876,7 @@ impl Recipient {
         let event = self.events.pop(&books.journal)?;
         let account = books.ledger.with(self.link.issuer);
         match &event {
+            Event::Message(RecipientMessage::Resumed { .. }) => self.answered = self.agreed,
             Event::Message(_) => {}
             Event::Won { window, value } => {
                 if let Some(window) = self.windows.get_mut(window) {
