@@ -282,7 +282,7 @@ impl Link {
                 self.batches.push(batch);
             }
             if self.up {
-                self.to_recipient(message);
+                self.hand_to_recipient(message);
             }
         }
         while let Some(event) = self.recipient.poll_event(&mut self.payee.books) {
@@ -293,7 +293,7 @@ impl Link {
                         self.commitments.push(window);
                     }
                     if self.up {
-                        self.to_issuer(message);
+                        self.hand_to_issuer(message);
                     }
                 }
                 Event::Won { window, .. } => *self.won.entry(window).or_default() += 1,
@@ -303,7 +303,7 @@ impl Link {
         any
     }
 
-    fn to_recipient(&mut self, message: IssuerMessage) {
+    fn hand_to_recipient(&mut self, message: IssuerMessage) {
         let (now, books) = (self.now(), &mut self.payee.books);
         match message {
             IssuerMessage::Batch(batch) => match self.recipient.batch(now, &batch, books) {
@@ -317,7 +317,7 @@ impl Link {
         }
     }
 
-    fn to_issuer(&mut self, message: RecipientMessage) {
+    fn hand_to_issuer(&mut self, message: RecipientMessage) {
         let books = &mut self.payer.books;
         let found = match message {
             RecipientMessage::Commitment { window, commitment } => {
