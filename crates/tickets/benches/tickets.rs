@@ -12,9 +12,9 @@ use divan::{Bencher, black_box};
 use tombola_mixing::{Rng, Time};
 use tombola_sphinx::RelaySecrets;
 use tombola_tickets::{
-    Ack, Address, Books, Change, ClassNumber, Domain, Event, Issuer, IssuerLink, IssuerMessage, Journal,
-    Limits, Neighbour, Now, Openings, PacketAck, PacketId, PriceClass, Recipient, RecipientLink,
-    RecipientMessage, Secret, SignerKey, UnixSeconds, WinProbability, por,
+    Ack, Address, Books, Challenge, Change, Check, ClassNumber, Domain, Event, Issuer, IssuerLink,
+    IssuerMessage, Journal, Limits, Neighbour, Now, Openings, PacketAck, PacketId, PriceClass, Recipient,
+    RecipientLink, RecipientMessage, Secret, SignerKey, UnixSeconds, WinProbability, por,
 };
 
 fn main() {
@@ -165,20 +165,18 @@ impl Hop {
     }
 
     /// A group of batches, from the packets' arrival to the disk.
-    fn work(&mut self, packets: &[(RelaySecrets, Ack)]) {
+    fn work(&mut self, packets: &[Packet]) {
         for batch in packets.chunks(256) {
             for frame in batch.chunks(32) {
-                for (hop, next) in frame {
-                    let challenge = por::opener(hop, next).challenge();
-                    let check = por::check(hop, &challenge);
-                    por::verify_check(hop, &challenge, &check).unwrap();
+                for Packet { hop, next, challenge, check } in frame {
+                    por::verify_check(hop, challenge, check).unwrap();
                     let packet = PacketId { session: self.session, counter: self.counter };
                     self.counter += 1;
-                    self.issuer.send(self.now, &mut self.books, packet, challenge, None).unwrap();
+                    self.issuer.send(self.now, &mut self.books, packet, *challenge, None).unwrap();
                     let secret = Secret::Own(por::OwnSecret::of(hop), Neighbour(2));
                     let (now, ack) = (self.now, Ack::of(hop));
                     let ticket =
-                        self.recipient.accept(now, &mut self.books, packet, challenge, secret, ack).unwrap();
+                        self.recipient.accept(now, &mut self.books, packet, *challenge, secret, ack).unwrap();
                     self.recipient.opened(ticket, next, &mut self.books, &mut self.openings).unwrap();
                 }
                 self.acks.clear();
@@ -193,15 +191,24 @@ impl Hop {
     }
 }
 
-fn packets() -> Vec<(RelaySecrets, Ack)> {
+/// What a hop has of a packet when its header is open, and what the next one will acknowledge.
+struct Packet {
+    hop: RelaySecrets,
+    next: Ack,
+    challenge: Challenge,
+    check: Check,
+}
+
+fn packets() -> Vec<Packet> {
     let mut rng = Rng::from_seed([2; 32]);
     let mut secret = || *rng.seed().first_chunk::<16>().unwrap();
-    (0..PACKETS)
-        .map(|_| {
-            let hop = RelaySecrets { own: secret(), ack: secret(), chk: secret() };
-            (hop, Ack::from_bytes(secret()))
-        })
-        .collect()
+    let mut packet = || {
+        let hop = RelaySecrets { own: secret(), ack: secret(), chk: secret() };
+        let next = Ack::from_bytes(secret());
+        let challenge = por::opener(&hop, &next).challenge();
+        Packet { check: por::check(&hop, &challenge), hop, next, challenge }
+    };
+    (0..PACKETS).map(|_| packet()).collect()
 }
 
 /// Both machines, a file, and no waiting for the medium.
