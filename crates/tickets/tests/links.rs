@@ -5,7 +5,7 @@ mod common;
 
 use common::{Link, RECIPIENT, SETTLED, issuer};
 use tombola_tickets::{
-    Ack, BatchRefused, IssuerError, PacketId, Refused, Secret, Settlement, Stop, WindowNumber, por,
+    Ack, BatchRefused, IssuerError, OpenError, PacketId, Refused, Secret, Settlement, Stop, WindowNumber, por,
 };
 
 #[test]
@@ -290,4 +290,39 @@ fn an_issuer_stops_before_its_deposit_is_used_up() {
     // The average stays well below.
     assert!((400..1500).contains(&sent), "{sent}");
     assert!(link.payer.books.solvency.at_risk() <= 40_000.0);
+}
+
+#[test]
+fn an_opener_of_a_void_list_opens_nothing_of_the_next_one() {
+    let mut link = Link::new(15);
+    link.send_many(10);
+    link.crash_issuer();
+    link.connect();
+    let late: Vec<_> = link.forwarded.drain(..).collect();
+    // The same places of the next list.
+    link.send_many(10);
+    for (ticket, ack) in late {
+        let found = link.recipient.opened(ticket, &ack, &mut link.payee.books, &mut link.openings);
+        assert_eq!(found, Err(OpenError::Gone));
+    }
+    link.open(usize::MAX);
+    link.acks(usize::MAX);
+    link.wait(10);
+    link.pump();
+    let account = link.payee.books.ledger.account(&issuer());
+    assert_eq!((account.void, account.opened, account.unopened), (10, 10, 0));
+}
+
+#[test]
+fn no_window_comes_twice_when_all_are_settled_and_forgotten() {
+    let mut link = Link::new(16);
+    link.work(512);
+    link.finish();
+    let (window, paid) = (link.claims[0].window, link.claims[0].winners());
+    link.recipient.settled(window, Settlement { paid }, &mut link.payee.books);
+    link.pump();
+    link.crash_recipient();
+    link.connect();
+    assert_eq!(link.recipient.current_window(), Some(WindowNumber(window.0 + 1)));
+    assert!(link.errors.is_empty());
 }

@@ -209,7 +209,9 @@ fn claim_vector() -> Value {
     })
 }
 
-const VECTORS: [(&str, fn() -> Value); 5] = [
+type Vector = (&'static str, fn() -> Value);
+
+const VECTORS: [Vector; 5] = [
     ("por", por_vector),
     ("merkle", merkle_vector),
     ("batch", batch_vector),

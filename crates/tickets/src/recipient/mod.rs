@@ -1,5 +1,7 @@
 //! The earning side of one link under one key epoch.
 
+mod windows;
+
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,21 +17,17 @@ use crate::claim::{BatchClaim, WindowClaim, WinnerClaim};
 use crate::class::{ClassNumber, PriceClass};
 use crate::journal::Gated;
 use crate::ledger::Winners;
-use crate::lottery::{Commitment, Randomness, WindowNumber, wins};
+use crate::lottery::{WindowNumber, wins};
 use crate::merkle::{self, MAX_TICKETS};
 use crate::messages::{PacketAck, PacketId, RecipientMessage};
 use crate::opening::{Neighbour, Openings};
 use crate::por::{Ack, Challenge, Opener, OwnSecret};
-use crate::records::{Restore, WindowRecord};
+use crate::records::Restore;
+
+use windows::{WINDOW_LIFE, Window};
 
 /// Credit in tickets: two batches.
 const MOST_UNSIGNED: usize = 2 * MAX_TICKETS;
-/// Batches of a window.
-const MOST_BATCHES: u16 = 256;
-/// A window lasts so long from its first batch.
-const WINDOW_LIFE: Duration = Duration::from_secs(3600);
-/// Or so many winners.
-const MOST_WINNERS: u32 = 32;
 
 /// Between whom, and what a ticket is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,28 +194,6 @@ struct Pending {
     start: u64,
     waiting: u16,
     since: Time,
-}
-
-#[derive(Debug)]
-struct Window {
-    randomness: Randomness,
-    commitment: Commitment,
-    next: u16,
-    first: Option<Time>,
-    /// When the last of its tickets came, or something of it was signed.
-    last: Time,
-    /// No batch of this number or above will come.
-    closed: Option<u16>,
-    claimed: bool,
-    /// Its list is lost with the process before; batches are only acknowledged.
-    restored: bool,
-    winners: u32,
-    /// Of these: on disk, and in the ledger.
-    counted: u32,
-    /// The claim is in the ledger.
-    claim_counted: bool,
-    won: BTreeMap<u8, BatchClaim>,
-    accepted: Option<Digest>,
 }
 
 /// The earning side of one link under one key epoch: tickets in the order in which they were acknowledged, batches whose
@@ -720,144 +696,6 @@ impl Recipient {
         self.generation += 1;
     }
 
-    /// Opens and ends windows, gives up tickets, asks for claims. Call it after batches and at
-    /// [`poll_timeout`](Self::poll_timeout).
-    pub fn handle_timeout(&mut self, now: Now, books: &mut Books, openings: &mut Openings) {
-        self.give_up_old(now, books, openings);
-        self.turn_window(now, books);
-        let forced = now.unix.0.saturating_add(self.limits.claim_before_expiry) >= self.link.price.expiry.0;
-        let expired = now.unix > self.link.price.expiry;
-        if expired && self.unsigned() > 0 {
-            self.drop_list(books);
-        }
-        let numbers: Vec<_> = self.windows.keys().copied().collect();
-        for number in numbers {
-            let Some(window) = self.windows.get_mut(&number) else { continue };
-            let done = window.closed.is_some_and(|closed| window.restored || window.next >= closed)
-                && now.time >= window.last + self.limits.settled_after;
-            if expired {
-                self.expire(number, books);
-            } else if (done || forced) && !window.claimed {
-                self.claim(number, books);
-            }
-        }
-    }
-
-    fn give_up_old(&mut self, now: Now, books: &mut Books, openings: &mut Openings) {
-        while let Some(pending) = self.pending.front()
-            && now.time >= pending.since + self.limits.settled_after
-        {
-            let (start, count) = (pending.start, pending.batch.header.count.get());
-            for ticket in start..start + u64::from(count) {
-                let Some(at) = self.index(ticket) else { continue };
-                if let State::Waiting(_, next) = self.tickets[at].state {
-                    openings.count(self.link.previous, next, false);
-                    self.tickets[at].state = State::Done;
-                    self.pending[0].waiting -= 1;
-                    self.give_up(books);
-                }
-            }
-            self.release();
-        }
-    }
-
-    fn turn_window(&mut self, now: Now, books: &mut Books) {
-        let full = |window: &Window| {
-            window.next >= MOST_BATCHES
-                || window.winners >= MOST_WINNERS
-                || window.first.is_some_and(|first| now.time >= first + WINDOW_LIFE)
-        };
-        let current = self.current.and_then(|current| self.windows.get(&current));
-        if self.ended || now.unix > self.link.price.expiry || current.is_some_and(|window| !full(window)) {
-            return;
-        }
-        let number = books.next_window(&self.link.issuer);
-        let Some(next) = number.0.checked_add(1) else { return };
-        books.go_on_from(self.link.issuer, next);
-        books.journal.put_series(&self.link.issuer, next);
-        let record = WindowRecord { class: self.link.class, claimed: false };
-        books.journal.put_window(&self.link.issuer, number, &record);
-        let window = self.window(number, now, books);
-        let commitment = window.commitment;
-        self.windows.insert(number, window);
-        self.current = Some(number);
-        let message = RecipientMessage::Commitment { window: number, commitment };
-        self.events.push(&books.journal, Event::Message(message));
-    }
-
-    fn window(&self, number: WindowNumber, now: Now, books: &Books) -> Window {
-        let randomness = Randomness::derive(&self.secret, &books.domain, &self.link.issuer, number);
-        Window {
-            commitment: randomness.commitment(),
-            randomness,
-            next: 0,
-            first: None,
-            last: now.time,
-            closed: None,
-            claimed: false,
-            restored: false,
-            winners: 0,
-            counted: 0,
-            claim_counted: false,
-            won: BTreeMap::new(),
-            accepted: None,
-        }
-    }
-
-    /// That it is claimed is durable before the event comes out.
-    fn claim(&mut self, number: WindowNumber, books: &mut Books) {
-        let Some(window) = self.windows.get_mut(&number) else { return };
-        if self.current == Some(number) {
-            self.current = None;
-            self.ended = true;
-        }
-        if window.won.is_empty() {
-            // Nothing won: its randomness stays a secret.
-            books.journal.delete_window(&self.link.issuer, number, []);
-            self.windows.remove(&number);
-            return;
-        }
-        window.claimed = true;
-        let record = WindowRecord { class: self.link.class, claimed: true };
-        books.journal.put_window(&self.link.issuer, number, &record);
-        let claim = self.link.claim(number, window);
-        self.events.push(&books.journal, Event::Claim(claim));
-    }
-
-    /// A claim is final on the chain: what was not paid never will be.
-    pub fn settled(&mut self, number: WindowNumber, settlement: Settlement, books: &mut Books) {
-        if self.windows.get(&number).is_none_or(|window| !window.claimed) {
-            return;
-        }
-        let Some(window) = self.windows.remove(&number) else { return };
-        let paid = settlement.paid.min(window.winners);
-        let (paid, lost) = (self.link.winners(paid), self.link.winners(window.winners - paid));
-        books.ledger.with(self.link.issuer).settle(paid, lost);
-        books.credit(self.link.issuer).settled(paid.value);
-        self.forget(number, &window, books);
-    }
-
-    fn expire(&mut self, number: WindowNumber, books: &mut Books) {
-        let Some(window) = self.windows.remove(&number) else { return };
-        let winners = self.link.winners(window.counted);
-        let account = books.ledger.with(self.link.issuer);
-        if window.claim_counted {
-            account.expire_claimed(winners);
-        } else {
-            account.expire_pending(winners);
-        }
-        books.credit(self.link.issuer).settled(self.link.winners(window.winners).value);
-        self.forget(number, &window, books);
-        if self.current == Some(number) {
-            self.current = None;
-        }
-    }
-
-    fn forget(&self, number: WindowNumber, window: &Window, books: &mut Books) {
-        let won = window.won.iter().map(|(at, claim)| (*at, claim.winners.as_slice()));
-        books.journal.delete_window(&self.link.issuer, number, won);
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called again, as far as that depends on the monotonic clock. Call
     /// it now and then anyway: expiry is by the chain's.
     #[must_use]
@@ -893,23 +731,5 @@ impl Recipient {
             }
         }
         Some(event)
-    }
-}
-
-impl RecipientLink {
-    fn winners(&self, tickets: u32) -> Winners {
-        let value = self.price.face_value.saturating_mul(tickets.into());
-        Winners { tickets: tickets.into(), value }
-    }
-
-    fn claim(&self, number: WindowNumber, window: &Window) -> WindowClaim {
-        WindowClaim {
-            issuer: self.issuer,
-            class: self.class,
-            window: number,
-            randomness: window.randomness.clone(),
-            least: u16::try_from(window.winners).unwrap_or(u16::MAX),
-            batches: window.won.values().cloned().collect(),
-        }
     }
 }
