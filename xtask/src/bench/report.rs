@@ -10,6 +10,7 @@
 //! | `unwrap::ours` | `unwrap_us` |
 //! | `unwrap::ours_verify` | `unwrap_verify_us` |
 //! | `unwrap::sphinx_packet` | `sphinx_packet_unwrap_us`, and `unwrap_ratio`: the peer's median divided by ours |
+//! | `cpu_per_packet`, which counts items | `cpu_us_per_packet`, beside those of an operation |
 //! | `unwrap_batch_32::ours`, which counts items | `unwrap_batch_32_us`, `unwrap_batch_32_per_item_us` |
 //!
 //! A batch is compared item by item with the peer's single operation: `unwrap_batch_32_ratio` divides the time of
@@ -97,7 +98,11 @@ impl Report {
             insert(format!("{operation}_us"), benchmark.median_us)?;
             insert(format!("{operation}_fastest_us"), benchmark.fastest_us)?;
             if benchmark.items_per_second.is_some() {
-                insert(format!("{operation}_per_item_us"), benchmark.median_us / benchmark.items())?;
+                let each = benchmark.median_us / benchmark.items();
+                match operation.strip_suffix("_per_packet") {
+                    Some(stem) => insert(format!("{stem}_us_per_packet"), each)?,
+                    None => insert(format!("{operation}_per_item_us"), each)?,
+                }
             }
             let counterpart = named
                 .iter()
@@ -177,6 +182,7 @@ mod tests {
         ];
         report.add("sphinx", &sphinx).unwrap();
         report.add("mixing", &[benchmark("hold::1000", 0.25, None)]).unwrap();
+        report.add("tickets", &[benchmark("cpu_per_packet", 640.0, Some(400_000.0))]).unwrap();
         let json = report.into_json();
         let expected = serde_json::json!({
             "sphinx_packet_unwrap_fastest_us": 50.0,
@@ -198,6 +204,7 @@ mod tests {
             json["mixing"],
             serde_json::json!({ "hold_1000_fastest_us": 0.125, "hold_1000_us": 0.25 })
         );
+        assert_eq!(json["tickets"]["cpu_us_per_packet"], 2.5);
         assert_eq!(json["machine"]["cores"], 2);
     }
 

@@ -7,6 +7,8 @@ use std::fmt;
 pub(super) enum Layer {
     /// L1: packets, mixing, topology. No clock, task, socket or thread RNG.
     Core,
+    /// Between L1 and L2: what packets earn. It uses what L1 says of packets and time, and L2 uses it. As pure as both.
+    Payment,
     /// L2: the state machines. As pure as L1.
     Protocol,
     /// L3: what touches the outside, one crate per thing touched.
@@ -24,7 +26,7 @@ pub(super) enum Layer {
 impl Layer {
     /// Whether the crates of this layer know neither clocks nor the outside world.
     pub(super) const fn is_pure(self) -> bool {
-        matches!(self, Self::Core | Self::Protocol)
+        matches!(self, Self::Core | Self::Payment | Self::Protocol)
     }
 
     /// Whether a crate here may depend on one there.
@@ -37,6 +39,7 @@ impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Core => "L1",
+            Self::Payment => "between L1 and L2",
             Self::Protocol => "L2",
             Self::Outside => "L3",
             Self::Runtime => "L4",
@@ -52,6 +55,7 @@ const CRATES: &[(&str, Layer)] = &[
     ("tombola-sphinx", Layer::Core),
     ("tombola-mixing", Layer::Core),
     ("tombola-topology", Layer::Core),
+    ("tombola-tickets", Layer::Payment),
     ("tombola-protocol", Layer::Protocol),
     ("tombola-link", Layer::Outside),
     ("tombola-storage", Layer::Outside),
@@ -192,6 +196,7 @@ mod tests {
     #[test]
     fn layers_look_down_only() {
         assert!(Layer::Protocol.may_use(Layer::Core));
+        assert!(Layer::Protocol.may_use(Layer::Payment) && Layer::Payment.may_use(Layer::Core));
         assert!(!Layer::Core.may_use(Layer::Core), "siblings");
         assert!(!Layer::Core.may_use(Layer::Protocol));
         assert!(!Layer::Binary.may_use(Layer::Beside));

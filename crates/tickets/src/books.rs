@@ -1,0 +1,133 @@
+//! What all links of one account on the chain share.
+
+use alloy_primitives::Address;
+use std::collections::BTreeMap;
+use tombola_mixing::Time;
+
+use crate::batch::Domain;
+use crate::class::UnixSeconds;
+use crate::credit::Credit;
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+use crate::lottery::WindowNumber;
+use crate::records::Restore;
+use crate::solvency::Solvency;
+
+/// Windows that a recipient without its state leaves out: it may have claimed that many of which the chain knows
+/// nothing yet.
+pub const SKIPPED_WINDOWS: u32 = 512;
+
+/// What time it is: on the monotonic clock, by which everything is measured, and on the chain's, by which classes expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic.
+    pub time: Time,
+    /// The chain's.
+    pub unix: UnixSeconds,
+}
+
+/// What all links of one account on the chain share: deposit, guarantees, window numbers, ledger and journal. The machines
+/// take it as an argument.
+#[derive(Debug)]
+pub struct Books {
+    /// Where everything is worth something.
+    pub domain: Domain,
+    /// What must be on disk.
+    pub journal: Journal,
+    /// What is owed and earned.
+    pub ledger: Ledger,
+    /// What we can pay.
+    pub solvency: Solvency,
+    credit: BTreeMap<Address, Credit>,
+    /// The window that comes next, by issuer.
+    series: BTreeMap<Address, u32>,
+    /// The highest window for which a recipient sent a commitment.
+    committed: BTreeMap<Address, WindowNumber>,
+}
+
+impl Books {
+    /// Nothing owed and nothing earned.
+    #[must_use]
+    pub fn new(domain: Domain, deposit: u128) -> Self {
+        Self {
+            domain,
+            journal: Journal::default(),
+            ledger: Ledger::default(),
+            solvency: Solvency::new(deposit),
+            credit: BTreeMap::new(),
+            series: BTreeMap::new(),
+            committed: BTreeMap::new(),
+        }
+    }
+
+    /// After a restart. The links restore themselves.
+    #[must_use]
+    pub fn restore(domain: Domain, deposit: u128, kept: &Restore) -> Self {
+        let mut books = Self::new(domain, deposit);
+        for (issuer, next) in &kept.series {
+            books.go_on_from(*issuer, *next);
+        }
+        for (issuer, window) in kept.windows.keys() {
+            books.go_on_from(*issuer, window.0.saturating_add(1));
+        }
+        for (recipient, window) in kept.issued.keys() {
+            books.commit(*recipient, *window);
+        }
+        books
+    }
+
+    /// What an issuer guarantees to us, and what we have at risk with it.
+    pub fn credit(&mut self, issuer: Address) -> &mut Credit {
+        self.credit.entry(issuer).or_default()
+    }
+
+    /// The window that will be the next one with this issuer.
+    #[must_use]
+    pub fn next_window(&self, issuer: &Address) -> WindowNumber {
+        WindowNumber(self.series.get(issuer).copied().unwrap_or_default())
+    }
+
+    /// What was on disk is lost; `highest` is the highest window of this issuer that was claimed on the chain. The series
+    /// goes on 512 windows beyond it: claims of the windows between may be on their way, and their randomness with them.
+    pub fn skip_windows(&mut self, issuer: Address, highest: Option<WindowNumber>) {
+        let beyond = highest.map_or(0, |highest| highest.0).saturating_add(SKIPPED_WINDOWS);
+        self.go_on_from(issuer, beyond);
+    }
+
+    /// Whether this window is the highest for which this recipient sent a commitment.
+    pub(crate) fn is_highest(&self, recipient: &Address, window: WindowNumber) -> bool {
+        self.committed.get(recipient) == Some(&window)
+    }
+
+    /// A recipient sent a commitment; false if it sent one for this window or a higher one before.
+    pub(crate) fn commit(&mut self, recipient: Address, window: WindowNumber) -> bool {
+        let grows = self.committed.get(&recipient).is_none_or(|highest| *highest < window);
+        if grows {
+            self.committed.insert(recipient, window);
+        }
+        grows
+    }
+
+    pub(crate) fn go_on_from(&mut self, issuer: Address, next: u32) {
+        let series = self.series.entry(issuer).or_default();
+        *series = next.max(*series);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_of_state_skips_what_may_have_been_claimed() {
+        let (a, b) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        let mut books = Books::new(Domain::new(1, Address::ZERO), 0);
+        assert_eq!(books.next_window(&a), WindowNumber(0));
+        books.skip_windows(a, Some(WindowNumber(100)));
+        books.skip_windows(b, None);
+        assert_eq!(books.next_window(&a), WindowNumber(612));
+        assert_eq!(books.next_window(&b), WindowNumber(512));
+        books.skip_windows(a, Some(WindowNumber(10)));
+        assert_eq!(books.next_window(&a), WindowNumber(612), "never back");
+    }
+}

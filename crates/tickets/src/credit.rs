@@ -1,0 +1,84 @@
+//! How long a recipient works for an issuer before it is paid.
+
+/// What an issuer guarantees to a recipient, and what the recipient has at risk with it; all links and epochs between
+/// the two share one. In the smallest unit of the token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Credit {
+    guaranteed: u128,
+    unpaid: u128,
+    open: u128,
+    void: u128,
+}
+
+impl Credit {
+    /// Its reserve for the recipient and the recipient's share of its stake, as the chain says. What is under notice does
+    /// not count.
+    pub const fn set_guaranteed(&mut self, guaranteed: u128) {
+        self.guaranteed = guaranteed;
+    }
+
+    /// What is guaranteed.
+    #[must_use]
+    pub const fn guaranteed(&self) -> u128 {
+        self.guaranteed
+    }
+
+    /// What is at risk: winners that are not paid, what tickets are worth on average that are not in a batch or not
+    /// opened, and lists that the issuer lost.
+    #[must_use]
+    pub const fn at_risk(&self) -> u128 {
+        self.unpaid.saturating_add(self.open).saturating_add(self.void)
+    }
+
+    /// Whether one more ticket may be worked for: the next might win `face_value`.
+    #[must_use]
+    pub const fn allows(&self, face_value: u128) -> bool {
+        self.at_risk().saturating_add(face_value) <= self.guaranteed
+    }
+
+    pub(crate) const fn open(&mut self, value: u128) {
+        self.open = self.open.saturating_add(value);
+    }
+
+    /// A ticket was opened or given up.
+    pub(crate) const fn close(&mut self, value: u128) {
+        self.open = self.open.saturating_sub(value);
+    }
+
+    pub(crate) const fn won(&mut self, value: u128) {
+        self.unpaid = self.unpaid.saturating_add(value);
+    }
+
+    /// Winners were paid, or cannot be any more.
+    pub(crate) const fn settled(&mut self, value: u128) {
+        self.unpaid = self.unpaid.saturating_sub(value);
+    }
+
+    /// A list was void: what it was worth is held against the issuer.
+    pub(crate) const fn void(&mut self, value: u128) {
+        self.close(value);
+        self.void = self.void.saturating_add(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_ticket_might_win() {
+        let mut credit = Credit::default();
+        assert!(!credit.allows(1), "nothing is guaranteed");
+        credit.set_guaranteed(100);
+        assert!(credit.allows(100) && !credit.allows(101));
+        credit.open(30);
+        credit.won(20);
+        assert!(credit.allows(50) && !credit.allows(51));
+        credit.void(30);
+        assert_eq!(credit.at_risk(), 50, "a void list is not forgotten");
+        credit.settled(20);
+        assert_eq!(credit.at_risk(), 30);
+        credit.won(u128::MAX);
+        assert!(!credit.allows(0));
+    }
+}

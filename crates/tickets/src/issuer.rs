@@ -1,0 +1,535 @@
+//! The paying side of one link under one key epoch.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use alloy_primitives::Address;
+use thiserror::Error;
+use tombola_mixing::{Rng, Time};
+
+use crate::ack_list::AckList;
+use crate::batch::{BatchHeader, Salt, SignedBatch};
+use crate::books::{Books, Now};
+use crate::class::{ClassNumber, PriceClass};
+use crate::journal::Gated;
+use crate::lottery::{Commitment, WindowNumber};
+use crate::merkle::{self, MAX_TICKETS, TicketCount};
+use crate::messages::{IssuerMessage, PacketAck, PacketId};
+use crate::por::{AckCheck, Challenge};
+use crate::records::{IssuedRecord, Restore};
+use crate::signature::SignerKey;
+
+/// A batch closes so long after its first ticket at the latest.
+const CLOSE_AFTER: Duration = Duration::from_secs(10);
+/// A packet that is not acknowledged after so long never will be.
+const ACK_WITHIN: Duration = Duration::from_secs(30);
+/// A recipient works on credit for two batches.
+const MOST_UNSIGNED: usize = 2 * MAX_TICKETS;
+/// Signed batches that the recipient has not received.
+const MOST_UNRECEIVED: usize = 4;
+/// Batches of a window.
+const MOST_BATCHES: u16 = 256;
+/// So many tickets are set aside of the deposit at a time.
+const RESERVE: u64 = 32;
+
+/// Between whom, and what a ticket is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IssuerLink {
+    /// Our account on the chain.
+    pub issuer: Address,
+    /// Who is paid.
+    pub recipient: Address,
+    /// The class of the packets' key.
+    pub class: ClassNumber,
+    /// What it says.
+    pub price: PriceClass,
+}
+
+/// Why no packet may be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Stop {
+    /// The recipient has sent no commitment, or wants the window to end.
+    #[error("there is no window")]
+    NoWindow,
+    /// The list has to be agreed on first.
+    #[error("the list is not agreed on")]
+    NoAgreement,
+    /// Two batches are unsigned, packets on their way included.
+    #[error("two batches are unsigned")]
+    Unsigned,
+    /// Four signed batches were not received.
+    #[error("four signed batches were not received")]
+    Unreceived,
+    /// More could win than the deposit is worth.
+    #[error("the deposit is used up")]
+    Deposit,
+    /// Tickets of the class are worth nothing now.
+    #[error("the class is not valid now")]
+    Class,
+    /// Numbers of packets grow.
+    #[error("a packet has the number of an earlier one")]
+    Number,
+}
+
+/// What a recipient did that it must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum IssuerError {
+    /// An acknowledgement of a packet that was not sent, was acknowledged, or has waited too long.
+    #[error("an acknowledgement belongs to no packet")]
+    UnknownPacket,
+    /// The acknowledgement of the first hop is not the one that the client told.
+    #[error("an acknowledgement does not match its check")]
+    WrongAck,
+    /// Count or hash of the list is another one than ours. Nothing is signed until both have agreed again.
+    #[error("the lists differ")]
+    OtherList,
+    /// Acknowledgements came before the list was agreed on.
+    #[error("the list is not agreed on")]
+    NoAgreement,
+    /// A commitment for a window that is not above all earlier ones, or another one for the same window.
+    #[error("a commitment to a window that was used")]
+    OldWindow,
+    /// It says that it received what was not signed.
+    #[error("batches were received that were not signed")]
+    UnknownBatch,
+}
+
+#[derive(Debug)]
+struct Sent {
+    packet: PacketId,
+    challenge: Challenge,
+    check: Option<AckCheck>,
+    at: Time,
+    listed: bool,
+}
+
+/// The paying side of one link under one key epoch: challenges of packets on their way, the list of those that the
+/// recipient acknowledged, and the batches signed of it.
+///
+/// Drive it so: [`send`](Self::send) before each packet; hand over what the recipient says; call
+/// [`sign`](Self::sign) and [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout) and after acknowledgements; then write
+/// the journal down, and send what [`poll_message`](Self::poll_message) yields. A batch comes out when it is durable.
+///
+/// **Bound.** 512 tickets, sent or listed; four batches; a record of each window until it is claimed or expires.
+#[derive(Debug)]
+pub struct Issuer {
+    link: IssuerLink,
+    windows: BTreeMap<WindowNumber, IssuedRecord>,
+    current: Option<WindowNumber>,
+    ending: bool,
+    sent: VecDeque<Sent>,
+    in_flight: usize,
+    last: Option<PacketId>,
+    leaves: Vec<Challenge>,
+    first: Time,
+    list: AckList,
+    agreed: bool,
+    intact: bool,
+    reserved: u64,
+    unreceived: VecDeque<SignedBatch>,
+    messages: Gated<IssuerMessage>,
+    session: u64,
+    withheld: u64,
+}
+
+impl Issuer {
+    /// A link that has never been. A new one is agreed on by [`resume`](Self::resume), as after a restart.
+    #[must_use]
+    pub fn new(link: IssuerLink) -> Self {
+        Self {
+            link,
+            windows: BTreeMap::new(),
+            current: None,
+            ending: false,
+            sent: VecDeque::with_capacity(MOST_UNSIGNED),
+            in_flight: 0,
+            last: None,
+            leaves: Vec::with_capacity(MOST_UNSIGNED),
+            first: Time::MAX,
+            list: AckList::new(),
+            agreed: false,
+            intact: false,
+            reserved: 0,
+            unreceived: VecDeque::with_capacity(MOST_UNRECEIVED),
+            messages: Gated::default(),
+            session: 0,
+            withheld: 0,
+        }
+    }
+
+    /// A link after a restart: windows go on behind the last batch that was signed, the unsigned list is void.
+    #[must_use]
+    pub fn restore(link: IssuerLink, kept: &Restore, books: &mut Books) -> Self {
+        let mut issuer = Self::new(link);
+        for ((_, number), record) in kept
+            .issued
+            .iter()
+            .filter(|((to, _), record)| *to == link.recipient && record.class == link.class)
+            .map(|(place, record)| (*place, *record))
+        {
+            let place = (link.recipient, number);
+            let mut record = record;
+            for (_, batch) in kept.signed.range((place, 0)..=(place, u8::MAX)) {
+                // The journal may have ended before the window counted it.
+                if u16::from(batch.header.number) >= record.batches {
+                    record.batches = u16::from(batch.header.number) + 1;
+                    record.tickets += u32::from(batch.header.count.get());
+                }
+                issuer.unreceived.push_back(*batch);
+            }
+            books.solvency.signed(link.recipient, number, link.class, &link.price, record.tickets.into());
+            books.ledger.with(link.recipient).issue(record.tickets.into());
+            issuer.windows.insert(number, record);
+            if !record.closed {
+                issuer.current = Some(number);
+            }
+        }
+        issuer
+    }
+
+    /// Packets that were not acknowledged within half a minute.
+    #[must_use]
+    pub const fn withheld(&self) -> u64 {
+        self.withheld
+    }
+
+    /// The list that the recipient acknowledged and that is not signed yet.
+    #[must_use]
+    pub fn unsigned(&self) -> &[Challenge] {
+        &self.leaves
+    }
+
+    /// Packets that are not acknowledged yet.
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether a packet may be sent.
+    ///
+    /// # Errors
+    ///
+    /// See [`Stop`]. Nothing is dropped: what cannot be sent waits.
+    pub fn may_send(&mut self, now: Now, books: &mut Books) -> Result<(), Stop> {
+        if !self.agreed {
+            return Err(Stop::NoAgreement);
+        }
+        if self.current.is_none() || self.ending {
+            return Err(Stop::NoWindow);
+        }
+        if now.unix < self.link.price.valid_from || now.unix > self.link.price.expiry {
+            return Err(Stop::Class);
+        }
+        if self.unreceived.len() >= MOST_UNRECEIVED {
+            return Err(Stop::Unreceived);
+        }
+        let open = self.in_flight + self.leaves.len();
+        // What was sent stays in the queue while an earlier one waits.
+        if open >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
+            return Err(Stop::Unsigned);
+        }
+        if (open as u64) < self.reserved {
+            return Ok(());
+        }
+        for tickets in [RESERVE, 1] {
+            if books.solvency.reserve(self.link.class, &self.link.price, tickets) {
+                self.reserved += tickets;
+                return Ok(());
+            }
+        }
+        Err(Stop::Deposit)
+    }
+
+    /// Before a packet is sent. `check` is that of the first link: the acknowledgement must match it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Stop`]; then it must not be sent.
+    pub fn send(
+        &mut self,
+        now: Now,
+        books: &mut Books,
+        packet: PacketId,
+        challenge: Challenge,
+        check: Option<AckCheck>,
+    ) -> Result<(), Stop> {
+        self.may_send(now, books)?;
+        if self.last.is_some_and(|last| last >= packet) {
+            return Err(Stop::Number);
+        }
+        self.last = Some(packet);
+        self.sent.push_back(Sent { packet, challenge, check, at: now.time, listed: false });
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// An ack frame: what the recipient acknowledges, in its order, and its list behind that. Opening our own tickets with
+    /// it is for the caller.
+    ///
+    /// # Errors
+    ///
+    /// See [`IssuerError`]. What came before the error is listed; afterwards nothing is signed until both have agreed.
+    pub fn acknowledged(&mut self, now: Now, acks: &[PacketAck], list: &AckList) -> Result<(), IssuerError> {
+        if !self.agreed {
+            return Err(IssuerError::NoAgreement);
+        }
+        let found = acks
+            .iter()
+            .try_for_each(|ack| self.list(now, ack))
+            .and_then(|()| if self.list == *list { Ok(()) } else { Err(IssuerError::OtherList) });
+        if found.is_err() {
+            self.agreed = false;
+            self.intact = false;
+        }
+        found
+    }
+
+    fn list(&mut self, now: Now, ack: &PacketAck) -> Result<(), IssuerError> {
+        let at = self.sent.binary_search_by_key(&ack.packet, |sent| sent.packet);
+        let sent = at.ok().and_then(|at| self.sent.get_mut(at)).filter(|sent| !sent.listed);
+        let sent = sent.ok_or(IssuerError::UnknownPacket)?;
+        if sent.check.is_some_and(|check| ack.ack.verify(&check).is_err()) {
+            return Err(IssuerError::WrongAck);
+        }
+        sent.listed = true;
+        self.list.push(&sent.challenge);
+        if self.leaves.is_empty() {
+            self.first = now.time;
+        }
+        self.leaves.push(sent.challenge);
+        self.in_flight -= 1;
+        while self.sent.pop_front_if(|sent| sent.listed).is_some() {}
+        Ok(())
+    }
+
+    /// Opens a window, and closes the one before.
+    ///
+    /// # Errors
+    ///
+    /// [`IssuerError::OldWindow`].
+    pub fn commitment(
+        &mut self,
+        window: WindowNumber,
+        commitment: Commitment,
+        books: &mut Books,
+    ) -> Result<(), IssuerError> {
+        if let Some(known) = self.windows.get(&window) {
+            return if known.commitment == commitment { Ok(()) } else { Err(IssuerError::OldWindow) };
+        }
+        if !books.commit(self.link.recipient, window) {
+            return Err(IssuerError::OldWindow);
+        }
+        self.close(books);
+        let record =
+            IssuedRecord { class: self.link.class, commitment, batches: 0, tickets: 0, closed: false };
+        books.journal.put_issued(&self.link.recipient, window, &record);
+        self.windows.insert(window, record);
+        self.current = Some(window);
+        self.ending = false;
+        Ok(())
+    }
+
+    /// The recipient wants the window to end, and opens no other. What is on its way is waited for.
+    pub fn end(&mut self, window: WindowNumber) {
+        self.ending |= self.current == Some(window);
+    }
+
+    /// All batches of the window before `next` were received.
+    ///
+    /// # Errors
+    ///
+    /// [`IssuerError::UnknownBatch`].
+    pub fn received(
+        &mut self,
+        window: WindowNumber,
+        next: u16,
+        books: &mut Books,
+    ) -> Result<(), IssuerError> {
+        if self.windows.get(&window).is_some_and(|record| record.batches < next) {
+            return Err(IssuerError::UnknownBatch);
+        }
+        let recipient = self.link.recipient;
+        self.unreceived.retain(|batch| {
+            let header = &batch.header;
+            let received = header.window == window && u16::from(header.number) < next;
+            if received {
+                books.journal.delete_signed(&recipient, window, header.number);
+            }
+            !received
+        });
+        Ok(())
+    }
+
+    /// Signs a batch if one is full, or ten seconds old, or the last of its window. Says whether one was signed; then
+    /// another may be due.
+    pub fn sign(&mut self, now: Now, books: &mut Books, key: &SignerKey, rng: &mut Rng) -> bool {
+        let Some(window) = self.current.filter(|_| self.is_due(now)) else { return false };
+        let Some(record) = self.windows.get_mut(&window) else { return false };
+        let tickets = self.leaves.len().min(MAX_TICKETS);
+        let (Ok(number), Ok(count), Ok(root)) =
+            (u8::try_from(record.batches), TicketCount::new(tickets), merkle::root(&self.leaves[..tickets]))
+        else {
+            return false;
+        };
+        let mut salt = [0; Salt::LEN];
+        rng.fill(&mut salt);
+        let batch = BatchHeader {
+            issuer: self.link.issuer,
+            recipient: self.link.recipient,
+            class: self.link.class,
+            window,
+            number,
+            count,
+            commitment: record.commitment,
+            root,
+            salt: Salt::from_bytes(salt),
+        }
+        .sign(&books.domain, key);
+        record.batches += 1;
+        record.tickets += u32::from(count.get());
+        books.journal.put_signed(&batch);
+        books.journal.put_issued(&self.link.recipient, window, record);
+
+        let tickets = u64::from(count.get());
+        let promised = self.reserved.min(tickets);
+        self.reserved -= promised;
+        books.solvency.release(self.link.class, promised);
+        books.solvency.signed(self.link.recipient, window, self.link.class, &self.link.price, tickets);
+        books.ledger.with(self.link.recipient).issue(tickets);
+        self.leaves.drain(..usize::from(count.get()));
+        self.first = if self.leaves.is_empty() { Time::MAX } else { now.time };
+        self.unreceived.push_back(batch);
+        self.messages.push(&books.journal, IssuerMessage::Batch(batch));
+        true
+    }
+
+    fn is_due(&self, now: Now) -> bool {
+        let batches = self.current.and_then(|window| self.windows.get(&window)).map(|record| record.batches);
+        let last = self.ending && self.in_flight == 0;
+        self.agreed
+            && batches.is_some_and(|batches| batches < MOST_BATCHES)
+            && self.unreceived.len() < MOST_UNRECEIVED
+            && now.unix <= self.link.price.expiry
+            && !self.leaves.is_empty()
+            && (self.leaves.len() >= MAX_TICKETS || now.time >= self.first + CLOSE_AFTER || last)
+    }
+
+    /// Gives up packets that were not acknowledged, answers the end of a window, forgets what has expired.
+    pub fn handle_timeout(&mut self, now: Now, books: &mut Books) {
+        while let Some(sent) = self.sent.pop_front_if(|sent| sent.listed || now.time >= sent.at + ACK_WITHIN)
+        {
+            if !sent.listed {
+                self.withheld += 1;
+                self.in_flight -= 1;
+            }
+        }
+        if self.ending && self.in_flight == 0 && self.leaves.is_empty() {
+            self.close(books);
+        }
+        if now.unix > self.link.price.expiry {
+            self.close(books);
+            for (window, record) in core::mem::take(&mut self.windows) {
+                books.ledger.with(self.link.recipient).lapse(record.tickets.into());
+                self.forget(window, books);
+            }
+            books.solvency.expire(now.unix);
+            self.leaves.clear();
+            self.reserved = 0;
+        }
+    }
+
+    /// When [`sign`](Self::sign) and [`handle_timeout`](Self::handle_timeout) want to be called again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let close = (!self.leaves.is_empty()).then(|| self.first + CLOSE_AFTER);
+        let oldest = self.sent.front().map(|sent| sent.at + ACK_WITHIN);
+        close.into_iter().chain(oldest).min()
+    }
+
+    /// The next thing to tell the recipient.
+    pub fn poll_message(&mut self, books: &Books) -> Option<IssuerMessage> {
+        self.messages.pop(&books.journal)
+    }
+
+    /// A window was claimed on the chain, for `spent`. Nothing is signed under it any more.
+    pub fn claimed(&mut self, window: WindowNumber, spent: u128, books: &mut Books) {
+        if self.current == Some(window) {
+            self.close(books);
+        }
+        let Some(record) = self.windows.get_mut(&window) else { return };
+        let tickets = core::mem::take(&mut record.tickets);
+        books.solvency.claimed(self.link.recipient, window);
+        books.ledger.with(self.link.recipient).redeem(tickets.into(), spent);
+        if books.is_highest(&self.link.recipient, window) {
+            // Else its number could be used again after a restart.
+            books.journal.put_issued(&self.link.recipient, window, record);
+            self.forget_batches(window, books);
+        } else {
+            self.windows.remove(&window);
+            self.forget(window, books);
+        }
+    }
+
+    fn forget(&mut self, window: WindowNumber, books: &mut Books) {
+        self.forget_batches(window, books);
+        books.journal.delete_issued(&self.link.recipient, window);
+    }
+
+    fn forget_batches(&mut self, window: WindowNumber, books: &mut Books) {
+        let recipient = self.link.recipient;
+        self.unreceived.retain(|batch| {
+            let gone = batch.header.window == window;
+            if gone {
+                books.journal.delete_signed(&recipient, window, batch.header.number);
+            }
+            !gone
+        });
+        self.messages.retain(
+            |message| !matches!(message, IssuerMessage::Batch(batch) if batch.header.window == window),
+        );
+    }
+
+    fn close(&mut self, books: &mut Books) {
+        self.ending = false;
+        let Some(window) = self.current.take() else { return };
+        let Some(record) = self.windows.get_mut(&window) else { return };
+        record.closed = true;
+        books.journal.put_issued(&self.link.recipient, window, record);
+        self.messages.push(&books.journal, IssuerMessage::Closed { window, batches: record.batches });
+    }
+
+    /// The link is new, or new again: signed batches that were not received come again byte for byte, then the ends of
+    /// windows, then what we have of the list. `session` is greater than all before.
+    pub fn resume(&mut self, session: u64, books: &Books) {
+        // What was not sent on the former link comes again too, and in order.
+        self.messages = Gated::default();
+        for batch in &self.unreceived {
+            self.messages.push(&books.journal, IssuerMessage::Batch(*batch));
+        }
+        for (window, record) in self.windows.iter().filter(|(_, record)| record.closed) {
+            let message = IssuerMessage::Closed { window: *window, batches: record.batches };
+            self.messages.push(&books.journal, message);
+        }
+        let resume = IssuerMessage::Resume { session, intact: self.intact, list: self.list };
+        self.messages.push(&books.journal, resume);
+        self.agreed = false;
+        self.session = session;
+    }
+
+    /// The recipient's answer; one to an earlier session says nothing. If the list is void, so is what is on its way.
+    pub fn resumed(&mut self, session: u64, void: bool, books: &mut Books) {
+        if session != self.session || self.agreed {
+            return;
+        }
+        if void {
+            self.leaves.clear();
+            self.sent.clear();
+            self.in_flight = 0;
+            self.list = AckList::new();
+            books.solvency.release(self.link.class, self.reserved);
+            self.reserved = 0;
+        }
+        self.agreed = true;
+        self.intact = true;
+    }
+}

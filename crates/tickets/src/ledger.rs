@@ -1,0 +1,184 @@
+//! What is owed and earned, by peer. In tickets, and in the smallest unit of the token.
+//!
+//! Nothing disappears: every ticket that was listed is in one of the places below, and so is every winner's face value.
+//!
+//! ```text
+//! listed  = unsigned + void + batched          batched = waiting + opened + unopened
+//! won     = pending + claimed + paid + lost + expired
+//! issued  = outstanding + redeemed + lapsed
+//! ```
+
+use alloy_primitives::Address;
+use std::collections::BTreeMap;
+
+/// Winners and their face values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Winners {
+    /// How many.
+    pub tickets: u64,
+    /// What they are worth together.
+    pub value: u128,
+}
+
+impl Winners {
+    const fn add(&mut self, other: Self) {
+        self.tickets += other.tickets;
+        self.value = self.value.saturating_add(other.value);
+    }
+
+    const fn take(&mut self, other: Self) {
+        self.tickets = self.tickets.saturating_sub(other.tickets);
+        self.value = self.value.saturating_sub(other.value);
+    }
+}
+
+/// What is between us and one peer since the process began; what was won before is carried over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Tickets that we acknowledged.
+    pub listed: u64,
+    /// Of these: not signed yet.
+    pub unsigned: u64,
+    /// Of these: on lists that one side lost.
+    pub void: u64,
+    /// Of these: signed.
+    pub batched: u64,
+    /// Of the signed: neither opened nor given up.
+    pub waiting: u64,
+    /// Of the signed: opened, so that it is known whether they win.
+    pub opened: u64,
+    /// Of the signed: given up, since the next hop's acknowledgement did not come or did not open them.
+    pub unopened: u64,
+    /// Winners that are on disk.
+    pub won: Winners,
+    /// Of these: not claimed yet.
+    pub pending: Winners,
+    /// Of these: claimed, the chain has not answered.
+    pub claimed: Winners,
+    /// Of these: paid.
+    pub paid: Winners,
+    /// Of these: claimed, but the issuer could not pay.
+    pub lost: Winners,
+    /// Of these: not claimed in time.
+    pub expired: Winners,
+    /// Tickets that we signed.
+    pub issued: u64,
+    /// Of these: in windows that may still be claimed.
+    pub outstanding: u64,
+    /// Of these: in windows that were claimed.
+    pub redeemed: u64,
+    /// Of these: expired.
+    pub lapsed: u64,
+    /// What we paid for the windows that were claimed.
+    pub spent: u128,
+}
+
+impl Account {
+    /// Whether everything is somewhere.
+    #[must_use]
+    pub fn is_conserved(&self) -> bool {
+        let mut winners = self.pending;
+        [self.claimed, self.paid, self.lost, self.expired].into_iter().for_each(|part| winners.add(part));
+        self.listed == self.unsigned + self.void + self.batched
+            && self.batched == self.waiting + self.opened + self.unopened
+            && self.won == winners
+            && self.issued == self.outstanding + self.redeemed + self.lapsed
+    }
+
+    pub(crate) const fn list(&mut self) {
+        self.listed += 1;
+        self.unsigned += 1;
+    }
+
+    pub(crate) const fn void(&mut self, tickets: u64) {
+        self.unsigned -= tickets;
+        self.void += tickets;
+    }
+
+    pub(crate) const fn batch(&mut self, tickets: u64) {
+        self.unsigned -= tickets;
+        self.batched += tickets;
+        self.waiting += tickets;
+    }
+
+    pub(crate) const fn open(&mut self) {
+        self.waiting -= 1;
+        self.opened += 1;
+    }
+
+    pub(crate) const fn give_up(&mut self) {
+        self.waiting -= 1;
+        self.unopened += 1;
+    }
+
+    pub(crate) const fn win(&mut self, winners: Winners) {
+        self.won.add(winners);
+        self.pending.add(winners);
+    }
+
+    pub(crate) const fn claim(&mut self, winners: Winners) {
+        self.pending.take(winners);
+        self.claimed.add(winners);
+    }
+
+    /// The chain has answered a claim.
+    pub(crate) const fn settle(&mut self, paid: Winners, lost: Winners) {
+        self.claimed.take(paid);
+        self.claimed.take(lost);
+        self.paid.add(paid);
+        self.lost.add(lost);
+    }
+
+    pub(crate) const fn expire_pending(&mut self, winners: Winners) {
+        self.pending.take(winners);
+        self.expired.add(winners);
+    }
+
+    pub(crate) const fn expire_claimed(&mut self, winners: Winners) {
+        self.claimed.take(winners);
+        self.expired.add(winners);
+    }
+
+    pub(crate) const fn issue(&mut self, tickets: u64) {
+        self.issued += tickets;
+        self.outstanding += tickets;
+    }
+
+    pub(crate) const fn redeem(&mut self, tickets: u64, spent: u128) {
+        self.outstanding -= tickets;
+        self.redeemed += tickets;
+        self.spent = self.spent.saturating_add(spent);
+    }
+
+    pub(crate) const fn lapse(&mut self, tickets: u64) {
+        self.outstanding -= tickets;
+        self.lapsed += tickets;
+    }
+}
+
+/// The accounts with all peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger(BTreeMap<Address, Account>);
+
+impl Ledger {
+    /// The account with a peer.
+    #[must_use]
+    pub fn account(&self, peer: &Address) -> Account {
+        self.0.get(peer).copied().unwrap_or_default()
+    }
+
+    /// All accounts, by peer.
+    pub fn accounts(&self) -> impl Iterator<Item = (&Address, &Account)> {
+        self.0.iter()
+    }
+
+    /// Whether everything is somewhere.
+    #[must_use]
+    pub fn is_conserved(&self) -> bool {
+        self.0.values().all(Account::is_conserved)
+    }
+
+    pub(crate) fn with(&mut self, peer: Address) -> &mut Account {
+        self.0.entry(peer).or_default()
+    }
+}

@@ -1,0 +1,203 @@
+//! Windows of a recipient: when they end, when they are claimed, and what becomes of the claims.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use tombola_mixing::Time;
+
+use super::{Event, Recipient, RecipientLink, Settlement, State};
+use crate::batch::Digest;
+use crate::books::{Books, Now};
+use crate::claim::{BatchClaim, WindowClaim};
+use crate::ledger::Winners;
+use crate::lottery::{Commitment, Randomness, WindowNumber};
+use crate::messages::RecipientMessage;
+use crate::opening::Openings;
+use crate::records::WindowRecord;
+
+/// A window lasts so long from its first batch.
+pub(super) const WINDOW_LIFE: Duration = Duration::from_secs(3600);
+/// Batches of a window.
+const MOST_BATCHES: u16 = 256;
+/// Or so many winners.
+const MOST_WINNERS: u32 = 32;
+
+#[derive(Debug)]
+pub(super) struct Window {
+    pub(super) randomness: Randomness,
+    pub(super) commitment: Commitment,
+    pub(super) next: u16,
+    pub(super) first: Option<Time>,
+    /// When the last of its tickets came, or something of it was signed.
+    pub(super) last: Time,
+    /// No batch of this number or above will come.
+    pub(super) closed: Option<u16>,
+    pub(super) claimed: bool,
+    /// Its list is lost with the process before; batches are only acknowledged.
+    pub(super) restored: bool,
+    pub(super) winners: u32,
+    /// Of these: on disk, and in the ledger.
+    pub(super) counted: u32,
+    /// The claim is in the ledger.
+    pub(super) claim_counted: bool,
+    pub(super) won: BTreeMap<u8, BatchClaim>,
+    pub(super) accepted: Option<Digest>,
+}
+
+impl Recipient {
+    /// Opens and ends windows, gives up tickets, asks for claims. Call it after batches and at
+    /// [`poll_timeout`](Self::poll_timeout).
+    pub fn handle_timeout(&mut self, now: Now, books: &mut Books, openings: &mut Openings) {
+        self.give_up_old(now, books, openings);
+        self.turn_window(now, books);
+        let forced = now.unix.0.saturating_add(self.limits.claim_before_expiry) >= self.link.price.expiry.0;
+        let expired = now.unix > self.link.price.expiry;
+        if expired && self.unsigned() > 0 {
+            self.drop_list(books);
+        }
+        let numbers: Vec<_> = self.windows.keys().copied().collect();
+        for number in numbers {
+            let Some(window) = self.windows.get_mut(&number) else { continue };
+            let done = window.closed.is_some_and(|closed| window.restored || window.next >= closed)
+                && now.time >= window.last + self.limits.settled_after;
+            if expired {
+                self.expire(number, books);
+            } else if (done || forced) && !window.claimed {
+                self.claim(number, books);
+            }
+        }
+    }
+
+    fn give_up_old(&mut self, now: Now, books: &mut Books, openings: &mut Openings) {
+        while let Some(pending) = self.pending.front()
+            && now.time >= pending.since + self.limits.settled_after
+        {
+            let (start, count) = (pending.start, pending.batch.header.count.get());
+            for ticket in start..start + u64::from(count) {
+                let Some(at) = self.index(ticket) else { continue };
+                if let State::Waiting(_, next) = self.tickets[at].state {
+                    openings.count(self.link.previous, next, false);
+                    self.tickets[at].state = State::Done;
+                    self.pending[0].waiting -= 1;
+                    self.give_up(books);
+                }
+            }
+            self.release();
+        }
+    }
+
+    fn turn_window(&mut self, now: Now, books: &mut Books) {
+        let full = |window: &Window| {
+            window.next >= MOST_BATCHES
+                || window.winners >= MOST_WINNERS
+                || window.first.is_some_and(|first| now.time >= first + WINDOW_LIFE)
+        };
+        let current = self.current.and_then(|current| self.windows.get(&current));
+        if self.ended || now.unix > self.link.price.expiry || current.is_some_and(|window| !full(window)) {
+            return;
+        }
+        let number = books.next_window(&self.link.issuer);
+        let Some(next) = number.0.checked_add(1) else { return };
+        books.go_on_from(self.link.issuer, next);
+        books.journal.put_series(&self.link.issuer, next);
+        let record = WindowRecord { class: self.link.class, claimed: false };
+        books.journal.put_window(&self.link.issuer, number, &record);
+        let window = self.window(number, now, books);
+        let commitment = window.commitment;
+        self.windows.insert(number, window);
+        self.current = Some(number);
+        let message = RecipientMessage::Commitment { window: number, commitment };
+        self.events.push(&books.journal, Event::Message(message));
+    }
+
+    pub(super) fn window(&self, number: WindowNumber, now: Now, books: &Books) -> Window {
+        let randomness = Randomness::derive(&self.secret, &books.domain, &self.link.issuer, number);
+        Window {
+            commitment: randomness.commitment(),
+            randomness,
+            next: 0,
+            first: None,
+            last: now.time,
+            closed: None,
+            claimed: false,
+            restored: false,
+            winners: 0,
+            counted: 0,
+            claim_counted: false,
+            won: BTreeMap::new(),
+            accepted: None,
+        }
+    }
+
+    /// That it is claimed is durable before the event comes out.
+    fn claim(&mut self, number: WindowNumber, books: &mut Books) {
+        let Some(window) = self.windows.get_mut(&number) else { return };
+        if self.current == Some(number) {
+            self.current = None;
+            self.ended = true;
+        }
+        if window.won.is_empty() {
+            // Nothing won: its randomness stays a secret.
+            books.journal.delete_window(&self.link.issuer, number, []);
+            self.windows.remove(&number);
+            return;
+        }
+        window.claimed = true;
+        let record = WindowRecord { class: self.link.class, claimed: true };
+        books.journal.put_window(&self.link.issuer, number, &record);
+        let claim = self.link.claim(number, window);
+        self.events.push(&books.journal, Event::Claim(claim));
+    }
+
+    /// A claim is final on the chain: what was not paid never will be.
+    pub fn settled(&mut self, number: WindowNumber, settlement: Settlement, books: &mut Books) {
+        if self.windows.get(&number).is_none_or(|window| !window.claimed) {
+            return;
+        }
+        let Some(window) = self.windows.remove(&number) else { return };
+        let paid = settlement.paid.min(window.winners);
+        let (paid, lost) = (self.link.winners(paid), self.link.winners(window.winners - paid));
+        books.ledger.with(self.link.issuer).settle(paid, lost);
+        books.credit(self.link.issuer).settled(paid.value);
+        self.forget(number, &window, books);
+    }
+
+    fn expire(&mut self, number: WindowNumber, books: &mut Books) {
+        let Some(window) = self.windows.remove(&number) else { return };
+        let winners = self.link.winners(window.counted);
+        let account = books.ledger.with(self.link.issuer);
+        if window.claim_counted {
+            account.expire_claimed(winners);
+        } else {
+            account.expire_pending(winners);
+        }
+        books.credit(self.link.issuer).settled(self.link.winners(window.winners).value);
+        self.forget(number, &window, books);
+        if self.current == Some(number) {
+            self.current = None;
+        }
+    }
+
+    fn forget(&self, number: WindowNumber, window: &Window, books: &mut Books) {
+        let won = window.won.iter().map(|(at, claim)| (*at, claim.winners.as_slice()));
+        books.journal.delete_window(&self.link.issuer, number, won);
+    }
+}
+
+impl RecipientLink {
+    pub(super) fn winners(&self, tickets: u32) -> Winners {
+        let value = self.price.face_value.saturating_mul(tickets.into());
+        Winners { tickets: tickets.into(), value }
+    }
+
+    pub(super) fn claim(&self, number: WindowNumber, window: &Window) -> WindowClaim {
+        WindowClaim {
+            issuer: self.issuer,
+            class: self.class,
+            window: number,
+            randomness: window.randomness.clone(),
+            least: u16::try_from(window.winners).unwrap_or(u16::MAX),
+            batches: window.won.values().cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What is kept over a restart, byte for byte.
+//!
+//! Every value begins with its version, 1. Integers are big-endian. *List* is what was not signed when the process ended,
+//! and is not kept: it is void.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | 1 signed batches that the recipient does not have yet | recipient 20, window 4, number 1 | signed batch 182 |
+//! | 2 windows in which we issue | recipient 20, window 4 | class 4, commitment 32, batches signed 2, tickets in them 4, closed 1 |
+//! | 3 the number of our next window | issuer 20 | window 4 |
+//! | 4 windows in which we earn | issuer 20, window 4 | class 4, state 1 (0 open, 1 claimed) |
+//! | 5 batches with winners | issuer 20, window 4, number 1 | signed batch 182 |
+//! | 6 winners | issuer 20, window 4, number 1, k 1 | opener 16, siblings 20 each |
+//!
+//! The tables are those of one account on the chain. Every beginning of the journal can be restored: a batch is put before
+//! the window counts it, the number of the next window before a window is opened, a batch before its winners.
+
+use alloy_primitives::Address;
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+use crate::batch::SignedBatch;
+use crate::claim::WinnerClaim;
+use crate::class::ClassNumber;
+use crate::journal::{Journal, Table};
+use crate::lottery::{Commitment, WindowNumber};
+use crate::merkle::{MAX_DEPTH, Node, depth};
+use crate::por::Opener;
+use crate::reader::Reader;
+
+/// The tables.
+pub mod tables {
+    use super::Table;
+
+    /// Signed batches that the recipient does not have yet.
+    pub const SIGNED: Table = Table(1);
+    /// Windows in which we issue.
+    pub const ISSUED: Table = Table(2);
+    /// The numbers of our next windows.
+    pub const SERIES: Table = Table(3);
+    /// Windows in which we earn.
+    pub const WINDOWS: Table = Table(4);
+    /// Batches with winners.
+    pub const WON: Table = Table(5);
+    /// Winners.
+    pub const WINNERS: Table = Table(6);
+    /// All of them.
+    pub const ALL: [Table; 6] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS];
+}
+
+const VERSION: u8 = 1;
+
+/// A record that no version up to this one has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// There is no such table.
+    #[error("there is no table {}", .0.0)]
+    Table(Table),
+    /// Its first byte is another one than 1.
+    #[error("a record of table {} has a version that this program does not know", .0.0)]
+    Version(Table),
+    /// Its fields are wrong, or there are more or fewer.
+    #[error("a record of table {} is damaged", .0.0)]
+    Damaged(Table),
+}
+
+/// A window in which we issue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IssuedRecord {
+    pub(crate) class: ClassNumber,
+    pub(crate) commitment: Commitment,
+    pub(crate) batches: u16,
+    pub(crate) tickets: u32,
+    pub(crate) closed: bool,
+}
+
+/// A window in which we earn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WindowRecord {
+    pub(crate) class: ClassNumber,
+    pub(crate) claimed: bool,
+}
+
+type Place = (Address, WindowNumber);
+
+/// Everything that was kept, read record by record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    pub(crate) signed: BTreeMap<(Place, u8), SignedBatch>,
+    pub(crate) issued: BTreeMap<Place, IssuedRecord>,
+    pub(crate) series: BTreeMap<Address, u32>,
+    pub(crate) windows: BTreeMap<Place, WindowRecord>,
+    pub(crate) won: BTreeMap<(Place, u8), SignedBatch>,
+    pub(crate) winners: BTreeMap<(Place, u8), Vec<WinnerClaim>>,
+}
+
+impl Restore {
+    /// Takes one record in. Keys of one table must come in their order.
+    ///
+    /// # Errors
+    ///
+    /// See [`RecordError`]. Nothing is passed over: what cannot be read may be a winner.
+    pub fn feed(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        let damaged = RecordError::Damaged(table);
+        let (mut key, mut value) = (Reader::new(key), Reader::new(value));
+        if !tables::ALL.contains(&table) {
+            return Err(RecordError::Table(table));
+        }
+        if value.u8().ok_or(damaged)? != VERSION {
+            return Err(RecordError::Version(table));
+        }
+        self.read(table, &mut key, &mut value).filter(|()| key.is_empty() && value.is_empty()).ok_or(damaged)
+    }
+
+    fn read(&mut self, table: Table, key: &mut Reader<'_>, value: &mut Reader<'_>) -> Option<()> {
+        let peer = Address::from(key.array()?);
+        if table == tables::SERIES {
+            self.series.insert(peer, value.u32()?);
+            return Some(());
+        }
+        let place = (peer, WindowNumber(key.u32()?));
+        match table {
+            tables::ISSUED => {
+                let record = IssuedRecord {
+                    class: ClassNumber(value.u32()?),
+                    commitment: Commitment::from_bytes(value.array()?),
+                    batches: value.u16()?,
+                    tickets: value.u32()?,
+                    closed: boolean(value)?,
+                };
+                self.issued.insert(place, record);
+            }
+            tables::WINDOWS => {
+                let record = WindowRecord { class: ClassNumber(value.u32()?), claimed: boolean(value)? };
+                self.windows.insert(place, record);
+            }
+            tables::SIGNED | tables::WON => {
+                let number = key.u8()?;
+                let batch = SignedBatch::from_bytes(&value.array::<{ SignedBatch::LEN }>()?).ok()?;
+                let header = &batch.header;
+                let to = if table == tables::SIGNED { &mut self.signed } else { &mut self.won };
+                if (header.window, header.number) != (place.1, number) {
+                    return None;
+                }
+                to.insert((place, number), batch);
+            }
+            _ => {
+                let (number, k) = (key.u8()?, key.u8()?);
+                let opener = Opener::from_bytes(value.array()?);
+                let mut siblings = Vec::with_capacity(MAX_DEPTH);
+                while !value.is_empty() && siblings.len() < MAX_DEPTH {
+                    siblings.push(Node::from_bytes(value.array()?));
+                }
+                let winners = self.winners.entry((place, number)).or_default();
+                if winners.last().is_some_and(|last| last.k >= k) {
+                    return None;
+                }
+                winners.push(WinnerClaim { k, opener, siblings });
+            }
+        }
+        Some(())
+    }
+
+    /// A batch's winners of which everything was kept.
+    pub(crate) fn winners_of(&self, place: Place, number: u8) -> &[WinnerClaim] {
+        let fits = |winners: &&Vec<WinnerClaim>| {
+            let batch = self.won.get(&(place, number));
+            batch.is_some_and(|batch| {
+                winners.iter().all(|winner| winner.siblings.len() == depth(batch.header.count))
+            })
+        };
+        self.winners.get(&(place, number)).filter(fits).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn boolean(value: &mut Reader<'_>) -> Option<bool> {
+    match value.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+fn window_key(peer: &Address, window: WindowNumber) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..20].copy_from_slice(peer.as_slice());
+    key[20..].copy_from_slice(&window.0.to_be_bytes());
+    key
+}
+
+fn batch_key(peer: &Address, window: WindowNumber, number: u8) -> [u8; 25] {
+    let mut key = [number; 25];
+    key[..24].copy_from_slice(&window_key(peer, window));
+    key
+}
+
+fn versioned(parts: &[&[u8]]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    value.push(VERSION);
+    parts.iter().for_each(|part| value.extend_from_slice(part));
+    value
+}
+
+/// The changes that the machines ask for.
+impl Journal {
+    pub(crate) fn put_signed(&mut self, batch: &SignedBatch) {
+        let key = batch_key(&batch.header.recipient, batch.header.window, batch.header.number);
+        self.put(tables::SIGNED, &key, versioned(&[&batch.to_bytes()]));
+    }
+
+    pub(crate) fn delete_signed(&mut self, recipient: &Address, window: WindowNumber, number: u8) {
+        self.delete(tables::SIGNED, &batch_key(recipient, window, number));
+    }
+
+    pub(crate) fn put_issued(&mut self, recipient: &Address, window: WindowNumber, record: &IssuedRecord) {
+        let value = versioned(&[
+            &record.class.0.to_be_bytes(),
+            record.commitment.as_bytes(),
+            &record.batches.to_be_bytes(),
+            &record.tickets.to_be_bytes(),
+            &[record.closed.into()],
+        ]);
+        self.put(tables::ISSUED, &window_key(recipient, window), value);
+    }
+
+    pub(crate) fn delete_issued(&mut self, recipient: &Address, window: WindowNumber) {
+        self.delete(tables::ISSUED, &window_key(recipient, window));
+    }
+
+    pub(crate) fn put_series(&mut self, issuer: &Address, next: u32) {
+        self.put(tables::SERIES, issuer.as_slice(), versioned(&[&next.to_be_bytes()]));
+    }
+
+    pub(crate) fn put_window(&mut self, issuer: &Address, window: WindowNumber, record: &WindowRecord) {
+        let value = versioned(&[&record.class.0.to_be_bytes(), &[record.claimed.into()]]);
+        self.put(tables::WINDOWS, &window_key(issuer, window), value);
+    }
+
+    pub(crate) fn put_won(&mut self, batch: &SignedBatch) {
+        let key = batch_key(&batch.header.issuer, batch.header.window, batch.header.number);
+        self.put(tables::WON, &key, versioned(&[&batch.to_bytes()]));
+    }
+
+    pub(crate) fn put_winner(&mut self, batch: &SignedBatch, winner: &WinnerClaim) {
+        let header = &batch.header;
+        let mut key = batch_key(&header.issuer, header.window, header.number).to_vec();
+        key.push(winner.k);
+        let mut value = versioned(&[winner.opener.as_bytes()]);
+        winner.siblings.iter().for_each(|sibling| value.extend_from_slice(sibling.as_bytes()));
+        self.put(tables::WINNERS, &key, value);
+    }
+
+    /// Winners first: what is left of a crash in between is still whole.
+    pub(crate) fn delete_window<'w>(
+        &mut self,
+        issuer: &Address,
+        window: WindowNumber,
+        winners: impl IntoIterator<Item = (u8, &'w [WinnerClaim])>,
+    ) {
+        for (number, winners) in winners {
+            let mut key = batch_key(issuer, window, number).to_vec();
+            for winner in winners {
+                key.push(winner.k);
+                self.delete(tables::WINNERS, &key);
+                key.pop();
+            }
+            self.delete(tables::WON, &key);
+        }
+        self.delete(tables::WINDOWS, &window_key(issuer, window));
+    }
+}
