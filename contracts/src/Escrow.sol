@@ -355,7 +355,7 @@ contract Escrow is IEscrow, Vault {
         uint256 earned = 0;
         while (at < end) {
             uint256 paid;
-            (paid, at) = _redeemWindow(frame, recipient, at);
+            (paid, at) = _redeemWindow(frame, at);
             // Sums of what was deposited, in 128 bits each: no overflow within a block's gas.
             unchecked {
                 earned += paid;
@@ -365,120 +365,100 @@ contract Escrow is IEscrow, Vault {
         _credits[recipient] = credits.add(earned);
     }
 
-    /// @dev A window while it is claimed.
-    struct Open {
-        address issuer;
-        uint256 class;
-        uint256 number;
-        uint256 least;
-        uint256 face;
-        uint256 expiry;
-        /// The deposit before the claim.
-        Purse purse;
-        /// What the batches are worth together.
-        uint256 owed;
-        /// What the deposit pays of it.
-        uint256 fromDeposit;
-    }
-
     /// @dev Claims the window at `at`.
     /// @return paid what must be credited to the recipient here
     /// @return next what follows the window
-    function _redeemWindow(Frame frame, address recipient, uint256 at)
-        private
-        returns (uint256 paid, uint256 next)
-    {
-        Open memory open;
+    function _redeemWindow(Frame frame, uint256 at) private returns (uint256 paid, uint256 next) {
+        uint256 least;
         uint256 batches;
-        (open.issuer, open.class, open.number, open.least, batches, next) = frame.window(at);
-
-        Class class = _classes[open.class];
+        (least, batches, next) = frame.window(at);
+        Class class = _classes[frame.class()];
         if (block.timestamp > class.expiry()) revert Expired(class.expiry());
         if (block.timestamp < class.validFrom()) revert TooEarly(class.validFrom());
-        open.face = class.face();
-        open.expiry = class.expiry();
-        _markClaimed(open.issuer, recipient, open.number);
-        open.purse = _deposits[open.issuer];
+        _markClaimed(frame);
 
-        uint256 winProbability = class.winProbability();
-        uint256 from = 0;
-        address cleared = open.issuer;
+        Purse purse = _deposits[frame.issuer()];
+        // What the batches are worth together, and what of it the deposit may pay.
+        uint256 owed = 0;
         // Counts of at most 255 batches of 255 winners, and their face values of 128 bits: nothing overflows.
         unchecked {
             for (; batches != 0; --batches) {
-                uint256 number;
                 uint256 winners;
                 address signer;
-                (number, winners, signer, next) = frame.batch(next, winProbability, from);
-                from = number + 1;
-                uint256 worth = winners * open.face;
-                open.owed += worth;
-                if (signer != cleared && PurseLibrary.tagOf(signer) != open.purse.tag()) {
-                    worth = _clear(open, signer, worth);
+                (winners, signer, next) = frame.batch(next, class.winProbability());
+                uint256 worth = winners * class.face();
+                owed += worth;
+                // A signer beside the deposit, or the issuer itself, needs no look.
+                if (PurseLibrary.tagOf(signer) != purse.tag() && signer != frame.issuer()) {
+                    worth = _clear(frame, class, purse, paid, signer, worth);
                 }
-                open.fromDeposit += worth;
+                paid += worth;
             }
+            if (paid > purse.amount()) paid = purse.amount();
+            least *= class.face();
         }
+        _deposits[frame.issuer()] = purse.sub(paid);
 
-        if (open.fromDeposit > open.purse.amount()) open.fromDeposit = open.purse.amount();
-        _deposits[open.issuer] = open.purse.sub(open.fromDeposit);
-        paid = open.fromDeposit;
         uint256 covered = paid;
-        if (covered < open.owed) {
-            uint256 fromReserve;
-            uint256 fromStake;
-            (fromReserve, fromStake) = _cover(open, recipient);
+        if (paid < owed) {
+            (uint256 fromReserve, uint256 fromStake) = _cover(frame, owed - paid);
             paid += fromReserve;
             covered = paid + fromStake;
         }
-        if (covered < open.least * open.face) revert TooLittle(covered, open.least * open.face);
-        emit Redeemed(open.issuer, recipient, open.number, covered);
+        if (covered < least) revert TooLittle(covered, least);
+        emit Redeemed(frame.issuer(), frame.recipient(), frame.series(), covered);
     }
 
     /// @dev Sets the window's bit, before anything is paid.
-    function _markClaimed(address issuer, address recipient, uint256 number) private {
-        mapping(uint256 word => uint256) storage words = _claimed[issuer][recipient];
-        uint256 word = words[number >> 8];
-        uint256 bit = 1 << (number & 0xff);
-        if (word & bit != 0) revert WindowClaimed(issuer, number);
-        words[number >> 8] = word | bit;
+    function _markClaimed(Frame frame) private {
+        uint256 series = frame.series();
+        mapping(uint256 word => uint256) storage words = _claimed[frame.issuer()][frame.recipient()];
+        uint256 word = words[series >> 8];
+        uint256 bit = 1 << (series & 0xff);
+        if (word & bit != 0) revert WindowClaimed(frame.issuer(), series);
+        words[series >> 8] = word | bit;
     }
 
     /// @dev Looks up a signer that is not beside the deposit.
-    /// @return how much of `worth` the deposit may pay
-    function _clear(Open memory open, address signer, uint256 worth) private returns (uint256) {
-        Signer memory found = _signers[open.issuer][signer];
+    /// @param purse the deposit before the window
+    /// @param taken what earlier batches of the window take from it
+    /// @param worth what this batch would take
+    /// @return how much of that the deposit may pay
+    function _clear(Frame frame, Class class, Purse purse, uint256 taken, address signer, uint256 worth)
+        private
+        returns (uint256)
+    {
+        Signer memory found = _signers[frame.issuer()][signer];
         if (found.lastExpiry == 0) revert SignerUnknown(signer);
-        if (open.expiry > found.lastExpiry) revert SignerRevoked(signer);
+        if (class.expiry() > found.lastExpiry) revert SignerRevoked(signer);
         if (found.cap == NO_CAP) return worth;
-        uint256 epoch = _classEpochs[open.class];
-        uint256 spent = _spent[open.issuer][signer][epoch];
+        mapping(uint256 epoch => uint128) storage spents = _spent[frame.issuer()][signer];
+        uint256 epoch = _classEpochs[frame.class()];
+        uint256 spent = spents[epoch];
         uint256 room = found.cap > spent ? found.cap - spent : 0;
         // What the deposit does not have does not count against the limit.
-        uint256 balance = open.purse.amount();
-        balance = balance > open.fromDeposit ? balance - open.fromDeposit : 0;
+        uint256 balance = purse.amount() > taken ? purse.amount() - taken : 0;
         if (room > balance) room = balance;
         if (worth > room) worth = room;
-        // No more than the limit, which has 128 bits.
-        _spent[open.issuer][signer][epoch] = uint128(spent + worth);
+        // No more than the limit or what it was before, which have 128 bits.
+        spents[epoch] = uint128(spent + worth);
         return worth;
     }
 
     /// @dev Takes what the deposit did not pay from the reserve, then from the stake.
-    function _cover(Open memory open, address recipient)
-        private
-        returns (uint256 fromReserve, uint256 fromStake)
-    {
-        uint256 missing = open.owed - open.fromDeposit;
-        Reserve storage reserve = _reserves[open.issuer][recipient];
+    function _cover(Frame frame, uint256 missing) private returns (uint256 fromReserve, uint256 fromStake) {
+        Reserve storage reserve = _reserves[frame.issuer()][frame.recipient()];
         fromReserve = reserve.balance;
         if (fromReserve > missing) fromReserve = missing;
         if (fromReserve != 0) {
             reserve.balance -= uint128(fromReserve);
             missing -= fromReserve;
         }
-        if (missing != 0) fromStake = registry.cover(open.issuer, recipient, _classEpochs[open.class], missing);
-        emit Shortfall(open.issuer, recipient, open.number, fromReserve, fromStake);
+        if (missing != 0) {
+            fromStake =
+                registry.cover(frame.issuer(), frame.recipient(), _classEpochs[frame.class()], missing);
+        }
+        emit Shortfall(frame.issuer(), frame.recipient(), frame.series(), fromReserve, fromStake);
     }
 
     /// @inheritdoc IEscrow
