@@ -32,6 +32,7 @@ interface Vm {
     function expectPartialRevert(bytes4 selector) external;
     function expectEmit() external;
     function assume(bool condition) external pure;
+    function deployCode(string calldata path, bytes calldata arguments) external returns (address);
     function etch(address target, bytes calldata code) external;
     function lastCallGas() external view returns (Gas memory);
     function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
