@@ -68,7 +68,8 @@ contract Escrow is IEscrow, Vault {
     mapping(address account => address) private _payouts;
     mapping(uint256 class => Class) private _classes;
     mapping(uint256 class => uint32) private _classEpochs;
-    mapping(address issuer => mapping(address recipient => mapping(uint256 word => uint256))) private _claimed;
+    mapping(address issuer => mapping(address recipient => mapping(uint256 word => uint256))) private
+        _claimed;
 
     /// @param token_ any ERC-20 whose balances do not change by themselves
     /// @param maxTicketLife_ seconds, at least 1; includes the time to claim
@@ -95,7 +96,12 @@ contract Escrow is IEscrow, Vault {
     // -------------------------------------------------------------------------------------------------------- deposits
 
     /// @inheritdoc IEscrow
-    function deposit(address issuer, uint128 amount) external override nonReentrant returns (uint128 received) {
+    function deposit(address issuer, uint128 amount)
+        external
+        override
+        nonReentrant
+        returns (uint128 received)
+    {
         received = _receive(amount);
         _deposits[issuer] = _deposits[issuer].add(received);
         emit Deposited(issuer, received);
@@ -193,7 +199,9 @@ contract Escrow is IEscrow, Vault {
     /// @inheritdoc IEscrow
     function withdrawCredits(address account) external override nonReentrant returns (uint128 amount) {
         address payout = payoutOf(account);
-        if (msg.sender != account && msg.sender != payout && msg.sender != redeemerOf(account)) revert NotAllowed();
+        if (msg.sender != account && msg.sender != payout && msg.sender != redeemerOf(account)) {
+            revert NotAllowed();
+        }
         Purse purse = _credits[account];
         amount = purse.amount();
         if (amount == 0) revert NothingToMove();
@@ -462,7 +470,12 @@ contract Escrow is IEscrow, Vault {
     }
 
     /// @inheritdoc IEscrow
-    function isClaimed(address issuer, address recipient, uint32 window) external view override returns (bool) {
+    function isClaimed(address issuer, address recipient, uint32 window)
+        external
+        view
+        override
+        returns (bool)
+    {
         return (_claimed[issuer][recipient][window >> 8] >> (window & 0xff)) & 1 != 0;
     }
 

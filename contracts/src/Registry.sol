@@ -110,7 +110,9 @@ contract Registry is IRegistry, Vault {
     /// @inheritdoc IRegistry
     function withdrawCredits(address account) external override nonReentrant returns (uint128 amount) {
         address payout = IEscrow(escrow).payoutOf(account);
-        if (msg.sender != account && msg.sender != payout && msg.sender != IEscrow(escrow).redeemerOf(account)) {
+        if (
+            msg.sender != account && msg.sender != payout && msg.sender != IEscrow(escrow).redeemerOf(account)
+        ) {
             revert NotAllowed();
         }
         amount = _credits[account];
@@ -190,7 +192,12 @@ contract Registry is IRegistry, Vault {
     }
 
     /// @inheritdoc IRegistry
-    function drawnOf(address issuer, address recipient, uint32 epoch) external view override returns (uint128) {
+    function drawnOf(address issuer, address recipient, uint32 epoch)
+        external
+        view
+        override
+        returns (uint128)
+    {
         return _drawn[issuer][recipient][epoch];
     }
 

@@ -52,7 +52,8 @@ contract AttacksTest is Fixture {
     function test_claimTwiceInOneCall() public {
         bytes memory claims = claim(0, 1);
         _refused(
-            abi.encodePacked(claims, claims), abi.encodeWithSelector(IEscrow.WindowClaimed.selector, issuer, 0)
+            abi.encodePacked(claims, claims),
+            abi.encodeWithSelector(IEscrow.WindowClaimed.selector, issuer, 0)
         );
     }
 
@@ -472,9 +473,7 @@ contract AttacksTest is Fixture {
 
     function test_batchWithoutWinners() public {
         Batch memory batch = makeBatch(_window, 0, 64, SIGNER_KEY, 1);
-        _refused(
-            encodeWindow(_window, 0, 1, encodeHead(batch, 0)), _selector(Claims.NothingClaimed.selector)
-        );
+        _refused(encodeWindow(_window, 0, 1, encodeHead(batch, 0)), _selector(Claims.NothingClaimed.selector));
     }
 
     // ------------------------------------------------------------------------------------------------- drained deposits

@@ -34,8 +34,7 @@ contract GasTest is Fixture {
     /// A claim of windows with so many winners each, one window of each of `issuers` after the other.
     function _claims(uint256 issuers, uint256[] memory winners) private view returns (bytes memory claims) {
         for (uint256 i = 0; i < winners.length; i++) {
-            Window memory window =
-                makeWindow(_issuers[i % issuers], recipient, class, uint32(i / issuers));
+            Window memory window = makeWindow(_issuers[i % issuers], recipient, class, uint32(i / issuers));
             bytes memory batches;
             for (uint256 j = 0; j < winners[i]; j++) {
                 batches = abi.encodePacked(

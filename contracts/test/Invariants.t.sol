@@ -27,9 +27,16 @@ contract InvariantsTest is Test {
         targets[0] = address(_actors);
     }
 
+    /// In one function, so that one campaign serves all.
+    function invariant_all() public view {
+        _tokensAreConserved();
+        _noMoreIsPaidThanCameIn();
+        _strangersDoNotTouchADeposit();
+        _nodesAreCounted();
+    }
 
     /// Every token is somebody's, or burned, and each only once.
-    function invariant_tokensAreConserved() public view {
+    function _tokensAreConserved() private view {
         (uint256 total,,) = _escrow.depositOf(_honest);
         uint256 staked = _registry.burned();
         for (uint256 i = 0; i < _actors.COUNT(); i++) {
@@ -46,16 +53,16 @@ contract InvariantsTest is Test {
         vm.assertEq(_token.balanceOf(address(_registry)), staked, "registry");
     }
 
-    function invariant_noMoreIsPaidThanCameIn() public view {
+    function _noMoreIsPaidThanCameIn() private view {
         vm.assertLe(_actors.paid(), _actors.received(), "paid");
     }
 
-    function invariant_strangersDoNotTouchADeposit() public view {
+    function _strangersDoNotTouchADeposit() private view {
         (uint256 balance,,) = _escrow.depositOf(_honest);
         vm.assertEq(balance, 10_000, "the honest issuer's deposit");
     }
 
-    function invariant_nodesAreCounted() public view {
+    function _nodesAreCounted() private view {
         uint32 epoch = _registry.currentEpoch();
         for (uint32 e = epoch; e <= epoch + 1; e++) {
             uint256 active = 0;

@@ -74,7 +74,8 @@ contract RedeemTest is Fixture {
         addSigner(issuer, vm.addr(key));
         Window memory window = makeWindow(issuer, recipient, class, 0);
         bytes memory batches = abi.encodePacked(
-            encodeBatch(makeBatch(window, 0, 64, SIGNER_KEY, 1)), encodeBatch(makeBatch(window, 1, 64, key, 1))
+            encodeBatch(makeBatch(window, 0, 64, SIGNER_KEY, 1)),
+            encodeBatch(makeBatch(window, 1, 64, key, 1))
         );
         redeem(encodeWindow(window, 2, 2, batches));
         eq(escrow.creditOf(recipient), 2 * FACE, "credited");

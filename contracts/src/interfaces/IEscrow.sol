@@ -78,13 +78,22 @@ interface IEscrow {
     event SignerRevocation(address indexed issuer, address indexed signer, uint256 lastExpiry);
     /// @notice A price class got its number.
     event ClassRegistered(
-        uint32 indexed class, uint128 face, uint64 winProbability, uint32 validFrom, uint32 expiry, uint32 epoch
+        uint32 indexed class,
+        uint128 face,
+        uint64 winProbability,
+        uint32 validFrom,
+        uint32 expiry,
+        uint32 epoch
     );
     /// @notice A window was claimed, and so much was paid for it, from all sources together.
     event Redeemed(address indexed issuer, address indexed recipient, uint256 window, uint256 paid);
     /// @notice A deposit did not suffice for a window; this came from the reserve and from the stake.
     event Shortfall(
-        address indexed issuer, address indexed recipient, uint256 window, uint256 fromReserve, uint256 fromStake
+        address indexed issuer,
+        address indexed recipient,
+        uint256 window,
+        uint256 fromReserve,
+        uint256 fromStake
     );
 
     // -------------------------------------------------------------------------------------------------------- deposits
@@ -116,7 +125,9 @@ interface IEscrow {
 
     /// @notice Adds to a reserve. Anybody may; a notice goes on.
     /// @return received what arrived
-    function fundReserve(address issuer, address recipient, uint128 amount) external returns (uint128 received);
+    function fundReserve(address issuer, address recipient, uint128 amount)
+        external
+        returns (uint128 received);
 
     /// @notice Announces that the caller will withdraw its reserve for this recipient. It pays until then.
     function closeReserve(address recipient) external;

@@ -95,7 +95,9 @@ interface IRegistry {
     /// to what is left of its share. Does nothing unless the issuer was active in the epoch. Only the escrow may call it.
     /// @param amount what the issuer could not pay
     /// @return paid what was credited
-    function cover(address issuer, address recipient, uint32 epoch, uint256 amount) external returns (uint128 paid);
+    function cover(address issuer, address recipient, uint32 epoch, uint256 amount)
+        external
+        returns (uint128 paid);
 
     // ----------------------------------------------------------------------------------------------------------- views
 

@@ -38,7 +38,8 @@ library Claims {
     );
 
     /// @dev The least s that is not in the lower half: half of the order of secp256k1, rounded up.
-    uint256 private constant AFTER_HALF_ORDER = 0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a1;
+    uint256 private constant AFTER_HALF_ORDER =
+        0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a1;
 
     /// @dev Bytes of a window before its batches, and of a batch before its winners.
     uint256 private constant WINDOW_HEAD = 47;

@@ -19,7 +19,7 @@ contract Actors is Fixture {
     uint256 public windows;
 
     constructor() {
-        setUp();
+        super.setUp();
         for (uint256 i = 0; i < COUNT; i++) {
             address actor = named(string.concat("actor ", vm.toString(i)));
             actors.push(actor);
@@ -30,12 +30,17 @@ contract Actors is Fixture {
         received = 10_000;
     }
 
+    /// Not to be called by a fuzzer.
+    function setUp() public pure override {
+        revert();
+    }
+
     function contracts() external view returns (address, address, address) {
         return (address(escrow), address(registry), address(token));
     }
 
     function warp(uint256 by) external {
-        vm.warp(block.timestamp + between(by, 1, EPOCH));
+        vm.warp(block.timestamp + between(by, 1, by % 8 == 0 ? NOTICE : EPOCH / 2));
         class = register(uint128(between(by, 1, 5000)));
     }
 
