@@ -270,6 +270,7 @@ contract Escrow is IEscrow, Vault {
     /// @dev Puts a signer of the caller beside its deposit if it may stand there and the place is free.
     function _tagSigner(address signer, uint128 cap) private {
         Purse purse = _deposits[msg.sender];
+        // slither-disable-next-line incorrect-equality
         if (cap == NO_CAP && purse.tag() == 0) {
             _deposits[msg.sender] = purse.withTag(PurseLibrary.tagOf(signer));
         }
@@ -278,6 +279,7 @@ contract Escrow is IEscrow, Vault {
     /// @dev Takes a signer of the caller away from there.
     function _untagSigner(address signer) private {
         Purse purse = _deposits[msg.sender];
+        // slither-disable-next-line incorrect-equality
         if (purse.tag() == PurseLibrary.tagOf(signer)) _deposits[msg.sender] = purse.withTag(0);
     }
 
@@ -363,6 +365,7 @@ contract Escrow is IEscrow, Vault {
         uint256 earned = 0;
         while (at < end) {
             uint256 paid;
+            // slither-disable-next-line reentrancy-no-eth,reentrancy-events
             (paid, at) = _redeemWindow(frame, at);
             // Sums of what was deposited, in 128 bits each: no overflow within a block's gas.
             unchecked {
@@ -409,6 +412,7 @@ contract Escrow is IEscrow, Vault {
 
         uint256 covered = paid;
         if (paid < owed) {
+            // slither-disable-next-line reentrancy-events
             (uint256 fromReserve, uint256 fromStake) = _cover(frame, owed - paid);
             paid += fromReserve;
             covered = paid + fromStake;
@@ -463,6 +467,7 @@ contract Escrow is IEscrow, Vault {
             missing -= fromReserve;
         }
         if (missing != 0) {
+            // slither-disable-next-line calls-loop,reentrancy-events
             fromStake =
                 registry.cover(frame.issuer(), frame.recipient(), _classEpochs[frame.class()], missing);
         }
@@ -492,6 +497,7 @@ contract Escrow is IEscrow, Vault {
     /// @inheritdoc IEscrow
     function guaranteeOf(address issuer, address recipient) external view override returns (uint256) {
         Reserve memory reserve = _reserves[issuer][recipient];
+        // slither-disable-next-line incorrect-equality
         uint256 lasting = reserve.from == 0 ? reserve.balance : 0;
         return lasting + registry.shareOf(issuer, recipient, registry.currentEpoch());
     }
@@ -520,6 +526,7 @@ contract Escrow is IEscrow, Vault {
     /// @dev Takes tokens from the caller; some must arrive.
     function _receive(uint128 amount) private returns (uint128 received) {
         received = _pull(amount);
+        // slither-disable-next-line incorrect-equality
         if (received == 0) revert NothingToMove();
     }
 

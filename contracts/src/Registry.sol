@@ -73,6 +73,7 @@ contract Registry is IRegistry, Vault {
         if (role == Role.None) revert InvalidRole();
         if (_nodes[msg.sender].role != Role.None) revert AlreadyJoined();
         uint128 stake = _pull(amount);
+        // slither-disable-next-line incorrect-equality
         if (stake == 0 || stake < minStake) revert StakeTooSmall(stake, minStake);
         uint32 activeFrom = currentEpoch() + 1;
         _nodes[msg.sender] = Node({
@@ -84,6 +85,7 @@ contract Registry is IRegistry, Vault {
             left: stake,
             identity: identity
         });
+        // slither-disable-next-line unused-return
         _active.push(activeFrom, _active.latest() + 1);
         emit Joined(msg.sender, role, identity, stake, activeFrom);
     }
@@ -129,6 +131,7 @@ contract Registry is IRegistry, Vault {
         uint256 releaseAt = uint256(genesis) + uint256(next) * epochLength + noticePeriod;
         node.activeUntil = next;
         node.releaseAt = uint56(releaseAt);
+        // slither-disable-next-line unused-return
         _active.push(next, _active.latest() - 1);
         emit Left(account, next, releaseAt);
     }
