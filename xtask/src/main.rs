@@ -62,6 +62,8 @@ enum Command {
     },
     /// Write the data of this version for the tests of later ones, just before it is released.
     Fixtures,
+    /// Run the part of `test` that is about contracts.
+    Contracts,
     /// Measure what redemption costs on the chain.
     Gas {
         /// Write the figures to this file.
@@ -108,6 +110,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Bench { json } => bench::run(&workspace, json.as_deref()),
         Command::Soak { kills, seed, json } => soak::run(&workspace, *kills, *seed, json.as_deref()),
         Command::Fixtures => fixtures::run(&workspace),
+        Command::Contracts => contracts::run(&workspace),
         Command::Gas { json, update } => contracts::gas(&workspace, json.as_deref(), *update),
         Command::Artifacts => contracts::artifacts(&workspace),
         Command::Slither => contracts::slither(&workspace),

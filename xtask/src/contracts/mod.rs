@@ -28,6 +28,18 @@ pub(crate) fn test(workspace: &Workspace, stages: &mut Stages) -> anyhow::Result
     stages.run("contracts: artefacts", || artifacts::check(workspace))
 }
 
+/// `cargo xtask contracts`: these stages alone.
+///
+/// # Errors
+///
+/// As [`test`].
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut stages = Stages::new();
+    test(workspace, &mut stages)?;
+    stages.finish();
+    Ok(())
+}
+
 /// `cargo xtask gas`: measures what redemption costs.
 ///
 /// # Errors
