@@ -47,7 +47,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         if entry.file_type()?.is_dir() {
-            let is_output = ["target", "node_modules", "corpus", "artifacts"].contains(&&*name);
+            let is_output = ["target", "node_modules", "corpus", "artifacts", "cache"].contains(&&*name);
             if !is_output && !name.starts_with('.') {
                 collect(&path, files)?;
             }

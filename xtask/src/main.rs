@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod contracts;
 mod fixtures;
 mod fuzz;
 mod layers;
@@ -61,6 +62,21 @@ enum Command {
     },
     /// Write the data of this version for the tests of later ones, just before it is released.
     Fixtures,
+    /// Run the part of `test` that is about contracts.
+    Contracts,
+    /// Measure what redemption costs on the chain.
+    Gas {
+        /// Write the figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Make them the figures that the tests expect.
+        #[arg(long)]
+        update: bool,
+    },
+    /// Write ABI and bytecode of the contracts, which must be checked in.
+    Artifacts,
+    /// Analyse the contracts with slither.
+    Slither,
     /// Run the fuzz targets, all of them unless some are named.
     Fuzz {
         /// How long each target runs.
@@ -94,6 +110,10 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Bench { json } => bench::run(&workspace, json.as_deref()),
         Command::Soak { kills, seed, json } => soak::run(&workspace, *kills, *seed, json.as_deref()),
         Command::Fixtures => fixtures::run(&workspace),
+        Command::Contracts => contracts::run(&workspace),
+        Command::Gas { json, update } => contracts::gas(&workspace, json.as_deref(), *update),
+        Command::Artifacts => contracts::artifacts(&workspace),
+        Command::Slither => contracts::slither(&workspace),
         Command::Fuzz { seconds, targets } => fuzz::run(&workspace, *seconds, targets),
     }
 }

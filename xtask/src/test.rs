@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::bench;
+use crate::contracts;
 use crate::layers;
 use crate::metadata::Workspace;
 use crate::process;
@@ -23,6 +24,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let mut stages = Stages::new();
     let root = workspace.root();
     stages.run("layer rules", || layers::run(workspace))?;
+    contracts::test(workspace, &mut stages)?;
     let binary = stages.run("build the release binary", || release_binary(workspace))?;
     stages.run("build tests and examples", || {
         process::cargo(root).args(["test", "--workspace", "--locked", "--no-run"]).run()
