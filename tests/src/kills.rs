@@ -248,7 +248,8 @@ impl Plan {
             message_interval: Duration::from_millis(400),
             file_every: 40,
             file_len: 100_000,
-            settle: Duration::from_secs(600),
+            // A wait is at most twice a message's age, and 300 kills take ten minutes.
+            settle: Duration::from_secs(1500),
         }
     }
 }
