@@ -125,9 +125,7 @@ pub(crate) const MUTATIONS: [(&str, Mutation); 31] = [
     }),
     ("another tree", |_, rng, claim| {
         let window = any_window(rng, claim);
-        let Some(batch) = window.batches.iter_mut().max_by_key(|batch| batch.winners.len()) else {
-            return None;
-        };
+        let batch = window.batches.iter_mut().max_by_key(|batch| batch.winners.len())?;
         let last = batch.winners.len() - 1;
         batch.winners[last].opener = Opener::from_bytes(bytes(rng));
         None
@@ -140,7 +138,7 @@ pub(crate) const MUTATIONS: [(&str, Mutation); 31] = [
         let winner = &mut batch.winners[0];
         let inner = winner.siblings.first().map_or([0; 20], |sibling| *sibling.as_bytes());
         winner.k /= 2;
-        winner.siblings = winner.siblings.iter().skip(1).cloned().collect();
+        winner.siblings = winner.siblings.iter().skip(1).copied().collect();
         winner.opener = Opener::from_bytes(*inner.first_chunk().unwrap());
         None
     }),
@@ -174,12 +172,13 @@ pub(crate) const MUTATIONS: [(&str, Mutation); 31] = [
         let elsewhere = [
             Domain::new(1, world.escrow),
             Domain::new(world.domain.chain_id(), claim.recipient.account),
-            world.domain.clone(),
+            world.domain,
         ];
         let keys: Vec<_> =
             world.issuers.iter().flat_map(|issuer| &issuer.keys).chain([&world.stranger]).collect();
         let recipient = pick(rng, &world.recipients).account;
-        let signing = Signing { domain: pick(rng, &elsewhere), recipient, key: *pick(rng, &keys) };
+        let key = keys[small(rng, keys.len() as u64)];
+        let signing = Signing { domain: pick(rng, &elsewhere), recipient, key };
         let window = any_window(rng, claim);
         window.batches[0].winners.truncate(1);
         window.least = 0;
