@@ -1,6 +1,6 @@
 //! Claims: how the winners of windows are redeemed.
 //!
-//! `claims`, the argument of `Escrow.redeem(address recipient, bytes claims)`, is a sequence of windows:
+//! `claims`, the argument of `Escrow.redeem(address recipient, bytes claims)`, is a sequence of windows, at least one:
 //!
 //! ```text
 //! window  := issuer 20 | class 4 | window 4 | r 16 | least 2 | batches 1 | batch * batches          batches >= 1
@@ -298,7 +298,7 @@ pub fn calldata_tokens(bytes: &[u8]) -> u64 {
 
 /// What the escrow knows when a claim comes to it.
 pub trait EscrowView {
-    /// The class of this number, if it is registered.
+    /// The class of this number, if it is registered. The contract registers none whose face value or win probability is 0.
     fn class(&self, number: ClassNumber) -> Option<PriceClass>;
 
     /// Whether batches that `signer` signed under this class bind `issuer`.
@@ -338,8 +338,8 @@ pub enum VerifyError {
     /// Each window is paid once.
     #[error("window {} was claimed before", .0.0)]
     Claimed(WindowNumber),
-    /// A window without batches, or a batch without winners.
-    #[error("a window or batch of the claim is empty")]
+    /// A claim without windows, a window without batches, or a batch without winners.
+    #[error("the claim, a window or a batch of it is empty")]
     Empty,
     /// Numbers of batches must grow, so that no ticket counts twice.
     #[error("batch {0} comes after one with the same number or a higher one")]
@@ -402,6 +402,9 @@ pub fn verify(
     now: UnixSeconds,
     view: &impl EscrowView,
 ) -> Result<Vec<WindowWinners>, VerifyError> {
+    if windows.is_empty() {
+        return Err(VerifyError::Empty);
+    }
     let mut claimed = BTreeSet::new();
     windows
         .iter()

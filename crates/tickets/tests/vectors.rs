@@ -259,6 +259,118 @@ impl EscrowView for Escrow {
     }
 }
 
+fn bytes<const N: usize>(value: &Value) -> [u8; N] {
+    let text = value.as_str().unwrap().trim_start_matches("0x");
+    hex::decode(text).unwrap().try_into().unwrap()
+}
+
+fn list<const N: usize>(value: &Value) -> Vec<[u8; N]> {
+    value.as_array().unwrap().iter().map(bytes).collect()
+}
+
+fn number(value: &Value) -> u32 {
+    value.as_u64().unwrap().try_into().unwrap()
+}
+
+fn decimal(value: &Value) -> u128 {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+/// The escrow of `contract.json`, with its class and the key that signs for its issuer.
+struct ContractEscrow {
+    class: (ClassNumber, PriceClass),
+    issuer: Address,
+    signer: Address,
+}
+
+impl EscrowView for ContractEscrow {
+    fn class(&self, number: ClassNumber) -> Option<PriceClass> {
+        (number == self.class.0).then_some(self.class.1)
+    }
+
+    fn is_signer(&self, issuer: Address, signer: Address, _: &PriceClass) -> bool {
+        issuer == self.issuer && signer == self.signer
+    }
+
+    fn is_claimed(&self, _: Address, _: Address, _: WindowNumber) -> bool {
+        false
+    }
+}
+
+/// The vector that the contract's side writes: every value of it, from its secrets and openers alone.
+#[test]
+fn the_vector_of_the_contract_is_what_this_implementation_makes() {
+    let vector = read("contract");
+    let (window, batch, class) = (&vector["window"], &vector["batch"], &vector["class"]);
+    let [issuer, recipient] = ["issuer", "recipient"].map(|name| Address::from(bytes(&vector[name])));
+    let domain = Domain::new(number(&vector["chainId"]).into(), Address::from(bytes(&vector["escrow"])));
+    assert_eq!(domain.separator().0, bytes(&vector["domainSeparator"]));
+    let key = SignerKey::from_bytes(&bytes(&vector["testPrivateKey"])).unwrap();
+    assert_eq!(key.address(), Address::from(bytes(&vector["signer"])));
+
+    let window_number = WindowNumber(number(&window["number"]));
+    let r = Randomness::derive(&bytes(&window["secret"]), &domain, &issuer, window_number);
+    assert_eq!(*r.as_bytes(), bytes(&window["r"]));
+    assert_eq!(*r.commitment().as_bytes(), bytes(&window["commitment"]));
+
+    let openers: Vec<_> = list(&batch["openers"]).into_iter().map(Opener::from_bytes).collect();
+    let leaves: Vec<_> = openers.iter().map(Opener::challenge).collect();
+    assert_eq!(leaves.iter().map(|leaf| *leaf.as_bytes()).collect::<Vec<[u8; 20]>>(), list(&batch["leaves"]));
+    let class_number = ClassNumber(number(&class["number"]));
+    let header = BatchHeader {
+        issuer,
+        recipient,
+        class: class_number,
+        window: window_number,
+        number: u8::try_from(number(&batch["number"])).unwrap(),
+        count: TicketCount::new(usize::try_from(number(&batch["count"])).unwrap()).unwrap(),
+        commitment: r.commitment(),
+        root: merkle::root(&leaves).unwrap(),
+        salt: Salt::from_bytes(bytes(&batch["salt"])),
+    };
+    assert_eq!(usize::from(header.count.get()), leaves.len());
+    assert_eq!(*header.root.as_bytes(), bytes(&batch["root"]));
+    let digest = header.digest(&domain);
+    assert_eq!(*digest.as_bytes(), bytes(&batch["digest"]));
+    let signed = header.sign(&domain, &key);
+    assert_eq!(*signed.signature.as_bytes(), bytes(&batch["signature"]));
+    assert_eq!(signed.recover(&domain), Ok(key.address()));
+
+    let price = PriceClass {
+        face_value: decimal(&class["face"]),
+        win_probability: WinProbability::new(decimal(&class["winProbability"]).try_into().unwrap()).unwrap(),
+        valid_from: UnixSeconds(number(&class["validFrom"])),
+        expiry: UnixSeconds(number(&class["expiry"])),
+        epoch: number(&class["epoch"]),
+    };
+    // The lottery compares what is drawn with the probability; `draws` has it in full.
+    let draws = list::<8>(&batch["draws"]).into_iter().map(u64::from_be_bytes);
+    let drawn: Vec<u8> =
+        (0..).zip(draws).filter(|(_, drawn)| *drawn < price.win_probability.get()).map(|(k, _)| k).collect();
+    for ((k, opener), draw) in (0..).zip(&openers).zip(list::<8>(&batch["draws"])) {
+        let hashed = [&digest.as_bytes()[..], &[k], opener.as_bytes(), r.as_bytes()].concat();
+        assert_eq!(alloy_primitives::keccak256(hashed)[..8], draw);
+    }
+    let won = |k: &u8| wins(&digest, *k, &openers[usize::from(*k)], &r, price.win_probability);
+    let winners: Vec<u8> = (0..=header.count.less_one()).filter(won).collect();
+    assert_eq!(winners, drawn);
+    assert_eq!(batch["winners"], json!(winners));
+
+    let tickets = winners.iter().map(|k| (*k, openers[usize::from(*k)].clone()));
+    let claim = WindowClaim {
+        issuer,
+        class: class_number,
+        window: window_number,
+        randomness: r,
+        least: u16::try_from(number(&vector["least"])).unwrap(),
+        batches: vec![BatchClaim::of(&signed, &leaves, tickets).unwrap()],
+    };
+    assert_eq!(vector["claims"], hex(encode(std::slice::from_ref(&claim)).unwrap()));
+    let escrow = ContractEscrow { class: (class_number, price), issuer, signer: key.address() };
+    let paid = verify(&domain, recipient, &[claim], price.valid_from, &escrow).unwrap();
+    assert_eq!(paid[0].value.to::<u64>(), vector["credited"].as_u64().unwrap());
+}
+
 /// From the file alone, without what made it.
 #[test]
 fn the_claim_of_the_vector_pays_what_it_says() {

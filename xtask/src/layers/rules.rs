@@ -65,6 +65,7 @@ const CRATES: &[(&str, Layer)] = &[
     ("tombola-client", Layer::Role),
     ("tombola", Layer::Binary),
     ("tombola-tests", Layer::Beside),
+    ("tombola-differential", Layer::Beside),
     ("xtask", Layer::Beside),
 ];
 
