@@ -59,8 +59,6 @@ const SOUND: f64 = 0.95;
 const DELIVERY_LEAST: f64 = 1.0 / 16.0;
 /// Replay tags are kept as long as a gateway may keep a packet, twice.
 const TAG_LIVES: u32 = 2;
-/// A restart counts as a loss for messages that were looked at less often: within minutes of being sent.
-const LOOKS_SHORT: u8 = 3;
 
 /// Probes that may wait for the main clock.
 pub const PROBES_WAITING: usize = 16;
@@ -756,19 +754,18 @@ impl Client {
         for (message, epoch, keys) in keys {
             self.keyring.insert(message, epoch, keys, true);
         }
-        // What was under way may be lost. Whoever has not answered for long may have lost what came before.
+        // What was under way may be lost, and nobody remembers what was before.
         self.last_loss = Some(now);
         for (message, record) in conversations {
             let with = Recipient::new(&record.with)
                 .map_err(|_| wrong(message, "its address holds an unusable key"))?;
-            let since = if record.looked < LOOKS_SHORT { now } else { now + Duration::from_nanos(1) };
             let conversation = Conversation {
                 with,
                 left: record.left,
                 spare: record.spare,
                 looked: record.looked,
                 look_at: self.wall.time(record.look_at),
-                since,
+                since: now,
             };
             self.conversations.insert(message, conversation);
         }

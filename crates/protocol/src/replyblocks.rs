@@ -95,7 +95,9 @@ const TOP_UPS: u8 = 8;
 /// Each wait for that is so many times the one before.
 const TOP_UP_BACKOFF: u32 = 3;
 /// Blocks that are given beyond what was allowed, because some got lost: so many, and a quarter of what was allowed.
-const SPARE: u16 = 40;
+const SPARE: u16 = 80;
+/// As many of them as all looks can give; what is seen to be lost takes only the others.
+pub(crate) const SPARE_FOR_LOOKS: u16 = 40;
 
 /// A message of ours that may be answered.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use crate::outbox::{Part, Step, Target};
 use crate::packet::{End, FirstLink, Identifier, Prepared};
 use crate::payload::{BLOCKS_MAX, Blocks, Flags, Plaintext, Report, payload_type, short_max};
 use crate::records::{self, tables};
+use crate::replyblocks::SPARE_FOR_LOOKS;
 use crate::view::{EpochView, Recipient};
 
 /// Blocks that are asked for, and given, at one time.
@@ -427,7 +428,7 @@ impl Client {
             }
         {
             if lost {
-                self.make_up(message, BLOCKS_MAX as u16);
+                self.give(message, 0, BLOCKS_MAX as u16, 0);
             } else {
                 self.put_conversation(message);
             }
@@ -451,7 +452,8 @@ impl Client {
             let wanted = u16::try_from(missing + 2).unwrap_or(u16::MAX);
             let (left, since) = self.conversations.get(&own).map_or((0, now), |talk| (talk.left, talk.since));
             let lossy = self.last_loss.is_some_and(|at| at >= since);
-            self.give(own, wanted, if lossy { wanted.saturating_sub(left) } else { 0 });
+            let lost = if lossy { wanted.saturating_sub(left) } else { 0 };
+            self.give(own, wanted, lost, SPARE_FOR_LOOKS);
         }
         for _ in 0..self.copies() {
             self.push_control(Control::Report { message, via, report: report.clone() });
@@ -460,19 +462,20 @@ impl Client {
 
     /// Gives the recipient of an own message more blocks to answer with, as far as its budget goes.
     pub(super) fn supply(&mut self, message: MessageId, wanted: u16) {
-        self.give(message, wanted, 0);
+        self.give(message, wanted, 0, 0);
     }
 
     /// Gives the recipient of an own message blocks for such as were lost.
     pub(super) fn make_up(&mut self, message: MessageId, wanted: u16) {
-        self.give(message, 0, wanted);
+        self.give(message, 0, wanted, SPARE_FOR_LOOKS);
     }
 
     /// Gives blocks, of which so many count against the budget and so many against what is kept for loss.
-    fn give(&mut self, message: MessageId, allowed: u16, lost: u16) {
+    /// Of the latter, `kept` stay.
+    fn give(&mut self, message: MessageId, allowed: u16, lost: u16, kept: u16) {
         let Some(conversation) = self.conversations.get_mut(&message) else { return };
         let allowed = allowed.min(conversation.left).min(SUPPLY_MOST);
-        let lost = lost.min(conversation.spare).min(SUPPLY_MOST - allowed);
+        let lost = lost.min(conversation.spare.saturating_sub(kept)).min(SUPPLY_MOST - allowed);
         conversation.left -= allowed;
         conversation.spare -= lost;
         self.put_conversation(message);
