@@ -39,7 +39,8 @@ contract Escrow is IEscrow, Vault {
     uint64 private constant NOT_REVOKED = type(uint64).max;
     uint128 private constant NO_CAP = type(uint128).max;
 
-    /// @dev 256 tickets of a batch win four times on average at most, so that a window's winners fit one transaction.
+    /// @dev 256 tickets of a batch win four times on average at most. A recipient ends a window at 32 winners, so that those
+    /// of a window fit one transaction.
     uint64 private constant MAX_WIN_PROBABILITY = 1 << 58;
 
     /// @inheritdoc IEscrow

@@ -142,8 +142,8 @@ impl Hop {
                     self.recipient.batch(self.now, &batch, &mut self.books).unwrap();
                 }
                 IssuerMessage::Closed { window, batches } => self.recipient.closed(window, batches),
-                IssuerMessage::Resume { session, intact, list } => {
-                    self.recipient.resume(session, intact, &list, &mut self.books);
+                IssuerMessage::Resume { session, intact, list, highest } => {
+                    self.recipient.resume(self.now, session, intact, &list, highest, &mut self.books);
                 }
             }
         }
@@ -158,7 +158,7 @@ impl Hop {
                     self.issuer.received(window, next, &mut self.books).unwrap();
                 }
                 RecipientMessage::Resumed { session, void } => {
-                    self.issuer.resumed(session, void, &mut self.books);
+                    self.issuer.resumed(self.now, session, void, &mut self.books);
                 }
             }
         }

@@ -94,6 +94,11 @@ impl Books {
         self.go_on_from(issuer, beyond);
     }
 
+    /// The highest window for which this recipient sent a commitment.
+    pub(crate) fn highest(&self, recipient: &Address) -> Option<WindowNumber> {
+        self.committed.get(recipient).copied()
+    }
+
     /// Whether this window is the highest for which this recipient sent a commitment.
     pub(crate) fn is_highest(&self, recipient: &Address, window: WindowNumber) -> bool {
         self.committed.get(recipient) == Some(&window)

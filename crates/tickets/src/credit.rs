@@ -54,7 +54,12 @@ impl Credit {
         self.unpaid = self.unpaid.saturating_sub(value);
     }
 
-    /// A list was void: what it was worth is held against the issuer.
+    /// What was void of a class is not held against the issuer any more: the class has expired.
+    pub(crate) const fn lapse(&mut self, value: u128) {
+        self.void = self.void.saturating_sub(value);
+    }
+
+    /// A list was void: what it was worth is held against the issuer, until its class expires.
     pub(crate) const fn void(&mut self, value: u128) {
         self.close(value);
         self.void = self.void.saturating_add(value);

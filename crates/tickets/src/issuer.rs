@@ -29,6 +29,8 @@ const MOST_UNSIGNED: usize = 2 * MAX_TICKETS;
 const MOST_UNRECEIVED: usize = 4;
 /// Batches of a window.
 const MOST_BATCHES: u16 = 256;
+/// Windows of a link that hold a batch and are neither claimed nor expired.
+const MOST_WINDOWS: usize = 4096;
 /// So many tickets are set aside of the deposit at a time.
 const RESERVE: u64 = 32;
 
@@ -87,8 +89,12 @@ pub enum IssuerError {
     #[error("the list is not agreed on")]
     NoAgreement,
     /// A commitment for a window that is not above all earlier ones, or another one for the same window.
+    /// [`Issuer::resume`] tells the recipient the highest one, above which it opens another.
     #[error("a commitment to a window that was used")]
     OldWindow,
+    /// Too many windows are neither claimed nor expired.
+    #[error("more than {MOST_WINDOWS} windows are open")]
+    Windows,
     /// It says that it received what was not signed.
     #[error("batches were received that were not signed")]
     UnknownBatch,
@@ -124,11 +130,15 @@ pub struct Issuer {
     first: Time,
     list: AckList,
     agreed: bool,
+    /// Until both have agreed again.
+    down: bool,
     intact: bool,
     reserved: u64,
     unreceived: VecDeque<SignedBatch>,
     messages: Gated<IssuerMessage>,
     session: u64,
+    /// The answer to the last `resume` has not come.
+    asked: bool,
     withheld: u64,
 }
 
@@ -148,11 +158,13 @@ impl Issuer {
             first: Time::MAX,
             list: AckList::new(),
             agreed: false,
+            down: true,
             intact: false,
             reserved: 0,
             unreceived: VecDeque::with_capacity(MOST_UNRECEIVED),
             messages: Gated::default(),
             session: 0,
+            asked: false,
             withheld: 0,
         }
     }
@@ -176,6 +188,10 @@ impl Issuer {
                     record.tickets += u32::from(batch.header.count.get());
                 }
                 issuer.unreceived.push_back(*batch);
+            }
+            if kept.issued.get(&place) != Some(&record) {
+                // Before the batch can be received and forgotten: its number is used.
+                books.journal.put_issued(&link.recipient, number, &record);
             }
             books.solvency.signed(link.recipient, number, link.class, &link.price, record.tickets.into());
             books.ledger.with(link.recipient).issue(record.tickets.into());
@@ -306,7 +322,7 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// [`IssuerError::OldWindow`].
+    /// [`IssuerError::OldWindow`], [`IssuerError::Windows`].
     pub fn commitment(
         &mut self,
         window: WindowNumber,
@@ -316,15 +332,26 @@ impl Issuer {
         if let Some(known) = self.windows.get(&window) {
             return if known.commitment == commitment { Ok(()) } else { Err(IssuerError::OldWindow) };
         }
+        if self.windows.len() >= MOST_WINDOWS {
+            return Err(IssuerError::Windows);
+        }
         if !books.commit(self.link.recipient, window) {
             return Err(IssuerError::OldWindow);
         }
+        let former = self.current;
         self.close(books);
         let record =
             IssuedRecord { class: self.link.class, commitment, batches: 0, tickets: 0, closed: false };
         books.journal.put_issued(&self.link.recipient, window, &record);
         self.windows.insert(window, record);
         self.current = Some(window);
+        // Of a window without batches only its number had to be known.
+        if let Some(former) =
+            former.filter(|former| self.windows.get(former).is_some_and(|record| record.batches == 0))
+        {
+            self.windows.remove(&former);
+            books.journal.delete_issued(&self.link.recipient, former);
+        }
         self.ending = false;
         Ok(())
     }
@@ -403,20 +430,28 @@ impl Issuer {
         true
     }
 
-    fn is_due(&self, now: Now) -> bool {
+    /// Whether the time alone decides when a batch closes.
+    fn can_sign(&self) -> bool {
         let batches = self.current.and_then(|window| self.windows.get(&window)).map(|record| record.batches);
-        let last = self.ending && self.in_flight == 0;
         self.agreed
             && batches.is_some_and(|batches| batches < MOST_BATCHES)
             && self.unreceived.len() < MOST_UNRECEIVED
-            && now.unix <= self.link.price.expiry
             && !self.leaves.is_empty()
+    }
+
+    fn is_due(&self, now: Now) -> bool {
+        let last = self.ending && self.in_flight == 0;
+        self.can_sign()
+            && now.unix <= self.link.price.expiry
             && (self.leaves.len() >= MAX_TICKETS || now.time >= self.first + CLOSE_AFTER || last)
     }
 
     /// Gives up packets that were not acknowledged, answers the end of a window, forgets what has expired.
     pub fn handle_timeout(&mut self, now: Now, books: &mut Books) {
-        while let Some(sent) = self.sent.pop_front_if(|sent| sent.listed || now.time >= sent.at + ACK_WITHIN)
+        // While the link is down no acknowledgement can come.
+        while self.agreed
+            && !self.down
+            && let Some(sent) = self.sent.pop_front_if(|sent| sent.listed || now.time >= sent.at + ACK_WITHIN)
         {
             if !sent.listed {
                 self.withheld += 1;
@@ -428,9 +463,16 @@ impl Issuer {
         }
         if now.unix > self.link.price.expiry {
             self.close(books);
-            for (window, record) in core::mem::take(&mut self.windows) {
+            for (window, mut record) in core::mem::take(&mut self.windows) {
                 books.ledger.with(self.link.recipient).lapse(record.tickets.into());
-                self.forget(window, books);
+                if books.is_highest(&self.link.recipient, window) {
+                    // Else its number could be used again after a restart.
+                    record.tickets = 0;
+                    books.journal.put_issued(&self.link.recipient, window, &record);
+                    self.forget_batches(window, books);
+                } else {
+                    self.forget(window, books);
+                }
             }
             books.solvency.expire(now.unix);
             self.leaves.clear();
@@ -441,8 +483,8 @@ impl Issuer {
     /// When [`sign`](Self::sign) and [`handle_timeout`](Self::handle_timeout) want to be called again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        let close = (!self.leaves.is_empty()).then(|| self.first + CLOSE_AFTER);
-        let oldest = self.sent.front().map(|sent| sent.at + ACK_WITHIN);
+        let close = self.can_sign().then(|| self.first + CLOSE_AFTER);
+        let oldest = self.sent.front().filter(|_| self.agreed && !self.down).map(|sent| sent.at + ACK_WITHIN);
         close.into_iter().chain(oldest).min()
     }
 
@@ -498,6 +540,12 @@ impl Issuer {
         self.messages.push(&books.journal, IssuerMessage::Closed { window, batches: record.batches });
     }
 
+    /// The link is gone. Nothing is given up until both have agreed on the list again: no acknowledgement can come.
+    pub const fn disconnected(&mut self) {
+        self.down = true;
+        self.asked = false;
+    }
+
     /// The link is new, or new again: signed batches that were not received come again byte for byte, then the ends of
     /// windows, then what we have of the list. `session` is greater than all before.
     pub fn resume(&mut self, session: u64, books: &Books) {
@@ -510,17 +558,22 @@ impl Issuer {
             let message = IssuerMessage::Closed { window: *window, batches: record.batches };
             self.messages.push(&books.journal, message);
         }
-        let resume = IssuerMessage::Resume { session, intact: self.intact, list: self.list };
+        let highest = books.highest(&self.link.recipient);
+        let resume = IssuerMessage::Resume { session, intact: self.intact, list: self.list, highest };
         self.messages.push(&books.journal, resume);
         self.agreed = false;
+        self.asked = true;
         self.session = session;
     }
 
     /// The recipient's answer; one to an earlier session says nothing. If the list is void, so is what is on its way.
-    pub fn resumed(&mut self, session: u64, void: bool, books: &mut Books) {
-        if session != self.session || self.agreed {
+    /// The first answer to a session counts.
+    pub fn resumed(&mut self, now: Now, session: u64, void: bool, books: &mut Books) {
+        if session != self.session || !core::mem::replace(&mut self.asked, false) {
             return;
         }
+        // What is on its way has its time from now on.
+        self.sent.iter_mut().for_each(|sent| sent.at = now.time);
         if void {
             self.leaves.clear();
             self.sent.clear();
@@ -530,6 +583,7 @@ impl Issuer {
             self.reserved = 0;
         }
         self.agreed = true;
+        self.down = false;
         self.intact = true;
     }
 }

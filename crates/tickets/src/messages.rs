@@ -43,6 +43,8 @@ pub enum IssuerMessage {
         intact: bool,
         /// The list.
         list: AckList,
+        /// The highest window for which the recipient sent a commitment, on any link.
+        highest: Option<WindowNumber>,
     },
 }
 

@@ -6,7 +6,7 @@
 //! could cut any: above the bound a neighbour's admitted rate is halved until it falls below.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tombola_mixing::Time;
 
 /// A neighbour, by a number that the node chooses.
@@ -120,13 +120,14 @@ impl Openings {
             return;
         }
         self.halved = now;
-        let neighbours: Vec<_> = self.pairs.keys().flat_map(|(previous, next)| [*previous, *next]).collect();
+        let neighbours: BTreeSet<_> =
+            self.pairs.keys().flat_map(|(previous, next)| [*previous, *next]).collect();
         let suspect: Vec<_> = neighbours
             .into_iter()
             .filter(|one| self.is_suspect_before(*one) || self.is_suspect_after(*one))
             .collect();
         self.halvings.retain(|neighbour, _| suspect.contains(neighbour));
-        for neighbour in suspect.into_iter().collect::<std::collections::BTreeSet<_>>() {
+        for neighbour in suspect {
             let halvings = self.halvings.entry(neighbour).or_default();
             *halvings = (*halvings + 1).min(MOST_HALVINGS);
         }

@@ -70,7 +70,7 @@ fn hear(link: &mut Link, says: &Says) {
         Says::Received(window, next) => {
             let _ = link.issuer.received(WindowNumber(window), next, &mut link.payer.books);
         }
-        Says::Resumed(session, void) => link.issuer.resumed(session, void, &mut link.payer.books),
+        Says::Resumed(session, void) => link.issuer.resumed(now, session, void, &mut link.payer.books),
         Says::Batch { window, number, count, right } => {
             let leaves = link.issuer.unsigned();
             let header = BatchHeader {
@@ -97,7 +97,7 @@ fn hear(link: &mut Link, says: &Says) {
             } else {
                 AckList::restore(count, ListHash::from_bytes([0; 32]))
             };
-            link.recipient.resume(session, intact, &list, &mut link.payee.books);
+            link.recipient.resume(now, session, intact, &list, None, &mut link.payee.books);
         }
         Says::Claimed(window) => link.issuer.claimed(WindowNumber(window), 1000, &mut link.payer.books),
         Says::Settled(window, paid) => {
@@ -130,6 +130,11 @@ proptest! {
             hear(&mut link, says);
             prop_assert!(link.is_conserved(), "{says:?}");
             prop_assert!(link.recipient.unsigned() <= 512 && link.issuer.unsigned().len() <= 1024);
+            // Whoever waits until a machine's next time does not wait for what cannot be done then.
+            link.tick();
+            let now = link.time;
+            prop_assert!(link.issuer.poll_timeout().is_none_or(|at| at > now), "issuer, {says:?}");
+            prop_assert!(link.recipient.poll_timeout().is_none_or(|at| at > now), "{says:?}");
         }
         link.connect();
         link.wait(86_400);

@@ -206,3 +206,29 @@ fn damaged_records_are_errors_and_never_passed_over() {
     assert!(fed[1..].iter().all(|count| *count > 0), "{fed:?}");
     assert_eq!(Restore::default().feed(Table(9), &[], &[1]), Err(RecordError::Table(Table(9))));
 }
+
+/// The batch is on disk and its window does not count it; then the batch is received and forgotten, and the next crash comes.
+#[test]
+fn a_number_is_not_used_again_after_two_crashes() {
+    let mut link = Link::new(9);
+    link.work(256);
+    let signed = link.batches.len();
+    link.send_many(256);
+    link.acks(usize::MAX);
+    link.tick();
+    // The batch, and nothing behind it.
+    assert_eq!(link.payer.commit(1), 1);
+    link.crash_issuer();
+    link.connect();
+    link.pump();
+    link.crash_issuer();
+    link.connect();
+    link.work(512);
+    let mut numbers: Vec<_> =
+        link.batches.iter().map(|batch| (batch.header.window, batch.header.number)).collect();
+    assert!(numbers.len() > signed + 1);
+    let bytes: std::collections::BTreeSet<_> = link.batches.iter().map(|batch| batch.to_bytes()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), bytes.len(), "a number was signed twice");
+}

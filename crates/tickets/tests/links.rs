@@ -326,3 +326,74 @@ fn no_window_comes_twice_when_all_are_settled_and_forgotten() {
     assert_eq!(link.recipient.current_window(), Some(WindowNumber(window.0 + 1)));
     assert!(link.errors.is_empty());
 }
+
+#[test]
+fn a_recipient_that_lost_its_series_opens_a_window_above_what_its_issuer_knows() {
+    let mut link = Link::new(40);
+    // Windows without winners are never claimed: the chain knows of none.
+    for window in 1..=600 {
+        let commitment = tombola_tickets::Commitment::from_bytes([7; 32]);
+        link.issuer.commitment(WindowNumber(window), commitment, &mut link.payer.books).unwrap();
+    }
+    link.crash_recipient();
+    link.connect();
+    link.connect();
+    assert!(link.recipient.current_window().unwrap() > WindowNumber(600));
+    link.work(256);
+    assert_eq!(link.accepted.len(), 1, "{:?} {:?}", link.errors, link.refused);
+}
+
+#[test]
+fn commitments_without_packets_fill_nothing() {
+    let mut link = Link::new(41);
+    link.pump();
+    let before = link.payer.store.0.len();
+    for window in 1..=20_000 {
+        let commitment = tombola_tickets::Commitment::from_bytes([7; 32]);
+        link.issuer.commitment(WindowNumber(window), commitment, &mut link.payer.books).unwrap();
+        while link.issuer.poll_message(&link.payer.books).is_some() {}
+        link.payer.commit(usize::MAX);
+    }
+    assert!(link.payer.store.0.len() <= before + 1, "{}", link.payer.store.0.len());
+}
+
+#[test]
+fn a_claim_that_is_paid_in_part_is_no_risk_any_more() {
+    let mut link = Link::new(1);
+    link.work(1000);
+    link.finish();
+    let won: u32 = link.won.values().sum();
+    assert!(won > 1);
+    let books = &mut link.payee.books;
+    let before = books.credit(issuer()).at_risk();
+    link.recipient.settled(WindowNumber(0), Settlement { paid: 1 }, books);
+    assert_eq!(before - books.credit(issuer()).at_risk(), u128::from(won) * common::price().face_value);
+}
+
+#[test]
+fn an_outage_of_minutes_costs_no_list() {
+    let mut link = Link::new(42);
+    link.send_many(100);
+    link.disconnect();
+    link.wait(120);
+    link.tick();
+    link.connect();
+    link.acks(usize::MAX);
+    link.pump();
+    assert_eq!(link.issuer.unsigned().len(), 100, "{:?}", link.errors);
+    assert!(link.errors.is_empty() && link.issuer.withheld() == 0);
+}
+
+#[test]
+fn void_lists_are_held_against_an_issuer_until_their_class_expires() {
+    let mut link = Link::new(43);
+    link.send_many(100);
+    link.acks(usize::MAX);
+    link.crash_issuer();
+    link.connect();
+    let worth = 100 * common::price().expected_value(1);
+    assert_eq!(link.payee.books.credit(issuer()).at_risk(), worth);
+    link.wait(common::price().expiry.0 + 1 - link.unix.0);
+    link.pump();
+    assert_eq!(link.payee.books.credit(issuer()).at_risk(), 0);
+}

@@ -24,7 +24,7 @@ use crate::opening::{Neighbour, Openings};
 use crate::por::{Ack, Challenge, Opener, OwnSecret};
 use crate::records::Restore;
 
-use windows::{WINDOW_LIFE, Window};
+use windows::{MOST_CLAIMED, WINDOW_LIFE, Window};
 
 /// Credit in tickets: two batches.
 const MOST_UNSIGNED: usize = 2 * MAX_TICKETS;
@@ -219,6 +219,8 @@ pub struct Recipient {
     /// Number of the first ticket of the list, whose hash begins there.
     list_start: u64,
     generation: u64,
+    /// What void lists were worth.
+    void: u128,
     list: AckList,
     /// The list's hash before `signed`.
     signed_hash: ListHash,
@@ -251,6 +253,7 @@ impl Recipient {
             acked: 0,
             list_start: 0,
             generation: 0,
+            void: 0,
             list: AckList::new(),
             signed_hash: AckList::new().hash(),
             acked_list: AckList::new(),
@@ -332,7 +335,9 @@ impl Recipient {
     /// Whether the machine has nothing left to claim or to be paid.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.windows.values().all(|window| window.won.is_empty())
+        self.unsigned() == 0
+            && self.pending.is_empty()
+            && self.windows.values().all(|window| window.won.is_empty())
     }
 
     fn end(&self) -> u64 {
@@ -485,7 +490,9 @@ impl Recipient {
         let (Ok(k), Some(window)) = (u8::try_from(place), self.windows.get_mut(&header.window)) else {
             return;
         };
+        // Beyond what a claim holds, which only an issuer reaches that goes on though the next window is open.
         if window.claimed
+            || window.winners >= MOST_CLAIMED
             || !wins(&pending.digest, k, &opener, &window.randomness, self.link.price.win_probability)
         {
             return;
@@ -642,7 +649,16 @@ impl Recipient {
     }
 
     /// The link is new, or new again, and the issuer says what it has of the list. Batches that it sends again come before.
-    pub fn resume(&mut self, session: u64, intact: bool, list: &AckList, books: &mut Books) {
+    /// `highest` is the highest window that it knows, on any link with us; ours is above, or has a batch.
+    pub fn resume(
+        &mut self,
+        now: Now,
+        session: u64,
+        intact: bool,
+        list: &AckList,
+        highest: Option<WindowNumber>,
+        books: &mut Books,
+    ) {
         let agrees = self.intact && intact && self.list_at(list.count()) == Some(list.hash());
         if agrees {
             self.acked = self.list_start + list.count();
@@ -654,6 +670,20 @@ impl Recipient {
         self.agreed = true;
         self.answered = false;
         self.intact = true;
+        if let Some(highest) = highest {
+            books.go_on_from(self.link.issuer, highest.0.saturating_add(1));
+            let unused = |window: &Window| window.next == 0;
+            if self
+                .current
+                .is_some_and(|current| current < highest && self.windows.get(&current).is_none_or(unused))
+            {
+                self.current = None;
+            }
+        }
+        if self.current.is_none() {
+            // The commitment goes before everything that is acknowledged under it.
+            self.turn_window(now, books);
+        }
         if let Some(window) = self.current.and_then(|current| Some((current, self.windows.get(&current)?))) {
             let (window, commitment) = (window.0, window.1.commitment);
             self.events
@@ -686,6 +716,7 @@ impl Recipient {
                 credit.open(value);
             }
             credit.void(value);
+            self.void = self.void.saturating_add(value);
             books.ledger.with(self.link.issuer).void(1);
         }
         self.list = AckList::new();
@@ -703,8 +734,12 @@ impl Recipient {
         let settled_after = self.limits.settled_after;
         let pending = self.pending.front().map(|pending| pending.since + settled_after);
         let current = self.current.and_then(|current| self.windows.get(&current));
-        let life = current.and_then(|window| window.first).map(|first| first + WINDOW_LIFE);
-        let open = self.windows.values().filter(|window| window.closed.is_some() && !window.claimed);
+        let life =
+            current.filter(|_| !self.ended).and_then(|window| window.first).map(|first| first + WINDOW_LIFE);
+        let complete = |window: &&Window| {
+            !window.claimed && window.closed.is_some_and(|closed| window.restored || window.next >= closed)
+        };
+        let open = self.windows.values().filter(complete);
         let claims = open.map(|window| window.last + settled_after);
         claims.chain(pending).chain(life).min()
     }

@@ -21,6 +21,8 @@ pub(super) const WINDOW_LIFE: Duration = Duration::from_secs(3600);
 const MOST_BATCHES: u16 = 256;
 /// Or so many winners.
 const MOST_WINNERS: u32 = 32;
+/// More winners of a window do not count: 255 of 280 bytes fit a transaction of 128 KiB, and the format.
+pub(super) const MOST_CLAIMED: u32 = 255;
 
 #[derive(Debug)]
 pub(super) struct Window {
@@ -55,6 +57,9 @@ impl Recipient {
         if expired && self.unsigned() > 0 {
             self.drop_list(books);
         }
+        if expired {
+            books.credit(self.link.issuer).lapse(core::mem::take(&mut self.void));
+        }
         let numbers: Vec<_> = self.windows.keys().copied().collect();
         for number in numbers {
             let Some(window) = self.windows.get_mut(&number) else { continue };
@@ -86,7 +91,7 @@ impl Recipient {
         }
     }
 
-    fn turn_window(&mut self, now: Now, books: &mut Books) {
+    pub(super) fn turn_window(&mut self, now: Now, books: &mut Books) {
         let full = |window: &Window| {
             window.next >= MOST_BATCHES
                 || window.winners >= MOST_WINNERS
@@ -151,14 +156,16 @@ impl Recipient {
 
     /// A claim is final on the chain: what was not paid never will be.
     pub fn settled(&mut self, number: WindowNumber, settlement: Settlement, books: &mut Books) {
-        if self.windows.get(&number).is_none_or(|window| !window.claimed) {
+        // Before the claim came out the chain cannot have settled it.
+        if self.windows.get(&number).is_none_or(|window| !window.claim_counted) {
             return;
         }
         let Some(window) = self.windows.remove(&number) else { return };
         let paid = settlement.paid.min(window.winners);
         let (paid, lost) = (self.link.winners(paid), self.link.winners(window.winners - paid));
         books.ledger.with(self.link.issuer).settle(paid, lost);
-        books.credit(self.link.issuer).settled(paid.value);
+        // What is lost is in the ledger; it is not at risk any more.
+        books.credit(self.link.issuer).settled(paid.value.saturating_add(lost.value));
         self.forget(number, &window, books);
     }
 

@@ -214,6 +214,7 @@ impl Link {
 
     pub(crate) fn disconnect(&mut self) {
         self.up = false;
+        self.issuer.disconnected();
         self.recipient.disconnected();
     }
 
@@ -311,14 +312,14 @@ impl Link {
                 Err(refused) => self.refused.push(refused),
             },
             IssuerMessage::Closed { window, batches } => self.recipient.closed(window, batches),
-            IssuerMessage::Resume { session, intact, list } => {
-                self.recipient.resume(session, intact, &list, books);
+            IssuerMessage::Resume { session, intact, list, highest } => {
+                self.recipient.resume(now, session, intact, &list, highest, books);
             }
         }
     }
 
     fn hand_to_issuer(&mut self, message: RecipientMessage) {
-        let books = &mut self.payer.books;
+        let (now, books) = (self.now(), &mut self.payer.books);
         let found = match message {
             RecipientMessage::Commitment { window, commitment } => {
                 self.issuer.commitment(window, commitment, books)
@@ -329,7 +330,7 @@ impl Link {
             }
             RecipientMessage::Received { window, next } => self.issuer.received(window, next, books),
             RecipientMessage::Resumed { session, void } => {
-                self.issuer.resumed(session, void, books);
+                self.issuer.resumed(now, session, void, books);
                 Ok(())
             }
         };
