@@ -32,7 +32,7 @@ pub(crate) fn test(workspace: &Workspace, stages: &mut Stages) -> anyhow::Result
 ///
 /// # Errors
 ///
-/// As [`test`].
+/// As [`test()`].
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let mut stages = Stages::new();
     test(workspace, &mut stages)?;
