@@ -8,8 +8,11 @@
 //! acknowledgement, to the sender or to the gateway; a message, for the application) is held back until
 //! [`Client::handle_durable`] says so.
 
+mod delivery;
+mod event;
 mod receive;
 mod send;
+mod stored;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,13 +25,13 @@ use tombola_topology::{ClientAddress, IdentityKey, MailboxId, NodeIndex, SphinxK
 
 use crate::changes::Changes;
 use crate::drops::{DropCounters, DropReason};
-use crate::fragment::{FRAGMENT_DATA, MessageId, Shape};
+use crate::fragment::MessageId;
 use crate::frame::{Frame, FrameKind};
-use crate::inbox::{Inbox, Taken};
-use crate::outbox::{Outbox, Outgoing, Pace, Part, SendError, SendLimits, Target};
+use crate::inbox::Inbox;
+use crate::outbox::{Outbox, Pace, Part, SendError, SendLimits, Target};
 use crate::packet::{Identifier, PacketBuilder, Prepared};
 use crate::payload::Report;
-use crate::records::{self, ConversationRecord, InboxRecord, OutboxRecord, Restore, TargetRecord, tables};
+use crate::records::{self, Restore, tables};
 use crate::replay::{TagFilter, capacity_for};
 use crate::replyblocks::{Conversation, Conversations, Keyring, Pools};
 use crate::store::StoreOp;
@@ -36,6 +39,9 @@ use crate::unix::WallClock;
 use crate::view::{EpochView, Recipient, SendViews};
 
 pub use crate::records::FinalState;
+use delivery::Delivery;
+
+pub use event::{ClientCounts, ClientEvent, Emitted, Received, SendOptions};
 
 /// Loops that may be under way at one time.
 const LOOPS_IN_FLIGHT: usize = 4096;
@@ -49,14 +55,6 @@ const BLOCKS_AHEAD: usize = 6;
 const CONTROL_MAX: usize = 4096;
 /// Pings under way.
 const PINGS_MAX: usize = 64;
-/// Weight of one loop in the share that returns.
-const LOOP_WEIGHT: f64 = 1.0 / 16.0;
-/// When fewer of its loops than this return, a client takes it that the network is in trouble.
-const TROUBLED: f64 = 0.8;
-/// When more return, that it is over.
-const SOUND: f64 = 0.95;
-/// A share of loops below this changes nothing any more.
-const DELIVERY_LEAST: f64 = 1.0 / 16.0;
 /// Replay tags are kept as long as a gateway may keep a packet, twice.
 const TAG_LIVES: u32 = 2;
 
@@ -89,145 +87,6 @@ pub enum NewClientError {
     },
 }
 
-/// How a message is sent.
-#[derive(Clone, Copy, Debug)]
-pub struct SendOptions {
-    /// How many packets its recipient may answer with.
-    pub replies: u16,
-    /// How long it is tried.
-    pub lifetime: Duration,
-}
-
-impl Default for SendOptions {
-    /// No answers; two weeks.
-    fn default() -> Self {
-        Self { replies: 0, lifetime: Duration::from_secs(14 * 24 * 3600) }
-    }
-}
-
-/// What happened, for the application.
-#[derive(Debug)]
-pub enum ClientEvent {
-    /// A message is in the outbox, durably.
-    Queued(MessageId),
-    /// A packet of a message left on the emission clock.
-    Emitted(Emitted),
-    /// Everything of a message has left for the first time.
-    Sent(MessageId),
-    /// A message is acknowledged, expired or cancelled. Comes again after a restart until [`Client::handle_noted`].
-    Ended(MessageId, FinalState),
-    /// A whole message arrived. Comes again after a restart until [`Client::handle_accept`].
-    Received(Received),
-    /// Some more of a long message arrived.
-    Progress {
-        /// Its message.
-        message: MessageId,
-        /// Fragments here.
-        have: u32,
-        /// Fragments of the message.
-        count: u32,
-    },
-    /// A ping was answered.
-    Pong {
-        /// Its id.
-        message: MessageId,
-        /// From the tick on which it left to the answer.
-        took: Duration,
-    },
-    /// The outbox is getting full, or has room again.
-    Backpressure(bool),
-    /// A mix node's half-loop ended here (its account's mailbox).
-    Probe(Identifier),
-    /// Another process connects with this client's identity: the gateway serves that one now.
-    Displaced,
-}
-
-/// A packet of a message that left.
-#[derive(Clone, Debug)]
-pub struct Emitted {
-    /// Its message.
-    pub message: MessageId,
-    /// Its place, counted through the whole message; parity is behind all data.
-    pub index: u32,
-    /// Data fragments of the message.
-    pub count: u32,
-    /// How often the message was sent before, in part or whole.
-    pub attempt: u32,
-    /// When the message was queued.
-    pub queued: Time,
-    /// The tick of the emission clock that it left on.
-    pub emitted: Time,
-    /// Sum of the delays that were drawn for it; zero for an answer, of which its recipient knows them.
-    pub delays: Duration,
-}
-
-/// A message that arrived.
-pub struct Received {
-    /// Its id, as the sender chose it.
-    pub message: MessageId,
-    /// Its content.
-    pub body: Vec<u8>,
-    /// When its last fragment arrived, nanoseconds since 1970.
-    pub received_ns: u64,
-    /// How long the gateway held that fragment until it had a slot on the downlink.
-    pub held: Duration,
-    /// How many packets it needed.
-    pub packets: u32,
-    /// The own message that it answers.
-    pub reply_to: Option<MessageId>,
-    /// Whether it can be answered.
-    pub answerable: bool,
-    /// It was handed out before a restart already, and was not accepted.
-    pub again: bool,
-}
-
-impl core::fmt::Debug for Received {
-    /// Shows no content.
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Received({} bytes)", self.body.len())
-    }
-}
-
-/// What a client sent and received so far, in packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientCounts {
-    /// Packets of messages.
-    pub real: u64,
-    /// Those among them that repeat or repair something.
-    pub retransmitted: u64,
-    /// Reports, requests, reply blocks and pings, on the main clock.
-    pub control: u64,
-    /// Cover on the main clock, because nothing waited.
-    pub cover: u64,
-    /// Loops.
-    pub loops: u64,
-    /// Drops.
-    pub drops: u64,
-    /// Probes for a mix node, on the main clock.
-    pub probes: u64,
-    /// Mail frames that came down.
-    pub mail: u64,
-    /// Padding frames that came down.
-    pub padding: u64,
-}
-
-impl ClientCounts {
-    /// The sum of two.
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            real: self.real + other.real,
-            retransmitted: self.retransmitted + other.retransmitted,
-            control: self.control + other.control,
-            cover: self.cover + other.cover,
-            loops: self.loops + other.loops,
-            drops: self.drops + other.drops,
-            probes: self.probes + other.probes,
-            mail: self.mail + other.mail,
-            padding: self.padding + other.padding,
-        }
-    }
-}
-
 /// What travels beside messages, on the same clock.
 #[derive(Clone, Debug)]
 enum Control {
@@ -250,6 +109,14 @@ enum Gated {
     Collected(u64),
 }
 
+/// A finished packet.
+#[derive(Debug)]
+struct Built {
+    prepared: Prepared,
+    /// The epoch of the reply block that it goes through.
+    through: Option<u64>,
+}
+
 /// What a prepared packet is.
 #[derive(Debug)]
 enum Content {
@@ -260,17 +127,15 @@ enum Content {
 
 #[derive(Debug)]
 struct Ready {
-    prepared: Prepared,
+    built: Built,
     content: Content,
-    /// The epoch of the reply block that it goes through.
-    through: Option<u64>,
     /// How many have been put before it.
     overtaken: u32,
 }
 
 impl Ready {
-    fn new(prepared: Prepared, content: Content, through: Option<u64>) -> Self {
-        Self { prepared, content, through, overtaken: 0 }
+    fn new(built: Built, content: Content) -> Self {
+        Self { built, content, overtaken: 0 }
     }
 
     /// Whether the beginning of a message has to wait behind it.
@@ -341,13 +206,7 @@ pub struct Client {
     ready_blocks: Vec<AheadBlock>,
     out: VecDeque<Frame>,
     loops: LoopMonitor<()>,
-    loop_timeout: Duration,
-    /// The share of own loops that return, the last ones weighing most.
-    delivery: f64,
-    /// When packets were last known to be lost.
-    last_loss: Option<Time>,
-    /// The last time that nearly all loops returned, and whether many have been lost since.
-    sound: (Time, bool),
+    delivery: Delivery,
     seen: TagFilter,
     events: VecDeque<ClientEvent>,
     counts: ClientCounts,
@@ -428,10 +287,7 @@ impl Client {
             ready_blocks: Vec::new(),
             out: VecDeque::new(),
             loops: LoopMonitor::new(parameters.loop_timeout, LOOPS_IN_FLIGHT, LossTest::standard()),
-            loop_timeout: parameters.loop_timeout,
-            delivery: 1.0,
-            last_loss: None,
-            sound: (now, false),
+            delivery: Delivery::new(now, parameters.loop_timeout),
             seen,
             events: VecDeque::new(),
             counts: ClientCounts::default(),
@@ -468,7 +324,7 @@ impl Client {
         for ready in core::mem::take(&mut self.ready).into_iter().rev() {
             match ready.content {
                 // The block is used up, and good for as long as its epoch is.
-                _ if ready.through.is_some_and(|epoch| self.views.by_number(epoch).is_some()) => {
+                _ if ready.built.through.is_some_and(|epoch| self.views.by_number(epoch).is_some()) => {
                     self.ready.push_front(ready);
                 }
                 Content::Message { message, part, .. } => self.outbox.withdrawn(message, part),
@@ -692,7 +548,7 @@ impl Client {
     /// [`work`](Self::work) does it too, but may not be called under load.
     pub fn expire(&mut self, now: Time) {
         while self.loops.poll_expired(now).is_some() {
-            self.note_lost_loop(now);
+            self.delivery.lost(now);
         }
         for _ in 0..self.inbox.expire(now, &mut self.changes) {
             self.drops.count(DropReason::ReassemblyFull);
@@ -723,119 +579,6 @@ impl Client {
     /// What became of its own loops.
     pub fn loop_stats(&self) -> LoopStats {
         self.loops.stats(&())
-    }
-
-    fn restore(&mut self, now: Time, stored: Restore) -> Result<(), NewClientError> {
-        let wrong = |message, problem| NewClientError::Stored { message, problem };
-        let Restore { outbox, mut bodies, finals, mut keys, conversations, blocks, .. } = stored;
-        for (id, record) in outbox {
-            let body: Vec<u8> = bodies.remove(&id).unwrap_or_default().into_values().flatten().collect();
-            let shape = Shape::of(body.len())
-                .filter(|shape| shape.length() == record.length as usize)
-                .ok_or_else(|| wrong(id, "its bytes are not as many as they were"))?;
-            let target = match record.target {
-                TargetRecord::Reply(to) => Target::Reply(to),
-                TargetRecord::Address(address) => Target::Address(Box::new(
-                    Recipient::new(&address).map_err(|_| wrong(id, "its address holds an unusable key"))?,
-                )),
-            };
-            let (queued, expires) = (self.wall.time(record.queued), self.wall.time(record.expires));
-            let mut outgoing = Outgoing::new(target, body, shape, record.replies, queued, expires);
-            outgoing.older = Duration::from_secs(self.wall.seconds(queued).saturating_sub(record.queued));
-            outgoing.sent = record.sent;
-            outgoing.cursor = record.cursor.min(shape.fragments());
-            outgoing.restore_extra(record.extra);
-            self.outbox.restore(now, id, outgoing);
-        }
-        for (id, state) in finals {
-            self.events.push_back(ClientEvent::Ended(id, state));
-        }
-        keys.sort_by_key(|(_, epoch, _)| *epoch);
-        for (message, epoch, keys) in keys {
-            self.keyring.insert(message, epoch, keys, true);
-        }
-        // What was under way may be lost, and nobody remembers what was before.
-        self.last_loss = Some(now);
-        for (message, record) in conversations {
-            let with = Recipient::new(&record.with)
-                .map_err(|_| wrong(message, "its address holds an unusable key"))?;
-            let conversation = Conversation {
-                with,
-                left: record.left,
-                spare: record.spare,
-                looked: record.looked,
-                look_at: self.wall.time(record.look_at),
-                since: now,
-            };
-            self.conversations.insert(message, conversation);
-        }
-        for (message, blocks) in blocks {
-            for (number, (epoch, bytes)) in blocks {
-                self.pools.restore(message, number, epoch, &bytes);
-            }
-        }
-        self.forget_blocks();
-        let day = day_of(self.wall.seconds(now));
-        let lives = self.tag_days();
-        for (of, fingerprint) in stored.tags {
-            if day.saturating_sub(of) <= lives {
-                self.seen.restore(fingerprint);
-            } else {
-                self.changes.delete(tables::TAGS, &records::tag_key(of, fingerprint));
-            }
-        }
-        let mut done: Vec<_> = stored.done.into_iter().collect();
-        done.sort_by_key(|(_, taken)| *taken);
-        for (message, taken) in done {
-            if self.wall.seconds(now).saturating_sub(taken) / 86_400 <= u64::from(lives) {
-                self.inbox.restore_done(message);
-            } else {
-                self.changes.delete(tables::DONE, &message.0);
-            }
-        }
-        self.restore_inbox(now, stored.inbox, stored.partial, stored.fragments, stored.segments)
-    }
-
-    fn restore_inbox(
-        &mut self,
-        now: Time,
-        inbox: BTreeMap<MessageId, InboxRecord>,
-        partial: BTreeMap<MessageId, (Shape, Option<MessageId>)>,
-        mut fragments: BTreeMap<MessageId, BTreeMap<crate::fragment::Place, Vec<u8>>>,
-        mut segments: BTreeMap<MessageId, BTreeMap<u16, Vec<u8>>>,
-    ) -> Result<(), NewClientError> {
-        let wrong = |message, problem| NewClientError::Stored { message, problem };
-        let mut whole: Vec<_> = inbox.into_iter().collect();
-        whole.sort_by_key(|(_, record)| record.received_ns);
-        for (message, record) in whole {
-            let body: Vec<u8> =
-                segments.remove(&message).unwrap_or_default().into_values().flatten().collect();
-            if body.len() != record.length as usize {
-                return Err(wrong(message, "its bytes are not as many as have arrived"));
-            }
-            self.inbox.restore_waiting(message);
-            self.events.push_back(ClientEvent::Received(received(message, &record, body, true)));
-        }
-        for (message, (shape, via)) in partial {
-            for (segment, bytes) in segments.remove(&message).unwrap_or_default() {
-                if !self.inbox.restore_segment(now, message, shape, via, segment, bytes) {
-                    return Err(wrong(message, "one of its segments does not fit"));
-                }
-            }
-            for (place, data) in fragments.remove(&message).unwrap_or_default() {
-                let data: [u8; FRAGMENT_DATA] =
-                    data.try_into().map_err(|_| wrong(message, "one of its fragments is cut short"))?;
-                if !shape.contains(place) {
-                    return Err(wrong(message, "one of its fragments has no place in it"));
-                }
-                // A segment was made of its last fragment in one group with it, so that none is whole by this.
-                let taken = self.inbox.fragment(now, message, shape, place, &data, via, &mut self.changes);
-                if matches!(taken, Taken::Whole(_)) {
-                    return Err(wrong(message, "it is whole, but not in the inbox"));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Forgets others' blocks whose keys are dead, and keys of own ones to which no answer can wait in the mailbox any more.
@@ -905,78 +648,10 @@ impl Client {
         }
     }
 
-    fn put_outgoing(&mut self, id: MessageId) {
-        let Some(outgoing) = self.outbox.get(&id) else { return };
-        let target = match &outgoing.target {
-            Target::Address(to) => TargetRecord::Address(to.address),
-            Target::Reply(to) => TargetRecord::Reply(*to),
-        };
-        let record = OutboxRecord {
-            target,
-            length: u32::try_from(outgoing.body.len()).unwrap_or(u32::MAX),
-            replies: outgoing.replies,
-            queued: self.wall.seconds(outgoing.queued).saturating_sub(outgoing.older.as_secs()),
-            expires: self.wall.seconds(outgoing.expires),
-            sent: outgoing.sent,
-            cursor: outgoing.cursor,
-            extra: if outgoing.is_short() { outgoing.tries() } else { outgoing.extra },
-        };
-        self.changes.put(tables::OUTBOX, &id.0, record.to_bytes());
-    }
-
-    fn put_conversation(&mut self, id: MessageId) {
-        let Some(conversation) = self.conversations.get(&id) else { return };
-        let record = ConversationRecord {
-            with: conversation.with.address,
-            left: conversation.left,
-            spare: conversation.spare,
-            looked: conversation.looked,
-            look_at: self.wall.seconds(conversation.look_at),
-        };
-        self.changes.put(tables::CONVERSATIONS, &id.0, record.to_bytes());
-    }
-
-    fn note_lost_loop(&mut self, now: Time) {
-        self.last_loss = Some(now);
-        self.note_loop(now, 0.0);
-    }
-
-    fn note_loop(&mut self, now: Time, returned: f64) {
-        self.delivery += (returned - self.delivery) * LOOP_WEIGHT;
-        self.delivery = self.delivery.clamp(DELIVERY_LEAST, 1.0);
-        if self.delivery < TROUBLED {
-            self.sound.1 = true;
-        } else if self.delivery > SOUND {
-            let (from, troubled) = core::mem::replace(&mut self.sound, (now, false));
-            if troubled {
-                self.outbox.handle_mended(now, from - self.loop_timeout);
-                self.conversations.hurry(now);
-            }
-        }
-    }
-
-    /// How many copies of something unacknowledged make up for what is lost.
-    fn copies(&self) -> usize {
-        (1.0 / self.delivery - 0.05).ceil().clamp(1.0, 4.0) as usize
-    }
-
     /// Days for which replay tags and ids of messages are kept.
     fn tag_days(&self) -> u32 {
         let life = self.views.current.parameters().mailbox_retention * TAG_LIVES;
         u32::try_from(life.as_secs().div_ceil(86_400)).unwrap_or(u32::MAX).max(1)
-    }
-}
-
-fn received(message: MessageId, record: &InboxRecord, body: Vec<u8>, again: bool) -> Received {
-    Received {
-        message,
-        body,
-        received_ns: record.received_ns,
-        held: record.held,
-        packets: record.packets,
-        reply_to: record.via,
-        answerable: record.answerable,
-        again,
     }
 }
 

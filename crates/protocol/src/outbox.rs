@@ -667,3 +667,78 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUESTION: MessageId = MessageId([1; 16]);
+    const ANSWER: MessageId = MessageId([2; 16]);
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn pace() -> Pace {
+        Pace { round_trip: Duration::from_secs(10), quiet: Duration::from_secs(5) }
+    }
+
+    fn outbox() -> Outbox {
+        Outbox::new(SendLimits::default(), pace())
+    }
+
+    /// A short answer that was queued at 0, and leaves then and `more` times.
+    fn sent(more: u32) -> (Outbox, Time) {
+        let mut outbox = outbox();
+        outbox.push(at(0), ANSWER, Target::Reply(QUESTION), vec![1; 10], 0, at(1_000_000)).unwrap();
+        let mut now = at(0);
+        for _ in 0..=more {
+            outbox.handle_timeouts(now, 1.0);
+            assert!(outbox.next(|_| true).is_some());
+            outbox.emitted(now, ANSWER, 1.0);
+            now = outbox.resends.first().unwrap().0;
+        }
+        (outbox, now)
+    }
+
+    fn is_due(outbox: &mut Outbox, now: Time) -> bool {
+        outbox.handle_timeouts(now, 1.0);
+        outbox.next(|_| true).is_some()
+    }
+
+    #[test]
+    fn what_left_in_trouble_is_sent_again_and_nothing_else() {
+        // It left at 0, 10 and 30 seconds.
+        let (mut outbox, next) = sent(2);
+        assert_eq!(next, at(90));
+        outbox.handle_mended(at(40), at(31));
+        assert!(!is_due(&mut outbox, at(40)), "it left before");
+        outbox.handle_mended(at(40), at(30));
+        assert!(is_due(&mut outbox, at(40)));
+    }
+
+    #[test]
+    fn blocks_bring_an_answer_on_its_way_again_but_not_one_that_just_left() {
+        let (mut outbox, _) = sent(2);
+        outbox.handle_blocks(at(39), QUESTION);
+        outbox.handle_blocks(at(41), ANSWER);
+        assert!(!is_due(&mut outbox, at(41)));
+        outbox.handle_blocks(at(41), QUESTION);
+        assert!(is_due(&mut outbox, at(41)));
+    }
+
+    #[test]
+    fn a_wait_is_at_most_twice_the_age_however_often_a_process_was_started() {
+        let mut outbox = outbox();
+        let shape = Shape::of(10).unwrap();
+        let mut restored =
+            Outgoing::new(Target::Reply(QUESTION), vec![1; 10], shape, 0, at(0), at(1_000_000));
+        restored.older = Duration::from_secs(100);
+        (restored.sent, restored.cursor) = (true, 1);
+        restored.restore_extra(12);
+        outbox.restore(at(0), ANSWER, restored);
+        assert!(is_due(&mut outbox, at(0) + RESTART_MOST));
+        outbox.emitted(at(30), ANSWER, 1.0);
+        assert_eq!(outbox.resends.first().unwrap().0, at(30 + 2 * 130));
+    }
+}

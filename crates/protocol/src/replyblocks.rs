@@ -151,7 +151,9 @@ impl Conversations {
             return None;
         }
         let oldest = self.order.pop_front()?;
-        self.by_message.remove(&oldest).map(|_| oldest)
+        let gone = self.by_message.remove(&oldest)?;
+        self.looks.remove(&(gone.look_at, oldest));
+        Some(oldest)
     }
 
     pub(crate) fn get(&self, message: &MessageId) -> Option<&Conversation> {
@@ -177,15 +179,14 @@ impl Conversations {
         }
     }
 
-    /// The next one that is to be looked at now, and whether something was lost since it was last; `last_loss` is when
-    /// something was. One that is `unheard` of is looked at again later.
+    /// The next one that is to be looked at now, and since when losses count. One that is `unheard` of is looked at again
+    /// later.
     pub(crate) fn poll_look(
         &mut self,
         now: Time,
         round_trip: Duration,
-        last_loss: Option<Time>,
         unheard: impl Fn(&MessageId) -> bool,
-    ) -> Option<(MessageId, bool)> {
+    ) -> Option<(MessageId, Time)> {
         while let Some(&(at, message)) = self.looks.first()
             && at <= now
         {
@@ -201,8 +202,7 @@ impl Conversations {
             if unheard {
                 continue;
             }
-            let since = core::mem::replace(&mut conversation.since, now);
-            return Some((message, last_loss.is_some_and(|at| at >= since)));
+            return Some((message, core::mem::replace(&mut conversation.since, now)));
         }
         None
     }

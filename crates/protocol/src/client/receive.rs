@@ -6,7 +6,7 @@ use core::time::Duration;
 use tombola_mixing::Time;
 use tombola_sphinx::{ReplayFilter, ReplayTag, Routing, payload_of, payload_of_mut, plaintext, verify};
 
-use super::{Client, ClientEvent, Control, FinalState, Gated, day_of, received};
+use super::{Client, ClientEvent, Control, FinalState, Gated, Received, day_of};
 use crate::drops::DropReason;
 use crate::fragment::MessageId;
 use crate::frame::Frame;
@@ -51,8 +51,11 @@ impl Client {
             return match payload::parse(text) {
                 // Nobody else can make one that passes for a loop, and it is known once; its tag need not be kept.
                 Ok(Payload::Cover) => {
-                    if self.loops.returned(now, destination.identifier).is_some() {
-                        self.note_loop(now, 1.0);
+                    if self.loops.returned(now, destination.identifier).is_some()
+                        && let Some(from) = self.delivery.returned(now)
+                    {
+                        self.outbox.handle_mended(now, from);
+                        self.conversations.hurry(now);
                     }
                     Ok(())
                 }
@@ -149,10 +152,10 @@ impl Client {
                 {
                     self.pings.remove(&message);
                     self.events.push_back(ClientEvent::Pong { message, took: now - left });
-                } else if self.outbox.handle_report(now, message, report, self.delivery) {
+                } else if self.outbox.handle_report(now, message, report, self.delivery.share()) {
                     self.end(message, FinalState::Acknowledged);
                     // Where much is lost, an answer may need more blocks than came with the message.
-                    if self.copies() > 1 {
+                    if self.delivery.copies() > 1 {
                         self.make_up(message, SUPPLY_UNASKED);
                     }
                 }
@@ -188,7 +191,7 @@ impl Client {
                     packets,
                 };
                 self.inbox.keep(message, &record, &mut self.changes);
-                let event = ClientEvent::Received(received(message, &record, body, false));
+                let event = ClientEvent::Received(Received::new(message, &record, body, false));
                 self.changes.gate(Gated::Event(event));
                 self.acknowledge(message, via);
                 Ok(())
@@ -204,7 +207,7 @@ impl Client {
 
     /// Tells the sender that a message is here, as soon as it is safe here.
     fn acknowledge(&mut self, message: MessageId, via: Option<MessageId>) {
-        for _ in 0..self.copies() {
+        for _ in 0..self.delivery.copies() {
             let control = Control::Report { message, via, report: Report::Whole };
             self.changes.gate(Gated::Control(control));
         }

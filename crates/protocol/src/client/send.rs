@@ -6,8 +6,8 @@ use tombola_mixing::{Stream, Time};
 use tombola_sphinx::SURB_LEN;
 
 use super::{
-    AheadBlock, BLOCKS_AHEAD, Client, ClientEvent, Content, Control, Emitted, FinalState, PREPARED_AHEAD,
-    Ready,
+    AheadBlock, BLOCKS_AHEAD, Built, Client, ClientEvent, Content, Control, Emitted, FinalState,
+    PREPARED_AHEAD, Ready,
 };
 use crate::fragment::MessageId;
 use crate::frame::Frame;
@@ -94,8 +94,8 @@ impl Client {
             Content::Message { message, part, attempt, .. } => {
                 self.counts.real += 1;
                 self.counts.retransmitted += u64::from(attempt > 0);
-                self.tell_emitted(due, message, part, attempt, ready.prepared.delays);
-                match self.outbox.emitted(due, message, self.delivery) {
+                self.tell_emitted(due, message, part, attempt, ready.built.prepared.delays);
+                match self.outbox.emitted(due, message, self.delivery.share()) {
                     Step::None => {}
                     Step::Progress => self.put_outgoing(message),
                     Step::Sent => {
@@ -114,7 +114,7 @@ impl Client {
             }
             Content::Probe => self.counts.probes += 1,
         }
-        ready.prepared.frame
+        ready.built.prepared.frame
     }
 
     fn tell_emitted(
@@ -167,7 +167,8 @@ impl Client {
                 probe.identifier,
                 &filler,
             );
-            self.ready.push_back(Ready::new(prepared, Content::Probe, None));
+            let built = Built { prepared, through: None };
+            self.ready.push_back(Ready::new(built, Content::Probe));
             return true;
         }
         // Turn about, so that neither waits for all of the other.
@@ -183,7 +184,7 @@ impl Client {
             Target::Reply(to) => pools.len(to, usable) > 0,
         });
         let Some(next) = next else { return false };
-        if let Some((prepared, through)) = self.build_part(now, next.message, next.part) {
+        if let Some(built) = self.build_part(now, next.message, next.part) {
             let content = Content::Message {
                 message: next.message,
                 part: next.part,
@@ -197,7 +198,7 @@ impl Client {
                 None => 0,
             };
             self.ready.range_mut(place..).for_each(|later| later.overtaken += 1);
-            self.ready.insert(place, Ready::new(prepared, content, through));
+            self.ready.insert(place, Ready::new(built, content));
             return true;
         }
         // It has asked for a block in place of using the last one.
@@ -205,7 +206,7 @@ impl Client {
         self.prepare_control()
     }
 
-    fn build_part(&mut self, now: Time, message: MessageId, part: Part) -> Option<(Prepared, Option<u64>)> {
+    fn build_part(&mut self, now: Time, message: MessageId, part: Part) -> Option<Built> {
         let outgoing = self.outbox.get(&message)?;
         let (shape, replies) = (outgoing.shape, outgoing.replies);
         let remaining = outgoing.remaining() + 1;
@@ -220,13 +221,13 @@ impl Client {
                         let body = outgoing.body.clone();
                         let most = (1..=BLOCKS_MAX).rev().find(|&n| short_max(n) >= body.len())?;
                         let answers = if replies > 0 { BLOCKS_FOR_REPLIES } else { 0 };
-                        let count = (self.copies() + answers).min(most);
+                        let count = (self.delivery.copies() + answers).min(most);
                         let (epoch, blocks) = self.take_blocks(message, count, replies > 0);
                         Plaintext::short(message, replies_flag(replies), Blocks::new(epoch, &blocks), &body)
                     }
                     Part::Ask => {
                         let answers = if replies > 0 { BLOCKS_FOR_REPLIES } else { 0 };
-                        let count = (1 + self.copies() + answers).min(BLOCKS_MAX);
+                        let count = (1 + self.delivery.copies() + answers).min(BLOCKS_MAX);
                         let (epoch, blocks) = self.take_blocks(message, count, replies > 0);
                         let flags = replies_flag(replies).with(Flags::ASKS);
                         Plaintext::blocks(message, shape, flags, Blocks::new(epoch, &blocks))
@@ -268,8 +269,8 @@ impl Client {
 
     fn prepare_control(&mut self) -> bool {
         while let Some(control) = self.control.pop_front() {
-            if let Some((prepared, through)) = self.build_control(&control) {
-                self.ready.push_back(Ready::new(prepared, Content::Control(control), through));
+            if let Some(built) = self.build_control(&control) {
+                self.ready.push_back(Ready::new(built, Content::Control(control)));
                 return true;
             }
             self.forget_ping(Some(&control));
@@ -278,7 +279,7 @@ impl Client {
     }
 
     /// `None` if it cannot be sent any more: there is no block left, or nobody to send it to.
-    fn build_control(&mut self, control: &Control) -> Option<(Prepared, Option<u64>)> {
+    fn build_control(&mut self, control: &Control) -> Option<Built> {
         match control {
             Control::Report { message, via: None, report } => {
                 self.build_through(message, Plaintext::report(*message, report).as_bytes())
@@ -298,7 +299,7 @@ impl Client {
                 self.build_to(&to, text.as_bytes())
             }
             Control::Ping { message, to } => {
-                let count = self.copies().min(BLOCKS_MAX);
+                let count = self.delivery.copies().min(BLOCKS_MAX);
                 let (epoch, blocks) = self.take_blocks(*message, count, false);
                 let text = Plaintext::short(*message, Flags::PING, Blocks::new(epoch, &blocks), &[]);
                 self.build_to(to, text.as_bytes())
@@ -307,7 +308,7 @@ impl Client {
     }
 
     /// A packet to an address, over a fresh route.
-    fn build_to(&mut self, to: &Recipient, plaintext: &[u8]) -> Option<(Prepared, Option<u64>)> {
+    fn build_to(&mut self, to: &Recipient, plaintext: &[u8]) -> Option<Built> {
         let drawn = Arc::clone(self.views.draw(self.builder.rng()));
         // A gateway that joined since the drawn epoch is only in the current one.
         let view = if drawn.gateway(&to.address.gateway).is_some() {
@@ -320,14 +321,14 @@ impl Client {
         let mixes = view.draw_route(self.builder.rng());
         let identifier = self.builder.identifier();
         let prepared = self.builder.build(&view, FirstLink::FromClient, &mixes, &end, identifier, plaintext);
-        Some((prepared, None))
+        Some(Built { prepared, through: None })
     }
 
     /// A packet through a block that came with `message`.
     ///
     /// The block is gone from the store before the packet leaves: after a crash it would leave twice, and whoever sees both
     /// could tell. What is lost with it is made up for.
-    fn build_through(&mut self, message: &MessageId, plaintext: &[u8]) -> Option<(Prepared, Option<u64>)> {
+    fn build_through(&mut self, message: &MessageId, plaintext: &[u8]) -> Option<Built> {
         loop {
             let views = &self.views;
             let block = self.pools.take(message, |epoch| views.by_number(epoch).is_some())?;
@@ -336,7 +337,7 @@ impl Client {
             }
             let view = Arc::clone(self.views.by_number(block.epoch)?);
             if let Some(prepared) = self.builder.build_reply(&view, &block.bytes, plaintext) {
-                return Some((prepared, Some(block.epoch)));
+                return Some(Built { prepared, through: Some(block.epoch) });
             }
         }
     }
@@ -419,15 +420,13 @@ impl Client {
             self.end(id, FinalState::Expired);
         }
         if self.connected {
-            self.outbox.handle_timeouts(now, self.delivery);
+            self.outbox.handle_timeouts(now, self.delivery.share());
         }
         while self.connected
-            && let Some((message, lost)) = {
-                let (outbox, pace) = (&self.outbox, self.pace.round_trip);
-                self.conversations.poll_look(now, pace, self.last_loss, |id| outbox.get(id).is_some())
-            }
+            && let Some((message, since)) =
+                self.conversations.poll_look(now, self.pace.round_trip, |id| self.outbox.get(id).is_some())
         {
-            if lost {
+            if self.delivery.lost_since(since) {
                 self.give(message, 0, BLOCKS_MAX as u16, 0);
             } else {
                 self.put_conversation(message);
@@ -451,11 +450,10 @@ impl Client {
             let missing: usize = missing;
             let wanted = u16::try_from(missing + 2).unwrap_or(u16::MAX);
             let (left, since) = self.conversations.get(&own).map_or((0, now), |talk| (talk.left, talk.since));
-            let lossy = self.last_loss.is_some_and(|at| at >= since);
-            let lost = if lossy { wanted.saturating_sub(left) } else { 0 };
+            let lost = if self.delivery.lost_since(since) { wanted.saturating_sub(left) } else { 0 };
             self.give(own, wanted, lost, SPARE_FOR_LOOKS);
         }
-        for _ in 0..self.copies() {
+        for _ in 0..self.delivery.copies() {
             self.push_control(Control::Report { message, via, report: report.clone() });
         }
     }
