@@ -75,6 +75,7 @@ contract InvariantsTest is Test {
 
     /// Whatever happened, everybody gets out everything, and nothing stays but what was burned.
     function afterInvariant() public {
+        vm.assertTrue(_actors.windows() != 0, "something was claimed");
         uint32 notice = _escrow.noticePeriod();
         for (uint256 i = 0; i < _actors.COUNT(); i++) {
             address one = _actors.actors(i);

@@ -34,9 +34,9 @@ pub enum ClientEvent {
     Emitted(Emitted),
     /// Everything of a message has left for the first time.
     Sent(MessageId),
-    /// A message is acknowledged, expired or cancelled. Comes again after a restart until [`Client::handle_noted`].
+    /// A message is acknowledged, expired or cancelled. Comes again after a restart until [`Client::handle_noted`](super::Client::handle_noted).
     Ended(MessageId, FinalState),
-    /// A whole message arrived. Comes again after a restart until [`Client::handle_accept`].
+    /// A whole message arrived. Comes again after a restart until [`Client::handle_accept`](super::Client::handle_accept).
     Received(Received),
     /// Some more of a long message arrived.
     Progress {
