@@ -19,7 +19,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use thiserror::Error;
-use tombola_mixing::Time;
+use tombola_mixing::{Rng, Time};
 use tombola_topology::Parameters;
 
 use crate::erasure::{Parity, data_fragment};
@@ -35,8 +35,11 @@ const ASK_EVERY: u32 = 512;
 const EXTRA_PART: u32 = 5;
 /// Each wait is so many times the one before.
 const BACKOFF: u32 = 3;
-/// A message that was sent before a restart is sent again after at most this time.
+/// A message that was sent before a restart is sent again after about this time at most, unless it was sent often already.
 const RESTART_MOST: Duration = Duration::from_secs(30);
+/// How often restarts may bring a message forward, for each threefold of its age: a client that is started every minute does
+/// not fill a mailbox.
+const RESTARTS_EACH: u32 = 8;
 /// Progress is worth a record once in so many fragments.
 const RECORD_EVERY: u32 = 64;
 
@@ -169,6 +172,12 @@ pub(crate) struct Outgoing {
     in_line: bool,
     /// Attempts since the recipient was last heard of.
     tries: u32,
+    /// How many of them should have been answered, when it left last.
+    level: u32,
+    /// At which level it was sent again because the network had carried little.
+    mended: Option<u32>,
+    /// All that is still to be sent of it was not asked for.
+    unasked: bool,
     resend_at: Option<Time>,
     /// When the last packet of it left, since this process runs.
     left: Option<Time>,
@@ -204,6 +213,9 @@ impl Outgoing {
             under_way: 0,
             in_line: false,
             tries: 0,
+            level: 0,
+            mended: None,
+            unasked: false,
             resend_at: None,
             left: None,
             answered: None,
@@ -215,6 +227,11 @@ impl Outgoing {
         self.tries
     }
 
+    /// When the last packet of it left, since this process runs.
+    pub(crate) fn left(&self) -> Option<Time> {
+        self.left
+    }
+
     /// What its record says of attempts: of a short message how many, else how much parity was sent unasked.
     pub(crate) fn restore_extra(&mut self, extra: u32) {
         if self.is_short() {
@@ -222,6 +239,11 @@ impl Outgoing {
         } else {
             self.extra = extra;
         }
+    }
+
+    /// How long ago it was queued, over restarts.
+    fn age(&self, now: Time) -> Duration {
+        now - self.queued + self.older
     }
 
     pub(crate) fn is_short(&self) -> bool {
@@ -311,6 +333,20 @@ impl Outgoing {
         self.extra += added;
     }
 
+    /// Takes back parity that was added unasked and has not left: whoever asks says better what is missing.
+    fn take_back_unasked(&mut self) {
+        if !core::mem::take(&mut self.unasked) {
+            return;
+        }
+        for place in core::mem::take(&mut self.repairs) {
+            if let Some(chosen) = self.parity.get_mut(&place.segment) {
+                *chosen = chosen.saturating_sub(1);
+            }
+            self.extra = self.extra.saturating_sub(1);
+        }
+        self.asks = 0;
+    }
+
     /// Adds what is missing in a segment of which `there` has arrived.
     fn repair(&mut self, segment: u16, there: &Positions, share_lost: f64) {
         let data = self.shape.data_in(segment);
@@ -333,6 +369,17 @@ impl Outgoing {
         let again = positions.take(count.saturating_sub(parity)).map(|position| Place { segment, position });
         self.repairs.extend(again);
     }
+}
+
+/// How often a round trip can be taken threefold before it exceeds an age.
+fn level_of(age: Duration, round_trip: Duration) -> u32 {
+    let mut wait = round_trip.max(Duration::from_millis(1));
+    let mut level = 0;
+    while wait < age && level < 32 {
+        wait = wait.saturating_mul(BACKOFF);
+        level += 1;
+    }
+    level
 }
 
 impl core::fmt::Debug for Outgoing {
@@ -411,7 +458,7 @@ impl Outbox {
     }
 
     /// As it was before a restart: `sent` and the first `cursor` fragments have left.
-    pub(crate) fn restore(&mut self, now: Time, id: MessageId, mut outgoing: Outgoing) {
+    pub(crate) fn restore(&mut self, now: Time, id: MessageId, mut outgoing: Outgoing, rng: &mut Rng) {
         let sent = outgoing.sent;
         outgoing.in_line = !sent;
         // Parity that was sent is not sent again: it was chosen in this order.
@@ -420,11 +467,16 @@ impl Outbox {
         outgoing.repairs.clear();
         self.insert(id, outgoing);
         if sent {
-            // Whatever the recipient has said in the meantime may be in the mailbox. A client that is started often does not
-            // send more often for it.
-            let tries = self.messages.get(&id).map_or(0, Outgoing::tries);
+            // Whatever the recipient has said in the meantime may be in the mailbox.
+            let (tries, age) = self
+                .messages
+                .get(&id)
+                .map_or((0, Duration::ZERO), |message| (message.tries, message.age(now)));
             let wait = self.pace.round_trip * BACKOFF.saturating_pow(tries.saturating_sub(1).min(16));
-            self.wait_until(id, now + wait.min(RESTART_MOST).max(self.pace.quiet));
+            let often = tries > RESTARTS_EACH * (2 + level_of(age, self.pace.round_trip));
+            let wait = if often { wait.min(age * (BACKOFF - 1)) } else { wait.min(RESTART_MOST) };
+            // Not all at one instant: whoever gets two of them shall not see that they have one sender.
+            self.wait_until(id, now + wait.max(self.pace.quiet) + rng.exponential(self.pace.quiet));
         } else {
             self.fresh.push_back(id);
         }
@@ -492,8 +544,10 @@ impl Outbox {
         // There and back.
         let answered = f64::from(outgoing.tries) * delivery * delivery;
         let level = (answered.ceil() as u32).saturating_sub(1).min(16);
+        outgoing.level = level;
+        outgoing.unasked = false;
         // As threefold waits add up to; attempts that restarts have brought do not count.
-        let grown = (due - outgoing.queued + outgoing.older) * (BACKOFF - 1);
+        let grown = outgoing.age(due) * (BACKOFF - 1);
         let wait = self.pace.round_trip * BACKOFF.saturating_pow(level);
         let mut wait = wait.min(grown).max(self.pace.round_trip);
         outgoing.left = Some(due);
@@ -538,6 +592,7 @@ impl Outbox {
                 let most = f64::from(outgoing.fragments().div_ceil(EXTRA_PART)) / delivery;
                 let part = (most / 2.0).ceil() as u32;
                 let left = (most as u32).saturating_sub(outgoing.extra);
+                outgoing.unasked = !outgoing.has_next();
                 outgoing.add_extra(part.min(left));
                 outgoing.asks = outgoing.asks.max((1.0 / delivery).round().clamp(1.0, 4.0) as u8);
             }
@@ -556,9 +611,10 @@ impl Outbox {
             .answered
             .as_ref()
             .is_some_and(|(answered, at)| *answered == report && now - *at < self.pace.round_trip);
-        if again || !outgoing.sent || outgoing.has_next() {
+        if again || !outgoing.sent || (outgoing.has_next() && !outgoing.unasked) {
             return false;
         }
+        outgoing.take_back_unasked();
         if outgoing.is_short() {
             outgoing.again = true;
         }
@@ -590,24 +646,44 @@ impl Outbox {
     }
 
     /// The network carries again, after it had not since `from`: what was sent in the meantime is sent again now.
-    pub(crate) fn handle_mended(&mut self, now: Time, from: Time) {
-        self.hurry(now, |outgoing| outgoing.left.is_some_and(|left| left >= from));
+    ///
+    /// Not all at one instant: whoever gets two of them shall not see that they have one sender. And once for each time that
+    /// the wait has grown: where trouble comes and goes, it would undo what waiting is for.
+    pub(crate) fn handle_mended(&mut self, now: Time, from: Time, rng: &mut Rng) {
+        let affected = |outgoing: &Outgoing| {
+            outgoing.left.is_some_and(|left| left >= from) && outgoing.mended != Some(outgoing.level)
+        };
+        let round_trip = self.pace.round_trip;
+        for id in self.late(now, affected) {
+            if let Some(outgoing) = self.messages.get_mut(&id) {
+                outgoing.mended = Some(outgoing.level);
+            }
+            self.bring_forward(id, now + rng.exponential(round_trip));
+        }
     }
 
-    /// Blocks have come unasked: what waits to be sent through such again may have been lost.
+    /// Blocks have come, asked for or not: what waits to be sent through such again may have been lost.
     pub(crate) fn handle_blocks(&mut self, now: Time, of: MessageId) {
         let round_trip = self.pace.round_trip;
-        self.hurry(now, |outgoing| {
+        let affected = |outgoing: &Outgoing| {
             matches!(outgoing.target, Target::Reply(to) if to == of)
                 && outgoing.left.is_none_or(|left| now - left >= round_trip)
-        });
+        };
+        for id in self.late(now, affected) {
+            self.bring_forward(id, now);
+        }
     }
 
-    fn hurry(&mut self, now: Time, which: impl Fn(&Outgoing) -> bool) {
+    /// What is to be sent again later than now, and is meant.
+    fn late(&self, now: Time, which: impl Fn(&Outgoing) -> bool) -> Vec<MessageId> {
         let late = self.resends.iter().filter(|(at, _)| *at > now);
-        let late = late.filter(|(_, id)| self.messages.get(id).is_some_and(&which)).map(|(_, id)| *id);
-        for id in late.collect::<Vec<_>>() {
-            self.wait_until(id, now);
+        late.filter(|(_, id)| self.messages.get(id).is_some_and(&which)).map(|(_, id)| *id).collect()
+    }
+
+    fn bring_forward(&mut self, id: MessageId, at: Time) {
+        let planned = self.messages.get(&id).and_then(|outgoing| outgoing.resend_at);
+        if planned.is_some_and(|planned| planned > at) {
+            self.wait_until(id, at);
         }
     }
 
@@ -711,10 +787,105 @@ mod tests {
         // It left at 0, 10 and 30 seconds.
         let (mut outbox, next) = sent(2);
         assert_eq!(next, at(90));
-        outbox.handle_mended(at(40), at(31));
-        assert!(!is_due(&mut outbox, at(40)), "it left before");
-        outbox.handle_mended(at(40), at(30));
-        assert!(is_due(&mut outbox, at(40)));
+        let mut rng = Rng::from_seed([1; 32]);
+        outbox.handle_mended(at(40), at(31), &mut rng);
+        assert!(!is_due(&mut outbox, at(89)), "it left before");
+        outbox.handle_mended(at(40), at(30), &mut rng);
+        assert!(is_due(&mut outbox, at(89)));
+    }
+
+    #[test]
+    fn trouble_that_comes_and_goes_does_not_undo_the_waiting() {
+        let (mut outbox, _) = sent(4);
+        let mut rng = Rng::from_seed([2; 32]);
+        let (mut now, mut times) = (at(300), 0);
+        while now < at(3600) {
+            outbox.handle_mended(now, at(0), &mut rng);
+            now += Duration::from_secs(30);
+            if is_due(&mut outbox, now) {
+                // Half of what is sent and reported gets lost: the level grows slowly.
+                outbox.emitted(now, ANSWER, 0.7);
+                times += 1;
+            }
+        }
+        assert!((2..=10).contains(&times), "{times}");
+    }
+
+    #[test]
+    fn what_is_due_at_once_is_not_sent_at_once() {
+        let mut rng = Rng::from_seed([3; 32]);
+        let mut outbox = outbox();
+        let ids: Vec<_> = (0..50u8).map(|n| MessageId([n; 16])).collect();
+        for id in &ids {
+            let shape = Shape::of(10).unwrap();
+            let mut outgoing =
+                Outgoing::new(Target::Reply(QUESTION), vec![1; 10], shape, 0, at(0), at(1_000_000));
+            (outgoing.sent, outgoing.cursor, outgoing.left) = (true, 1, Some(at(0)));
+            outbox.restore(at(0), *id, outgoing, &mut rng);
+        }
+        let spread = |outbox: &Outbox| {
+            let times: BTreeSet<_> = outbox.resends.iter().map(|(at, _)| *at).collect();
+            assert_eq!(times.len(), ids.len(), "each has a time of its own");
+            *times.last().unwrap() - *times.first().unwrap()
+        };
+        assert!(spread(&outbox) > pace().quiet, "after a restart");
+        ids.iter().for_each(|id| outbox.wait_until(*id, at(10_000)));
+        outbox.handle_mended(at(100), at(0), &mut rng);
+        assert!(spread(&outbox) > pace().round_trip, "after an outage");
+    }
+
+    #[test]
+    fn a_client_that_is_started_often_does_not_fill_a_mailbox() {
+        let (minute, weeks) = (Duration::from_secs(60), Duration::from_secs(14 * 86_400));
+        let mut rng = Rng::from_seed([4; 32]);
+        let (mut tries, mut age, mut packets) = (1, minute, 0);
+        while age < weeks {
+            let shape = Shape::of(10).unwrap();
+            let mut outgoing =
+                Outgoing::new(Target::Reply(QUESTION), vec![1; 10], shape, 0, at(0), at(2_000_000));
+            (outgoing.sent, outgoing.cursor, outgoing.older) = (true, 1, age);
+            outgoing.restore_extra(tries);
+            let mut outbox = outbox();
+            outbox.restore(at(0), ANSWER, outgoing, &mut rng);
+            // It runs for a minute.
+            if is_due(&mut outbox, at(60)) {
+                outbox.emitted(at(60), ANSWER, 1.0);
+                packets += 1;
+                tries += 1;
+            }
+            age += minute;
+        }
+        assert!((50..150).contains(&packets), "{packets}");
+    }
+
+    #[test]
+    fn a_report_says_better_what_is_missing_than_parity_that_nobody_asked_for() {
+        let mut outbox = outbox();
+        let body = vec![1; 40 * FRAGMENT_DATA];
+        outbox.push(at(0), ANSWER, Target::Reply(QUESTION), body, 0, at(1_000_000)).unwrap();
+        let leave = |outbox: &mut Outbox, now| {
+            let mut parts = vec![];
+            while let Some(next) = outbox.next(|_| true) {
+                parts.push(next.part);
+                outbox.emitted(now, ANSWER, 1.0);
+            }
+            parts
+        };
+        assert_eq!(leave(&mut outbox, at(0)).len(), 41);
+        // Parity is due, unasked; before it leaves the recipient says that it has all but two.
+        outbox.handle_timeouts(at(20), 1.0);
+        let mut there = Positions::default();
+        (2..40).for_each(|position| there.insert(position));
+        let report = Report::Partial { open: vec![(0, there)], more: false };
+        assert!(!outbox.handle_report(at(20), ANSWER, report.clone(), 1.0));
+        let parts = leave(&mut outbox, at(21));
+        assert_eq!(parts.len(), 3, "two fragments and a question: {parts:?}");
+        let first_parity = Part::Fragment(Place { segment: 0, position: 40 });
+        assert!(parts.contains(&first_parity), "what was taken back is there again: {parts:?}");
+        // What was asked for is not taken back.
+        assert!(!outbox.handle_report(at(60), ANSWER, report.clone(), 1.0));
+        outbox.handle_report(at(61), ANSWER, Report::Nothing, 1.0);
+        assert_eq!(leave(&mut outbox, at(62)).len(), 3);
     }
 
     #[test]
@@ -736,9 +907,9 @@ mod tests {
         restored.older = Duration::from_secs(100);
         (restored.sent, restored.cursor) = (true, 1);
         restored.restore_extra(12);
-        outbox.restore(at(0), ANSWER, restored);
-        assert!(is_due(&mut outbox, at(0) + RESTART_MOST));
-        outbox.emitted(at(30), ANSWER, 1.0);
-        assert_eq!(outbox.resends.first().unwrap().0, at(30 + 2 * 130));
+        outbox.restore(at(0), ANSWER, restored, &mut Rng::from_seed([1; 32]));
+        assert!(is_due(&mut outbox, at(90)));
+        outbox.emitted(at(90), ANSWER, 1.0);
+        assert_eq!(outbox.resends.first().unwrap().0, at(90 + 2 * 190));
     }
 }

@@ -67,7 +67,7 @@ pub struct Flags(u8);
 impl Flags {
     /// The blocks may be used for an answer of the application's.
     pub const REPLIES: Self = Self(1);
-    /// A report on the message is asked for.
+    /// A report on the message is asked for; in a short answer, reply blocks are.
     pub const ASKS: Self = Self(2);
     /// A ping.
     pub const PING: Self = Self(4);

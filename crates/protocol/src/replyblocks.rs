@@ -3,11 +3,12 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tombola_mixing::Time;
+use tombola_mixing::{Rng, Time};
 use tombola_sphinx::{ReplyKeys, SURB_LEN};
 
 use crate::fragment::MessageId;
 use crate::packet::Identifier;
+use crate::payload::BLOCKS_MAX;
 use crate::view::Recipient;
 
 /// Keys of own blocks that are remembered; beyond, the oldest are forgotten, and an answer through them is not read: its
@@ -92,12 +93,16 @@ impl core::fmt::Debug for Keyring {
 
 /// How often blocks are made up for that may have been lost.
 const TOP_UPS: u8 = 8;
+/// So many of these may come early. Where trouble comes and goes the later ones remain.
+const HURRIED: u8 = TOP_UPS / 2;
 /// Each wait for that is so many times the one before.
 const TOP_UP_BACKOFF: u32 = 3;
 /// Blocks that are given beyond what was allowed, because some got lost: so many, and a quarter of what was allowed.
 const SPARE: u16 = 80;
 /// As many of them as all looks can give; what is seen to be lost takes only the others.
-pub(crate) const SPARE_FOR_LOOKS: u16 = 40;
+pub(crate) const SPARE_FOR_LOOKS: u16 = TOP_UPS as u16 * BLOCKS_MAX as u16;
+
+const _: () = assert!(SPARE_FOR_LOOKS < SPARE);
 
 /// A message of ours that may be answered.
 #[derive(Debug)]
@@ -169,13 +174,34 @@ impl Conversations {
         self.looks.first().map(|(at, _)| *at)
     }
 
-    /// All of them are to be looked at now.
-    pub(crate) fn hurry(&mut self, now: Time) {
+    /// Those that were not looked at often are to be looked at soon. Not at one instant: whoever is in two of them shall not
+    /// see by the blocks that both are with one client.
+    pub(crate) fn look_soon(&mut self, now: Time, within: Duration, rng: &mut Rng) {
+        self.plan(|talk| {
+            let soon = now + rng.exponential(within);
+            if talk.looked < HURRIED { talk.look_at.min(soon) } else { talk.look_at }
+        });
+    }
+
+    /// What has fallen due while the process was not there is to be looked at soon, for the same reason not at one instant.
+    pub(crate) fn spread_overdue(&mut self, now: Time, within: Duration, rng: &mut Rng) {
+        self.plan(|talk| if talk.look_at <= now { now + rng.exponential(within) } else { talk.look_at });
+    }
+
+    fn plan(&mut self, mut at: impl FnMut(&Conversation) -> Time) {
         for (_, message) in core::mem::take(&mut self.looks) {
             if let Some(conversation) = self.by_message.get_mut(&message) {
-                conversation.look_at = conversation.look_at.min(now);
+                conversation.look_at = at(conversation);
                 self.looks.insert((conversation.look_at, message));
             }
+        }
+    }
+
+    /// An answer is here, and no further one is allowed: nothing is to be looked for.
+    pub(crate) fn answered(&mut self, message: &MessageId) {
+        if let Some(conversation) = self.by_message.get_mut(message).filter(|talk| talk.left == 0) {
+            self.looks.remove(&(conversation.look_at, *message));
+            conversation.looked = TOP_UPS;
         }
     }
 
@@ -376,6 +402,60 @@ mod tests {
             pools.add(A, false, 1, &[0; SURB_LEN]);
         }
         assert_eq!(pools.len(&A, |_| true), BLOCKS_EACH);
+    }
+
+    fn conversations(count: u8) -> Conversations {
+        let key = tombola_sphinx::SecretKey::from_bytes([1; 32]).public_key();
+        let address = tombola_topology::ClientAddress {
+            sphinx_key: tombola_topology::SphinxKey::from_bytes(key.to_bytes()),
+            gateway: tombola_topology::IdentityKey::of_seed(&[2; 32]),
+            mailbox: tombola_topology::MailboxId::from_bytes([3; 28]),
+        };
+        let with = Recipient::new(&address).unwrap();
+        let mut all = Conversations::default();
+        for n in 0..count {
+            let talk = Conversation::new(Time::ZERO, with.clone(), 1, Duration::from_secs(10));
+            all.insert(MessageId([n; 16]), talk);
+        }
+        all
+    }
+
+    #[test]
+    fn looks_that_come_early_come_one_by_one_and_not_for_ever() {
+        let (mut all, mut rng) = (conversations(50), Rng::from_seed([1; 32]));
+        let (round_trip, mut now) = (Duration::from_secs(10), Time::ZERO);
+        for looked in 1..=TOP_UPS {
+            now += Duration::from_secs(1);
+            all.look_soon(now, round_trip, &mut rng);
+            let times: BTreeSet<_> = all.looks.iter().map(|(at, _)| *at).collect();
+            let early = times.first().is_some_and(|first| *first < now + round_trip);
+            assert_eq!(early, looked <= HURRIED, "look {looked}");
+            if early {
+                // A few are planned for an earlier time, which all of them have in common.
+                assert!(times.len() > 40 && *times.last().unwrap() - *times.first().unwrap() > round_trip);
+            }
+            now = *times.last().unwrap();
+            while all.poll_look(now, round_trip, |_| false).is_some() {}
+        }
+        assert_eq!(all.poll_timeout(), None);
+
+        // What fell due while nobody was there.
+        let mut all = conversations(50);
+        all.spread_overdue(now, round_trip, &mut rng);
+        let times: BTreeSet<_> = all.looks.iter().map(|(at, _)| *at).collect();
+        assert!(times.len() == 50 && *times.first().unwrap() > now);
+    }
+
+    #[test]
+    fn what_was_answered_is_not_looked_at_any_more_if_no_more_is_allowed() {
+        let mut all = conversations(2);
+        all.answered(&A);
+        assert_eq!(all.looks.len(), 2, "one more answer is allowed");
+        all.get_mut(&A).unwrap().left = 0;
+        all.answered(&A);
+        assert_eq!(all.looks.len(), 1);
+        all.answered(&B);
+        assert_eq!(all.looks.len(), 1);
     }
 
     #[test]

@@ -277,9 +277,12 @@ fn whoever_is_inside_and_sends_nonsense_is_counted_and_nobody_else_notices() {
 
 /// Waits until a link is up: what is sent before is stale then.
 async fn up(links: &Links) {
-    while links.stats().links == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let linked = async {
+        while links.stats().links == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, linked).await.expect("the link comes up");
 }
 
 /// Opens a stream as a client does, sends 1000 bytes of a frame, and ends the stream.

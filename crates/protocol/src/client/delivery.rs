@@ -19,6 +19,7 @@ pub(super) struct Delivery {
     share: f64,
     loop_timeout: Duration,
     last_loss: Option<Time>,
+    last_return: Option<Time>,
     /// When it was sound last.
     sound: Time,
     troubled: bool,
@@ -27,12 +28,17 @@ pub(super) struct Delivery {
 impl Delivery {
     /// Before the first loop: everything arrives.
     pub(super) fn new(now: Time, loop_timeout: Duration) -> Self {
-        Self { share: 1.0, loop_timeout, last_loss: None, sound: now, troubled: false }
+        Self { share: 1.0, loop_timeout, last_loss: None, last_return: None, sound: now, troubled: false }
     }
 
     /// The share of packets that arrive, never 0.
     pub(super) fn share(&self) -> f64 {
         self.share
+    }
+
+    /// Whether packets seem to arrive, and one of its own loops has come back since then.
+    pub(super) fn carries_since(&self, since: Option<Time>) -> bool {
+        !self.troubled && self.last_return.is_some_and(|at| since.is_none_or(|since| at > since))
     }
 
     /// How many copies of something unacknowledged make up for what is lost.
@@ -60,6 +66,7 @@ impl Delivery {
     /// A loop came back. If that ends a time of trouble: since when what left may be lost.
     pub(super) fn returned(&mut self, now: Time) -> Option<Time> {
         self.note(1.0);
+        self.last_return = Some(now);
         if self.share <= SOUND {
             return None;
         }

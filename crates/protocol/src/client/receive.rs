@@ -54,8 +54,9 @@ impl Client {
                     if self.loops.returned(now, destination.identifier).is_some()
                         && let Some(from) = self.delivery.returned(now)
                     {
-                        self.outbox.handle_mended(now, from);
-                        self.conversations.hurry(now);
+                        let rng = self.builder.rng();
+                        self.outbox.handle_mended(now, from, rng);
+                        self.conversations.look_soon(now, self.pace.round_trip * 2, rng);
                     }
                     Ok(())
                 }
@@ -191,6 +192,10 @@ impl Client {
                     packets,
                 };
                 self.inbox.keep(message, &record, &mut self.changes);
+                if let Some(own) = via {
+                    self.conversations.answered(&own);
+                    self.put_conversation(own);
+                }
                 let event = ClientEvent::Received(Received::new(message, &record, body, false));
                 self.changes.gate(Gated::Event(event));
                 self.acknowledge(message, via);
@@ -216,8 +221,8 @@ impl Client {
     fn keep_blocks(&mut self, message: MessageId, flags: Flags, blocks: Blocks<'_>) {
         let answerable = flags.has(Flags::REPLIES);
         // Of no other epoch can keys be in use now.
-        let now = self.views.current.number();
-        if !(now.saturating_sub(1)..=now.saturating_add(1)).contains(&blocks.epoch) {
+        let current = self.views.current.number();
+        if !(current.saturating_sub(1)..=current.saturating_add(1)).contains(&blocks.epoch) {
             return;
         }
         for block in blocks.iter() {

@@ -23,6 +23,9 @@ const SUPPLY_MOST: u16 = 64;
 /// Reply blocks that a message brings for answers right away, if it may be answered and they fit: one for a short answer,
 /// and two to send it again or to ask for more.
 const BLOCKS_FOR_REPLIES: usize = 3;
+/// Conversations that are looked at in one go, and as many packets may wait before the next ones are.
+const LOOKS_AT_ONCE: usize = 4;
+const CONTROL_BUSY: usize = 64;
 
 impl Client {
     /// Builds one packet ahead, if one is missing. Returns whether it did.
@@ -177,11 +180,16 @@ impl Client {
     }
 
     fn prepare_message(&mut self, now: Time) -> bool {
-        let Self { outbox, views, pools, .. } = self;
+        let Self { outbox, views, pools, delivery, .. } = self;
         let usable = |epoch| views.by_number(epoch).is_some();
         let next = outbox.next(|outgoing| match &outgoing.target {
             Target::Address(to) => views.current.gateway(&to.address.gateway).is_some(),
-            Target::Reply(to) => pools.len(to, usable) > 0,
+            Target::Reply(to) => match pools.len(to, usable) {
+                0 => false,
+                // The last block waits until something has come back since: without any nobody could say that all were lost.
+                1 => outgoing.attempt == 0 || delivery.carries_since(outgoing.left()),
+                _ => true,
+            },
         });
         let Some(next) = next else { return false };
         if let Some(built) = self.build_part(now, next.message, next.part) {
@@ -326,8 +334,8 @@ impl Client {
 
     /// A packet through a block that came with `message`.
     ///
-    /// The block is gone from the store before the packet leaves: after a crash it would leave twice, and whoever sees both
-    /// could tell. What is lost with it is made up for.
+    /// That the block goes from the store is asked for before the packet leaves. After a crash within the time that writing
+    /// takes it is used once more: the first hop drops the second packet as a replay, and what was in it is sent again.
     fn build_through(&mut self, message: &MessageId, plaintext: &[u8]) -> Option<Built> {
         loop {
             let views = &self.views;
@@ -422,10 +430,14 @@ impl Client {
         if self.connected {
             self.outbox.handle_timeouts(now, self.delivery.share());
         }
-        while self.connected
-            && let Some((message, since)) =
-                self.conversations.poll_look(now, self.pace.round_trip, |id| self.outbox.get(id).is_some())
-        {
+        // A few at a time: each may need a packet, and a record.
+        for _ in 0..LOOKS_AT_ONCE {
+            if !self.connected || self.control.len() >= CONTROL_BUSY {
+                break;
+            }
+            let unheard = |id: &MessageId| self.outbox.get(id).is_some();
+            let look = self.conversations.poll_look(now, self.pace.round_trip, unheard);
+            let Some((message, since)) = look else { break };
             if self.delivery.lost_since(since) {
                 self.give(message, 0, BLOCKS_MAX as u16, 0);
             } else {
@@ -445,9 +457,8 @@ impl Client {
         if let (Some(own), Report::Partial { open, .. }) = (via, &report) {
             let shape = self.inbox.shape(&message);
             let data = |segment| shape.map_or(1, |shape| shape.data_in(segment));
-            let missing =
-                open.iter().map(|(segment, there)| data(*segment).saturating_sub(there.len())).sum();
-            let missing: usize = missing;
+            let lacks = open.iter().map(|(segment, there)| data(*segment).saturating_sub(there.len()));
+            let missing = lacks.sum::<usize>();
             let wanted = u16::try_from(missing + 2).unwrap_or(u16::MAX);
             let (left, since) = self.conversations.get(&own).map_or((0, now), |talk| (talk.left, talk.since));
             let lost = if self.delivery.lost_since(since) { wanted.saturating_sub(left) } else { 0 };
@@ -479,9 +490,9 @@ impl Client {
         self.put_conversation(message);
         let mut count = allowed + lost;
         while count > 0 {
-            let now = count.min(BLOCKS_MAX as u16);
-            self.push_control(Control::Supply { message, count: now });
-            count -= now;
+            let packet = count.min(BLOCKS_MAX as u16);
+            self.push_control(Control::Supply { message, count: packet });
+            count -= packet;
         }
     }
 }

@@ -28,13 +28,16 @@ impl Client {
                     Recipient::new(&address).map_err(|_| wrong(id, "its address holds an unusable key"))?,
                 )),
             };
-            let (queued, expires) = (self.wall.time(record.queued), self.wall.time(record.expires));
+            // The wall clock may have been set back in the meantime.
+            let queued = self.wall.time(record.queued).min(now);
+            let longest = self.views.current.parameters().mailbox_retention;
+            let expires = self.wall.time(record.expires).min(now + longest);
             let mut outgoing = Outgoing::new(target, body, shape, record.replies, queued, expires);
             outgoing.older = Duration::from_secs(self.wall.seconds(queued).saturating_sub(record.queued));
             outgoing.sent = record.sent;
             outgoing.cursor = record.cursor.min(shape.fragments());
             outgoing.restore_extra(record.extra);
-            self.outbox.restore(now, id, outgoing);
+            self.outbox.restore(now, id, outgoing, self.builder.rng());
         }
         for (id, state) in finals {
             self.events.push_back(ClientEvent::Ended(id, state));
@@ -44,7 +47,9 @@ impl Client {
             self.keyring.insert(message, epoch, keys, true);
         }
         // What was under way may be lost, and nobody remembers what was before.
-        self.delivery.interrupted(now);
+        if !conversations.is_empty() {
+            self.delivery.interrupted(now);
+        }
         for (message, record) in conversations {
             let with = Recipient::new(&record.with)
                 .map_err(|_| wrong(message, "its address holds an unusable key"))?;
@@ -58,6 +63,7 @@ impl Client {
             };
             self.conversations.insert(message, conversation);
         }
+        self.conversations.spread_overdue(now, self.pace.round_trip * 2, self.builder.rng());
         for (message, blocks) in blocks {
             for (number, (epoch, bytes)) in blocks {
                 self.pools.restore(message, number, epoch, &bytes);
