@@ -23,6 +23,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let received = frame.clone();
     frame.set_client_packet(received.parity(), &received.client_meta());
+    frame.set_acknowledged(received.acknowledged());
     assert!(frame == received, "a client's packet frame has one form");
 
     let mut passed_on = received.clone();
