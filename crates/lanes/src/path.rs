@@ -1,0 +1,72 @@
+//! Which instructions are used.
+
+use crate::field::Field;
+#[cfg(target_arch = "x86_64")]
+use crate::vector::{Avx2, Avx512};
+
+/// A set of instructions that this processor has, and code for it.
+///
+/// All paths give the same bytes, each in constant time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path(pub(crate) Isa);
+
+/// See [`Path`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    Portable,
+}
+
+impl Path {
+    /// One lane, on every processor.
+    pub const PORTABLE: Self = Self(Isa::Portable);
+
+    /// The fastest path for full batches.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::all().next().unwrap_or(Self::PORTABLE)
+    }
+
+    /// Every path that this processor has, the fastest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let vectors = [Avx512::detect().map(Isa::Avx512), Avx2::detect().map(Isa::Avx2)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let vectors: [Option<Isa>; 0] = [];
+        vectors.into_iter().flatten().chain([Isa::Portable]).map(Self)
+    }
+
+    /// `avx512ifma`, `avx2` or `portable`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512ifma",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+            Isa::Portable => "portable",
+        }
+    }
+
+    /// How many points are multiplied at the same time: 8, 4 or 1.
+    #[must_use]
+    pub const fn lanes(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => 8,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => 4,
+            Isa::Portable => 1,
+        }
+    }
+}
+
+/// Work that is written for any implementation of the field, and compiled for each.
+pub(crate) trait Work<F: Field> {
+    /// Does it. Implementations are `#[inline(always)]`, and all that they call is too or is portable: only then do they
+    /// become part of a function that may use the vector instructions.
+    fn run(self, proof: F::Proof);
+}

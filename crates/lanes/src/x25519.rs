@@ -1,0 +1,285 @@
+//! Multiplication on Curve25519 (RFC 7748), several points at a time.
+//!
+//! Two ways lead to the same bytes: [`x25519`] climbs a ladder for each point; [`Multiples`] makes a table of each point
+//! first, and is the faster one if a point is multiplied more than once.
+
+use zeroize::Zeroize;
+
+use crate::edwards::{Table, is_on_curve};
+use crate::field::{Field, Limbs, bytes_of, invert, limbs_of};
+use crate::montgomery::{self, LANES_MAX, ONE};
+use crate::path::{Isa, Path, Work};
+use crate::portable::Portable;
+use crate::scalar::{Words, clamped, comb_words, eighth};
+#[cfg(target_arch = "x86_64")]
+use crate::vector::{Avx2, Avx512, avx2::Four, ifma::Eight, with_avx2, with_avx512};
+
+/// How many points [`Multiples`] takes at once.
+pub const BATCH: usize = 16;
+
+/// Every u of a point whose order divides 8, as [`bytes_of`] gives them.
+const SMALL_ORDER: [[u8; 32]; 5] = [
+    [0; 32],
+    {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    },
+    {
+        let mut minus_one = [0xff; 32];
+        minus_one[0] = 0xec;
+        minus_one[31] = 0x7f;
+        minus_one
+    },
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda,
+        0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04,
+        0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+    ],
+];
+
+/// X25519 of each point with its scalar: `out[i] = clamp(scalars[i]) * points[i]`, as RFC 7748, section 5, has it: the
+/// top bit of a point is ignored, a number of p or more is taken modulo p, and a point of small order gives zero.
+///
+/// Constant time: neither branches nor addresses depend on points or scalars.
+///
+/// # Panics
+///
+/// If the three slices do not have the same length.
+pub fn x25519(path: Path, points: &[&[u8; 32]], scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
+    assert!(points.len() == scalars.len() && points.len() == out.len(), "one scalar and one product per point");
+    let lanes = path.lanes();
+    for ((points, scalars), out) in points.chunks(lanes).zip(scalars.chunks(lanes)).zip(out.chunks_mut(lanes)) {
+        let climb = Climb { points, scalars, out };
+        match path.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(proof) => with_avx512(proof, climb),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(proof) => with_avx2(proof, climb),
+            Isa::Portable => Work::<Portable>::run(climb, ()),
+        }
+    }
+}
+
+/// One ladder in each lane; no more points than lanes.
+struct Climb<'a> {
+    points: &'a [&'a [u8; 32]],
+    scalars: &'a [&'a [u8; 32]],
+    out: &'a mut [[u8; 32]],
+}
+
+impl<F: Field> Work<F> for Climb<'_> {
+    #[inline(always)]
+    fn run(self, proof: F::Proof) {
+        let u = load_points::<F>(proof, self.points);
+        let mut scalar = load_scalars::<F>(proof, self.scalars, clamped);
+        let mut product = montgomery::x25519(proof, u, &scalar);
+        store(product, self.out);
+        F::wipe_words(&mut scalar);
+        product.wipe();
+    }
+}
+
+/// Up to [`BATCH`] points, each with a table that makes its multiples cheap.
+///
+/// A table is worth its price if its point is multiplied twice or more: together with the two multiplications it takes
+/// about two thirds of the work of two ladders.
+pub struct Multiples(Inner);
+
+/// Large either way, and never moved about.
+#[expect(clippy::large_enum_variant, reason = "all variants hold tables for as many points")]
+enum Inner {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512, Lanes<Eight, { BATCH / 8 }>),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2, Lanes<Four, { BATCH / 4 }>),
+    Portable(Lanes<Portable, BATCH>),
+}
+
+/// Vectors of points with their tables.
+struct Lanes<F: Field, const N: usize> {
+    tables: [Table<F>; N],
+    points: [F; N],
+    /// Whether all points of a vector have a table: they are on the curve, and not of small order.
+    have_tables: [bool; N],
+    len: usize,
+}
+
+impl Multiples {
+    /// Room for [`BATCH`] points.
+    #[must_use]
+    pub fn new(path: Path) -> Self {
+        Self(match path.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(proof) => Inner::Avx512(proof, Lanes::empty(proof)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(proof) => Inner::Avx2(proof, Lanes::empty(proof)),
+            Isa::Portable => Inner::Portable(Lanes::empty(())),
+        })
+    }
+
+    /// Takes points in the place of those before. What [`x25519`] says of odd encodings and of small order holds.
+    ///
+    /// Takes longer if a point is not on the curve but on its twist, which no honest public key is: points are not
+    /// secret.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than [`BATCH`].
+    pub fn set(&mut self, points: &[&[u8; 32]]) {
+        assert!(points.len() <= BATCH, "at most {BATCH} points, not {}", points.len());
+        match &mut self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx512(proof, lanes) => with_avx512(*proof, Fill { lanes, points }),
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx2(proof, lanes) => with_avx2(*proof, Fill { lanes, points }),
+            Inner::Portable(lanes) => Fill { lanes, points }.run(()),
+        }
+    }
+
+    /// X25519 of each point with its scalar, in the order in which they were set.
+    ///
+    /// Neither branches nor addresses depend on scalars.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many scalars, and as much room, as points.
+    pub fn multiply(&self, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
+        match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx512(proof, lanes) => with_avx512(*proof, Multiply { lanes, scalars, out }),
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx2(proof, lanes) => with_avx2(*proof, Multiply { lanes, scalars, out }),
+            Inner::Portable(lanes) => Multiply { lanes, scalars, out }.run(()),
+        }
+    }
+}
+
+impl<F: Field, const N: usize> Lanes<F, N> {
+    fn empty(proof: F::Proof) -> Self {
+        Self {
+            tables: [Table::empty(proof); N],
+            points: [F::splat(proof, ONE); N],
+            have_tables: [false; N],
+            len: 0,
+        }
+    }
+}
+
+struct Fill<'a, F: Field, const N: usize> {
+    lanes: &'a mut Lanes<F, N>,
+    points: &'a [&'a [u8; 32]],
+}
+
+impl<F: Field, const N: usize> Work<F> for Fill<'_, F, N> {
+    #[inline(always)]
+    fn run(self, proof: F::Proof) {
+        let lanes = self.lanes;
+        lanes.len = self.points.len();
+        for (at, points) in self.points.chunks(F::LANES).enumerate() {
+            let u = load_points::<F>(proof, points);
+            lanes.points[at] = u;
+            let witness = lanes.tables[at].fill(proof, u);
+            let (mut encoded, mut witnesses) = ([[0; 32]; LANES_MAX], [[0; 32]; LANES_MAX]);
+            store(u, &mut encoded[..F::LANES]);
+            store(witness, &mut witnesses[..F::LANES]);
+            let mut lanes_of_vector = encoded.iter().zip(&witnesses).take(F::LANES);
+            lanes.have_tables[at] =
+                lanes_of_vector.all(|(u, witness)| is_on_curve(witness) && !SMALL_ORDER.contains(u));
+        }
+    }
+}
+
+struct Multiply<'a, F: Field, const N: usize> {
+    lanes: &'a Lanes<F, N>,
+    scalars: &'a [&'a [u8; 32]],
+    out: &'a mut [[u8; 32]],
+}
+
+impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
+    #[inline(always)]
+    fn run(self, proof: F::Proof) {
+        let lanes = self.lanes;
+        assert!(self.scalars.len() == lanes.len && self.out.len() == lanes.len, "one of each per point");
+        let one = F::splat(proof, ONE);
+        let (mut numerators, mut denominators) = ([one; N], [one; N]);
+        // Products of the denominators up to each: one inversion serves them all (Montgomery). None is zero, since a
+        // point that has a table is not of small order, and no clamped scalar is a multiple of the order of the group.
+        let mut products = [one; N];
+        let mut product = one;
+        for (at, scalars) in self.scalars.chunks(F::LANES).enumerate() {
+            if lanes.have_tables[at] {
+                let mut scalar = load_scalars::<F>(proof, scalars, |bytes| comb_words(&eighth(&clamped(bytes))));
+                (numerators[at], denominators[at]) = lanes.tables[at].multiply(proof, &scalar);
+                products[at] = product;
+                product = product.mul(denominators[at]);
+                F::wipe_words(&mut scalar);
+            }
+        }
+        let mut inverse = invert(product);
+        for (at, scalars) in self.scalars.chunks(F::LANES).enumerate().rev() {
+            let out = &mut self.out[at * F::LANES..][..scalars.len()];
+            let mut result = if lanes.have_tables[at] {
+                let result = numerators[at].mul(inverse.mul(products[at]));
+                inverse = inverse.mul(denominators[at]);
+                result
+            } else {
+                let mut scalar = load_scalars::<F>(proof, scalars, clamped);
+                let result = montgomery::x25519(proof, lanes.points[at], &scalar);
+                F::wipe_words(&mut scalar);
+                result
+            };
+            store(result, out);
+            result.wipe();
+        }
+        for secret in numerators.iter_mut().chain(&mut denominators).chain(&mut products) {
+            secret.wipe();
+        }
+        product.wipe();
+        inverse.wipe();
+    }
+}
+
+/// Reads the points of a vector; lanes without one get the base point, so that they do not look odd.
+#[inline(always)]
+fn load_points<F: Field>(proof: F::Proof, points: &[&[u8; 32]]) -> F {
+    let mut lanes: [Limbs; LANES_MAX] = [[9, 0, 0, 0, 0]; LANES_MAX];
+    for (lane, point) in lanes.iter_mut().zip(points) {
+        *lane = limbs_of(point);
+    }
+    F::load(proof, &lanes[..F::LANES])
+}
+
+/// Reads the scalars of a vector, each as four words.
+#[inline(always)]
+fn load_scalars<F: Field>(
+    proof: F::Proof,
+    scalars: &[&[u8; 32]],
+    recode: impl Fn(&[u8; 32]) -> Words,
+) -> [F::Word; 4] {
+    let mut words = [[0; LANES_MAX]; 4];
+    for (lane, scalar) in scalars.iter().enumerate() {
+        let mut recoded = recode(scalar);
+        for (word, part) in words.iter_mut().zip(recoded) {
+            word[lane] = part;
+        }
+        recoded.zeroize();
+    }
+    let loaded = words.map(|word| F::words(proof, &word[..F::LANES]));
+    words.zeroize();
+    loaded
+}
+
+/// Writes as many lanes as there is room for.
+#[inline(always)]
+fn store<F: Field>(element: F, out: &mut [[u8; 32]]) {
+    let mut lanes: [Limbs; LANES_MAX] = [[0; 5]; LANES_MAX];
+    element.store(&mut lanes[..F::LANES]);
+    for (out, lane) in out.iter_mut().zip(&lanes) {
+        *out = bytes_of(lane);
+    }
+    lanes.zeroize();
+}
