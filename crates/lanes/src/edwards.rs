@@ -57,9 +57,8 @@ struct Addend<F> {
     t2d: F,
 }
 
-/// An addend as it lies in a table.
-#[derive(Clone, Copy)]
-pub(crate) struct Entry<F: Field>([F::Packed; 4]);
+/// An addend as it lies in a table, in the order of its fields.
+type Entry<F> = [<F as Field>::Packed; 4];
 
 /// The two blocks of a comb, for one point in each lane.
 #[derive(Clone, Copy)]
@@ -134,61 +133,66 @@ impl<F: Field> Point<F> {
     }
 }
 
-impl<F: Field> Entry<F> {
+impl<F: Field> Addend<F> {
     #[inline(always)]
-    fn of(addend: &Addend<F>) -> Self {
-        Self([addend.sum.pack(), addend.difference.pack(), addend.z2.pack(), addend.t2d.pack()])
+    fn entry(&self) -> Entry<F> {
+        [self.sum.pack(), self.difference.pack(), self.z2.pack(), self.t2d.pack()]
     }
 
     #[inline(always)]
-    fn addend(&self) -> Addend<F> {
-        let [sum, difference, z2, t2d] = self.0;
-        Addend {
+    fn of(entry: Entry<F>) -> Self {
+        let [sum, difference, z2, t2d] = entry;
+        Self {
             sum: F::unpack(sum),
             difference: F::unpack(difference),
             z2: F::unpack(z2),
             t2d: F::unpack(t2d),
         }
     }
+}
 
-    /// One entry of eight, by a secret index in each lane: all are read.
-    #[inline(always)]
-    fn look_up(entries: &[Self; ENTRIES], index: F::Word) -> Self {
-        let mut found = entries[0];
-        for (at, entry) in (0..).zip(entries).skip(1) {
-            let here = F::equals(index, at);
-            for (found, coordinate) in found.0.iter_mut().zip(&entry.0) {
-                *found = F::select_packed(here, *found, *coordinate);
-            }
-        }
-        found
+/// For each u, 1 / v up to a root of -1, where v^2 = u^3 + A u^2 + u, and a witness: 1 or -1 in each lane whose point is
+/// on the curve itself, else it is on the twist, or u is 0. The witness says which root of 1 or -1 is left to divide by.
+///
+/// As v^2^3 (v^2^7)^((p - 5) / 8) (Bernstein, Duif, Lange, Schwabe and Yang, "High-speed high-security signatures", 2011,
+/// section 5).
+#[inline(always)]
+pub(crate) fn inverse_roots<F: Field, const N: usize>(proof: F::Proof, us: &[F; N]) -> [(F, F); N] {
+    let (a, one) = (F::splat(proof, [A as u64, 0, 0, 0, 0]), F::splat(proof, ONE));
+    let (mut squares, mut cubes, mut sevenths) = (*us, *us, *us);
+    let mut at = 0;
+    while at < N {
+        let u = us[at];
+        squares[at] = u.mul(u.mul(u.add(a)).add(one));
+        cubes[at] = squares[at].square().mul(squares[at]);
+        sevenths[at] = cubes[at].square().mul(squares[at]);
+        at += 1;
     }
+    let powers = power_p58(&sevenths);
+    let mut roots = [(one, one); N];
+    let mut at = 0;
+    while at < N {
+        let root = cubes[at].mul(powers[at]);
+        roots[at] = (root, squares[at].mul(root.square()));
+        at += 1;
+    }
+    roots
 }
 
 impl<F: Field> Table<F> {
     /// Room for a table.
     #[inline(always)]
     pub(crate) fn empty(proof: F::Proof) -> Self {
-        Self([[Entry([F::splat(proof, ZERO).pack(); 4]); ENTRIES]; 2])
+        Self([[[F::splat(proof, ZERO).pack(); 4]; ENTRIES]; 2])
     }
 
-    /// Makes the table of 8 P, where P is the point with coordinate u, tight.
+    /// Makes the table of 8 P, where P is the point with coordinate u, tight; `root` is what [`inverse_roots`] gave for it.
     ///
-    /// Gives u^3 + A u^2 + u, times a square, as a witness of which form of the curve has P: 1 or -1 in each lane whose
-    /// point is on the curve itself; else it is on the twist, or u is 0, and the table is of no use there.
-    ///
-    /// Takes time and memory that depend on nothing; the points may be public anyway.
+    /// Takes time that depends on nothing; the points may be public anyway.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, proof: F::Proof, u: F) -> F {
+    pub(crate) fn fill(&mut self, proof: F::Proof, u: F, (root, witness): (F, F)) {
         let one = F::splat(proof, ONE);
         let (above, below) = (u.add(one), u.sub(one));
-        // v^2 = u (u^2 + A u + 1).
-        let vv = u.mul(u.mul(u.add(F::splat(proof, [A as u64, 0, 0, 0, 0]))).add(one));
-        // 1 / v, or that over a root of -1: v^2^3 (v^2^7)^((p - 5) / 8) (Bernstein, Duif, Lange, Schwabe and Yang,
-        // "High-speed high-security signatures", 2011, section 5).
-        let cube = vv.square().mul(vv);
-        let root = cube.mul(power_p58(cube.square().mul(vv)));
-        let witness = vv.mul(root.square());
         // Where the witness is -1, the root has to be multiplied by a root of -1. Both are tried on the way: x^2 of the
         // two differs in sign, so only one satisfies the curve; choosing by the witness costs a comparison of fields, so
         // it is computed: root * ((1 + w) + i (1 - w)) / 2 is root or i root; the factor 2 goes into Z.
@@ -234,10 +238,9 @@ impl<F: Field> Table<F> {
                 sums[at] = sums[at - (1 << bit)].add(&twice[2 * bit + block], nowhere).point();
             }
             for (entry, sum) in entries.iter_mut().zip(&sums) {
-                *entry = Entry::of(&sum.addend(d2));
+                *entry = sum.addend(d2).entry();
             }
         }
-        witness
     }
 
     /// m 8 P in each lane, as the u-coordinate of the Montgomery form, a fraction of two loose elements. `scalar` holds
@@ -249,16 +252,16 @@ impl<F: Field> Table<F> {
         for column in (0..COLUMNS).rev() {
             sum = sum.double().point();
             let (index, negate) = F::digit(scalar, column + COLUMNS);
-            sum = sum.add(&Entry::look_up(&self.0[1], index).addend(), negate).point();
+            sum = sum.add(&Addend::of(F::look_up(&self.0[1], index)), negate).point();
             let (index, negate) = F::digit(scalar, column);
-            sum = sum.add(&Entry::look_up(&self.0[0], index).addend(), negate).projective();
+            sum = sum.add(&Addend::of(F::look_up(&self.0[0], index)), negate).projective();
         }
         // u = (1 + y) / (1 - y).
         (sum.z.add(sum.y), sum.z.sub(sum.y))
     }
 }
 
-/// Whether the point of a lane was on the curve, by what [`Table::fill`] gave for it. In variable time: points are public.
+/// Whether the point of a lane was on the curve, by the witness of [`inverse_roots`]. In variable time: points are public.
 pub(crate) fn is_on_curve(witness: &[u8; 32]) -> bool {
     const ONE: [u8; 32] = {
         let mut one = [0; 32];

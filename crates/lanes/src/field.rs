@@ -21,6 +21,9 @@ pub(crate) const MASK51: u64 = (1 << 51) - 1;
 /// Elements of the field, one per lane, and what the formulas compute with them.
 ///
 /// Every operation takes the same time whatever the values are.
+///
+/// Formulas over it call no closures, and nothing that calls some: only what is inlined into a function with the vector
+/// instructions may use them (see `vector`), and nobody promises that for a closure.
 pub(crate) trait Field: Copy {
     /// Shows that this processor has the instructions: nobody gets one without having asked it.
     type Proof: Copy;
@@ -65,57 +68,70 @@ pub(crate) trait Field: Copy {
     /// One digit of a signed comb (see [`edwards`](crate::edwards)): bit `at` of each of the four words is a sign.
     /// Gives the entry of the table, 0 to 7, and whether to negate it.
     fn digit(words: &[Self::Word; 4], at: u32) -> (Self::Word, Self::Mask);
-    /// Where a word has that value.
-    fn equals(word: Self::Word, value: u64) -> Self::Mask;
     /// The second where the mask says so, else the first.
     fn select(mask: Self::Mask, no: Self, yes: Self) -> Self;
-    /// The same for elements of a table.
-    fn select_packed(mask: Self::Mask, no: Self::Packed, yes: Self::Packed) -> Self::Packed;
+    /// In each lane, one of eight entries of a table, by an index below 8 that is secret: all entries are read.
+    fn look_up(entries: &[[Self::Packed; 4]; 8], index: Self::Word) -> [Self::Packed; 4];
 
     /// Overwrites an element that is not needed any more, and is secret.
     fn wipe(&mut self);
     /// The same for words.
     fn wipe_words(words: &mut [Self::Word; 4]);
+}
 
-    /// Squares so many times.
-    #[inline(always)]
-    fn square_times(self, times: u32) -> Self {
-        let mut power = self;
-        for _ in 0..times {
-            power = power.square();
+/// Squares each so many times.
+#[inline(always)]
+fn square_times<F: Field, const N: usize>(mut powers: [F; N], times: u32) -> [F; N] {
+    for _ in 0..times {
+        let mut at = 0;
+        while at < N {
+            powers[at] = powers[at].square();
+            at += 1;
         }
-        power
     }
+    powers
 }
 
-/// x^(2^250 - 1), and x^11.
 #[inline(always)]
-fn power_of_ones<F: Field>(x: F) -> (F, F) {
-    let x2 = x.square();
-    let x9 = x.mul(x2.square_times(2));
-    let x11 = x9.mul(x2);
-    let ones5 = x9.mul(x11.square());
-    let ones10 = ones5.square_times(5).mul(ones5);
-    let ones20 = ones10.square_times(10).mul(ones10);
-    let ones40 = ones20.square_times(20).mul(ones20);
-    let ones50 = ones40.square_times(10).mul(ones10);
-    let ones100 = ones50.square_times(50).mul(ones50);
-    let ones200 = ones100.square_times(100).mul(ones100);
-    (ones200.square_times(50).mul(ones50), x11)
+fn mul_each<F: Field, const N: usize>(mut a: [F; N], b: &[F; N]) -> [F; N] {
+    let mut at = 0;
+    while at < N {
+        a[at] = a[at].mul(b[at]);
+        at += 1;
+    }
+    a
 }
 
-/// 1 / x = x^(p - 2); 0 for 0.
+/// x^(2^250 - 1), and x^11, of each.
 #[inline(always)]
-pub(crate) fn invert<F: Field>(x: F) -> F {
+fn power_of_ones<F: Field, const N: usize>(x: &[F; N]) -> ([F; N], [F; N]) {
+    let x2 = square_times(*x, 1);
+    let x9 = mul_each(square_times(x2, 2), x);
+    let x11 = mul_each(x2, &x9);
+    let ones5 = mul_each(square_times(x11, 1), &x9);
+    let ones10 = mul_each(square_times(ones5, 5), &ones5);
+    let ones20 = mul_each(square_times(ones10, 10), &ones10);
+    let ones40 = mul_each(square_times(ones20, 20), &ones20);
+    let ones50 = mul_each(square_times(ones40, 10), &ones10);
+    let ones100 = mul_each(square_times(ones50, 50), &ones50);
+    let ones200 = mul_each(square_times(ones100, 100), &ones100);
+    (mul_each(square_times(ones200, 50), &ones50), x11)
+}
+
+/// 1 / x = x^(p - 2) of each; 0 for 0.
+///
+/// A power is a chain in which each squaring waits for the one before: several chains side by side fill the waiting.
+#[inline(always)]
+pub(crate) fn invert<F: Field, const N: usize>(x: &[F; N]) -> [F; N] {
     let (ones250, x11) = power_of_ones(x);
-    ones250.square_times(5).mul(x11)
+    mul_each(square_times(ones250, 5), &x11)
 }
 
-/// x^((p - 5) / 8).
+/// x^((p - 5) / 8) of each.
 #[inline(always)]
-pub(crate) fn power_p58<F: Field>(x: F) -> F {
+pub(crate) fn power_p58<F: Field, const N: usize>(x: &[F; N]) -> [F; N] {
     let (ones250, _) = power_of_ones(x);
-    ones250.square_times(2).mul(x)
+    mul_each(square_times(ones250, 2), x)
 }
 
 /// Reads 255 bits, little-endian; the top bit is ignored, and the number may be p or more (RFC 7748, section 5).

@@ -41,7 +41,8 @@ pub(crate) fn ladder<F: Field>(proof: F::Proof, u: F, scalar: &[F::Word; 4]) -> 
 #[inline(always)]
 pub(crate) fn x25519<F: Field>(proof: F::Proof, u: F, scalar: &[F::Word; 4]) -> F {
     let (x, z) = ladder(proof, u, scalar);
-    x.mul(invert(z))
+    let [inverse] = invert(&[z]);
+    x.mul(inverse)
 }
 
 /// 0 and 1 in the field.

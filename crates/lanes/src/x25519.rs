@@ -5,7 +5,7 @@
 
 use zeroize::Zeroize;
 
-use crate::edwards::{Table, is_on_curve};
+use crate::edwards::{Table, inverse_roots, is_on_curve};
 use crate::field::{Field, Limbs, bytes_of, invert, limbs_of};
 use crate::montgomery::{self, LANES_MAX, ONE};
 use crate::path::{Isa, Path, Work};
@@ -16,6 +16,12 @@ use crate::vector::{Avx2, Avx512, avx2::Four, ifma::Eight, with_avx2, with_avx51
 
 /// How many points [`Multiples`] takes at once.
 pub const BATCH: usize = 16;
+
+/// Vectors whose roots are taken side by side. A divisor of the vectors of a batch on every path.
+const GROUP: usize = 2;
+
+/// The base point.
+const BASE: Limbs = [9, 0, 0, 0, 0];
 
 /// Every u of a point whose order divides 8, as [`bytes_of`] gives them.
 const SMALL_ORDER: [[u8; 32]; 5] = [
@@ -179,16 +185,23 @@ impl<F: Field, const N: usize> Work<F> for Fill<'_, F, N> {
     fn run(self, proof: F::Proof) {
         let lanes = self.lanes;
         lanes.len = self.points.len();
-        for (at, points) in self.points.chunks(F::LANES).enumerate() {
-            let u = load_points::<F>(proof, points);
-            lanes.points[at] = u;
-            let witness = lanes.tables[at].fill(proof, u);
-            let (mut encoded, mut witnesses) = ([[0; 32]; LANES_MAX], [[0; 32]; LANES_MAX]);
-            store(u, &mut encoded[..F::LANES]);
-            store(witness, &mut witnesses[..F::LANES]);
-            let mut lanes_of_vector = encoded.iter().zip(&witnesses).take(F::LANES);
-            lanes.have_tables[at] =
-                lanes_of_vector.all(|(u, witness)| is_on_curve(witness) && !SMALL_ORDER.contains(u));
+        for (group, points) in self.points.chunks(GROUP * F::LANES).enumerate() {
+            let mut us = [F::splat(proof, BASE); GROUP];
+            for (u, points) in us.iter_mut().zip(points.chunks(F::LANES)) {
+                *u = load_points(proof, points);
+            }
+            let roots = inverse_roots(proof, &us);
+            let vectors = us.into_iter().zip(roots).take(points.len().div_ceil(F::LANES));
+            for ((u, root), at) in vectors.zip(group * GROUP..) {
+                lanes.points[at] = u;
+                lanes.tables[at].fill(proof, u, root);
+                let (mut encoded, mut witnesses) = ([[0; 32]; LANES_MAX], [[0; 32]; LANES_MAX]);
+                store(u, &mut encoded[..F::LANES]);
+                store(root.1, &mut witnesses[..F::LANES]);
+                let mut lanes_of_vector = encoded.iter().zip(&witnesses).take(F::LANES);
+                lanes.have_tables[at] =
+                    lanes_of_vector.all(|(u, witness)| is_on_curve(witness) && !SMALL_ORDER.contains(u));
+            }
         }
     }
 }
@@ -219,7 +232,7 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
                 F::wipe_words(&mut scalar);
             }
         }
-        let mut inverse = invert(product);
+        let [mut inverse] = invert(&[product]);
         for (at, scalars) in self.scalars.chunks(F::LANES).enumerate().rev() {
             let out = &mut self.out[at * F::LANES..][..scalars.len()];
             let mut result = if lanes.have_tables[at] {
@@ -246,7 +259,7 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
 /// Reads the points of a vector; lanes without one get the base point, so that they do not look odd.
 #[inline(always)]
 fn load_points<F: Field>(proof: F::Proof, points: &[&[u8; 32]]) -> F {
-    let mut lanes: [Limbs; LANES_MAX] = [[9, 0, 0, 0, 0]; LANES_MAX];
+    let mut lanes: [Limbs; LANES_MAX] = [BASE; LANES_MAX];
     for (lane, point) in lanes.iter_mut().zip(points) {
         *lane = limbs_of(point);
     }
@@ -268,7 +281,13 @@ fn load_scalars<F: Field>(
         }
         recoded.zeroize();
     }
-    let loaded = words.map(|word| F::words(proof, &word[..F::LANES]));
+    let lanes = F::LANES;
+    let loaded = [
+        F::words(proof, &words[0][..lanes]),
+        F::words(proof, &words[1][..lanes]),
+        F::words(proof, &words[2][..lanes]),
+        F::words(proof, &words[3][..lanes]),
+    ];
     words.zeroize();
     loaded
 }

@@ -10,7 +10,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
-use crate::field::{Field, Limbs, MASK51};
+use crate::field::{Field, Limbs};
 
 type Ten = [__m256i; 10];
 
@@ -28,6 +28,35 @@ macro_rules! isa {
         // SAFETY: no value of `Four`, nor a proof, exists unless an `Avx2` was made, which only detection of the feature
         // does; and no intrinsic in here reads or writes memory.
         unsafe { $body }
+    };
+}
+
+/// Arrays written out: a closure that is not inlined may not use the instructions, and would be slow.
+macro_rules! five {
+    ($at:ident => $each:expr) => {
+        [
+            { const $at: usize = 0; $each },
+            { const $at: usize = 1; $each },
+            { const $at: usize = 2; $each },
+            { const $at: usize = 3; $each },
+            { const $at: usize = 4; $each },
+        ]
+    };
+}
+macro_rules! ten {
+    ($at:ident => $each:expr) => {
+        [
+            { const $at: usize = 0; $each },
+            { const $at: usize = 1; $each },
+            { const $at: usize = 2; $each },
+            { const $at: usize = 3; $each },
+            { const $at: usize = 4; $each },
+            { const $at: usize = 5; $each },
+            { const $at: usize = 6; $each },
+            { const $at: usize = 7; $each },
+            { const $at: usize = 8; $each },
+            { const $at: usize = 9; $each },
+        ]
     };
 }
 
@@ -63,17 +92,6 @@ fn and(a: __m256i, b: __m256i) -> __m256i {
 #[inline(always)]
 fn double(x: __m256i) -> __m256i {
     plus(x, x)
-}
-
-#[inline(always)]
-fn sum<const N: usize>(terms: [__m256i; N]) -> __m256i {
-    let mut sum = terms[0];
-    let mut at = 1;
-    while at < N {
-        sum = plus(sum, terms[at]);
-        at += 1;
-    }
-    sum
 }
 
 /// What limb `at` carries into the next, and what is left of it.
@@ -137,9 +155,14 @@ fn carry_once(r: Ten) -> Ten {
     ]
 }
 
+/// `factor` p, by limbs.
 #[inline(always)]
-fn zip(a: &Ten, b: &Ten, each: impl Fn(__m256i, __m256i) -> __m256i) -> Ten {
-    core::array::from_fn(|at| each(a[at], b[at]))
+fn times_p(factor: u64, at: usize) -> __m256i {
+    constant(match at {
+        0 => factor * (MASK26 - 18),
+        _ if at % 2 == 0 => factor * MASK26,
+        _ => factor * MASK25,
+    })
 }
 
 /// A function of its own: a formula with several of them inlined would not fit the instruction cache.
@@ -150,32 +173,166 @@ fn zip(a: &Ten, b: &Ten, each: impl Fn(__m256i, __m256i) -> __m256i) -> Ten {
 #[target_feature(enable = "avx2")]
 fn multiply(f: &Ten, g: &Ten) -> Ten {
     let nineteen = constant(19);
-    let f1_2 = double(f[1]);
-    let f3_2 = double(f[3]);
-    let f5_2 = double(f[5]);
-    let f7_2 = double(f[7]);
-    let f9_2 = double(f[9]);
-    let g1_19 = m(g[1], nineteen);
-    let g2_19 = m(g[2], nineteen);
-    let g3_19 = m(g[3], nineteen);
-    let g4_19 = m(g[4], nineteen);
-    let g5_19 = m(g[5], nineteen);
-    let g6_19 = m(g[6], nineteen);
-    let g7_19 = m(g[7], nineteen);
-    let g8_19 = m(g[8], nineteen);
-    let g9_19 = m(g[9], nineteen);
-    carry([
-        sum([m(f[0], g[0]), m(f1_2, g9_19), m(f[2], g8_19), m(f3_2, g7_19), m(f[4], g6_19), m(f5_2, g5_19), m(f[6], g4_19), m(f7_2, g3_19), m(f[8], g2_19), m(f9_2, g1_19)]),
-        sum([m(f[0], g[1]), m(f[1], g[0]), m(f[2], g9_19), m(f[3], g8_19), m(f[4], g7_19), m(f[5], g6_19), m(f[6], g5_19), m(f[7], g4_19), m(f[8], g3_19), m(f[9], g2_19)]),
-        sum([m(f[0], g[2]), m(f1_2, g[1]), m(f[2], g[0]), m(f3_2, g9_19), m(f[4], g8_19), m(f5_2, g7_19), m(f[6], g6_19), m(f7_2, g5_19), m(f[8], g4_19), m(f9_2, g3_19)]),
-        sum([m(f[0], g[3]), m(f[1], g[2]), m(f[2], g[1]), m(f[3], g[0]), m(f[4], g9_19), m(f[5], g8_19), m(f[6], g7_19), m(f[7], g6_19), m(f[8], g5_19), m(f[9], g4_19)]),
-        sum([m(f[0], g[4]), m(f1_2, g[3]), m(f[2], g[2]), m(f3_2, g[1]), m(f[4], g[0]), m(f5_2, g9_19), m(f[6], g8_19), m(f7_2, g7_19), m(f[8], g6_19), m(f9_2, g5_19)]),
-        sum([m(f[0], g[5]), m(f[1], g[4]), m(f[2], g[3]), m(f[3], g[2]), m(f[4], g[1]), m(f[5], g[0]), m(f[6], g9_19), m(f[7], g8_19), m(f[8], g7_19), m(f[9], g6_19)]),
-        sum([m(f[0], g[6]), m(f1_2, g[5]), m(f[2], g[4]), m(f3_2, g[3]), m(f[4], g[2]), m(f5_2, g[1]), m(f[6], g[0]), m(f7_2, g9_19), m(f[8], g8_19), m(f9_2, g7_19)]),
-        sum([m(f[0], g[7]), m(f[1], g[6]), m(f[2], g[5]), m(f[3], g[4]), m(f[4], g[3]), m(f[5], g[2]), m(f[6], g[1]), m(f[7], g[0]), m(f[8], g9_19), m(f[9], g8_19)]),
-        sum([m(f[0], g[8]), m(f1_2, g[7]), m(f[2], g[6]), m(f3_2, g[5]), m(f[4], g[4]), m(f5_2, g[3]), m(f[6], g[2]), m(f7_2, g[1]), m(f[8], g[0]), m(f9_2, g9_19)]),
-        sum([m(f[0], g[9]), m(f[1], g[8]), m(f[2], g[7]), m(f[3], g[6]), m(f[4], g[5]), m(f[5], g[4]), m(f[6], g[3]), m(f[7], g[2]), m(f[8], g[1]), m(f[9], g[0])]),
-    ])
+    // Even limbs with even ones and odd with odd make the even limbs of the product, the others the odd ones: 25 products at
+    // a time, whose factors and sums fit the registers.
+    let g0 = g[0];
+    let g2 = g[2];
+    let g2_19 = m(g2, nineteen);
+    let g4 = g[4];
+    let g4_19 = m(g4, nineteen);
+    let g6 = g[6];
+    let g6_19 = m(g6, nineteen);
+    let g8 = g[8];
+    let g8_19 = m(g8, nineteen);
+    let f0 = f[0];
+    let r0 = m(f0, g0);
+    let r2 = m(f0, g2);
+    let r4 = m(f0, g4);
+    let r6 = m(f0, g6);
+    let r8 = m(f0, g8);
+    let f2 = f[2];
+    let r2 = plus(r2, m(f2, g0));
+    let r4 = plus(r4, m(f2, g2));
+    let r6 = plus(r6, m(f2, g4));
+    let r8 = plus(r8, m(f2, g6));
+    let r0 = plus(r0, m(f2, g8_19));
+    let f4 = f[4];
+    let r4 = plus(r4, m(f4, g0));
+    let r6 = plus(r6, m(f4, g2));
+    let r8 = plus(r8, m(f4, g4));
+    let r0 = plus(r0, m(f4, g6_19));
+    let r2 = plus(r2, m(f4, g8_19));
+    let f6 = f[6];
+    let r6 = plus(r6, m(f6, g0));
+    let r8 = plus(r8, m(f6, g2));
+    let r0 = plus(r0, m(f6, g4_19));
+    let r2 = plus(r2, m(f6, g6_19));
+    let r4 = plus(r4, m(f6, g8_19));
+    let f8 = f[8];
+    let r8 = plus(r8, m(f8, g0));
+    let r0 = plus(r0, m(f8, g2_19));
+    let r2 = plus(r2, m(f8, g4_19));
+    let r4 = plus(r4, m(f8, g6_19));
+    let r6 = plus(r6, m(f8, g8_19));
+    let g1 = g[1];
+    let g1_19 = m(g1, nineteen);
+    let g3 = g[3];
+    let g3_19 = m(g3, nineteen);
+    let g5 = g[5];
+    let g5_19 = m(g5, nineteen);
+    let g7 = g[7];
+    let g7_19 = m(g7, nineteen);
+    let g9 = g[9];
+    let g9_19 = m(g9, nineteen);
+    let f1 = double(f[1]);
+    let r2 = plus(r2, m(f1, g1));
+    let r4 = plus(r4, m(f1, g3));
+    let r6 = plus(r6, m(f1, g5));
+    let r8 = plus(r8, m(f1, g7));
+    let r0 = plus(r0, m(f1, g9_19));
+    let f3 = double(f[3]);
+    let r4 = plus(r4, m(f3, g1));
+    let r6 = plus(r6, m(f3, g3));
+    let r8 = plus(r8, m(f3, g5));
+    let r0 = plus(r0, m(f3, g7_19));
+    let r2 = plus(r2, m(f3, g9_19));
+    let f5 = double(f[5]);
+    let r6 = plus(r6, m(f5, g1));
+    let r8 = plus(r8, m(f5, g3));
+    let r0 = plus(r0, m(f5, g5_19));
+    let r2 = plus(r2, m(f5, g7_19));
+    let r4 = plus(r4, m(f5, g9_19));
+    let f7 = double(f[7]);
+    let r8 = plus(r8, m(f7, g1));
+    let r0 = plus(r0, m(f7, g3_19));
+    let r2 = plus(r2, m(f7, g5_19));
+    let r4 = plus(r4, m(f7, g7_19));
+    let r6 = plus(r6, m(f7, g9_19));
+    let f9 = double(f[9]);
+    let r0 = plus(r0, m(f9, g1_19));
+    let r2 = plus(r2, m(f9, g3_19));
+    let r4 = plus(r4, m(f9, g5_19));
+    let r6 = plus(r6, m(f9, g7_19));
+    let r8 = plus(r8, m(f9, g9_19));
+    let g1 = g[1];
+    let g3 = g[3];
+    let g3_19 = m(g3, nineteen);
+    let g5 = g[5];
+    let g5_19 = m(g5, nineteen);
+    let g7 = g[7];
+    let g7_19 = m(g7, nineteen);
+    let g9 = g[9];
+    let g9_19 = m(g9, nineteen);
+    let f0 = f[0];
+    let r1 = m(f0, g1);
+    let r3 = m(f0, g3);
+    let r5 = m(f0, g5);
+    let r7 = m(f0, g7);
+    let r9 = m(f0, g9);
+    let f2 = f[2];
+    let r3 = plus(r3, m(f2, g1));
+    let r5 = plus(r5, m(f2, g3));
+    let r7 = plus(r7, m(f2, g5));
+    let r9 = plus(r9, m(f2, g7));
+    let r1 = plus(r1, m(f2, g9_19));
+    let f4 = f[4];
+    let r5 = plus(r5, m(f4, g1));
+    let r7 = plus(r7, m(f4, g3));
+    let r9 = plus(r9, m(f4, g5));
+    let r1 = plus(r1, m(f4, g7_19));
+    let r3 = plus(r3, m(f4, g9_19));
+    let f6 = f[6];
+    let r7 = plus(r7, m(f6, g1));
+    let r9 = plus(r9, m(f6, g3));
+    let r1 = plus(r1, m(f6, g5_19));
+    let r3 = plus(r3, m(f6, g7_19));
+    let r5 = plus(r5, m(f6, g9_19));
+    let f8 = f[8];
+    let r9 = plus(r9, m(f8, g1));
+    let r1 = plus(r1, m(f8, g3_19));
+    let r3 = plus(r3, m(f8, g5_19));
+    let r5 = plus(r5, m(f8, g7_19));
+    let r7 = plus(r7, m(f8, g9_19));
+    let g0 = g[0];
+    let g2 = g[2];
+    let g2_19 = m(g2, nineteen);
+    let g4 = g[4];
+    let g4_19 = m(g4, nineteen);
+    let g6 = g[6];
+    let g6_19 = m(g6, nineteen);
+    let g8 = g[8];
+    let g8_19 = m(g8, nineteen);
+    let f1 = f[1];
+    let r1 = plus(r1, m(f1, g0));
+    let r3 = plus(r3, m(f1, g2));
+    let r5 = plus(r5, m(f1, g4));
+    let r7 = plus(r7, m(f1, g6));
+    let r9 = plus(r9, m(f1, g8));
+    let f3 = f[3];
+    let r3 = plus(r3, m(f3, g0));
+    let r5 = plus(r5, m(f3, g2));
+    let r7 = plus(r7, m(f3, g4));
+    let r9 = plus(r9, m(f3, g6));
+    let r1 = plus(r1, m(f3, g8_19));
+    let f5 = f[5];
+    let r5 = plus(r5, m(f5, g0));
+    let r7 = plus(r7, m(f5, g2));
+    let r9 = plus(r9, m(f5, g4));
+    let r1 = plus(r1, m(f5, g6_19));
+    let r3 = plus(r3, m(f5, g8_19));
+    let f7 = f[7];
+    let r7 = plus(r7, m(f7, g0));
+    let r9 = plus(r9, m(f7, g2));
+    let r1 = plus(r1, m(f7, g4_19));
+    let r3 = plus(r3, m(f7, g6_19));
+    let r5 = plus(r5, m(f7, g8_19));
+    let f9 = f[9];
+    let r9 = plus(r9, m(f9, g0));
+    let r1 = plus(r1, m(f9, g2_19));
+    let r3 = plus(r3, m(f9, g4_19));
+    let r5 = plus(r5, m(f9, g6_19));
+    let r7 = plus(r7, m(f9, g8_19));
+    carry([r0, r1, r2, r3, r4, r5, r6, r7, r8, r9])
 }
 
 /// See [`multiply`].
@@ -183,37 +340,91 @@ fn multiply(f: &Ten, g: &Ten) -> Ten {
 #[target_feature(enable = "avx2")]
 fn squared(f: &Ten) -> Ten {
     let nineteen = constant(19);
-    let f0_2 = double(f[0]);
-    let f1_2 = double(f[1]);
-    let f2_2 = double(f[2]);
-    let f3_2 = double(f[3]);
-    let f4_2 = double(f[4]);
-    let f5_2 = double(f[5]);
-    let f6_2 = double(f[6]);
-    let f7_2 = double(f[7]);
-    let f8_2 = double(f[8]);
-    let f9_2 = double(f[9]);
+    let f0 = f[0];
+    let r0 = m(f0, f0);
+    let f0_2 = double(f0);
+    let f2 = f[2];
+    let r2 = m(f0_2, f2);
+    let f4 = f[4];
+    let r4 = m(f0_2, f4);
+    let f6 = f[6];
+    let r6 = m(f0_2, f6);
+    let f8 = f[8];
+    let r8 = m(f0_2, f8);
+    let r4 = plus(r4, m(f2, f2));
+    let f2_2 = double(f2);
+    let r6 = plus(r6, m(f2_2, f4));
+    let r8 = plus(r8, m(f2_2, f6));
+    let f8_19 = m(f8, nineteen);
+    let r0 = plus(r0, m(f2_2, f8_19));
+    let r8 = plus(r8, m(f4, f4));
+    let f4_2 = double(f4);
+    let f6_19 = m(f6, nineteen);
+    let r0 = plus(r0, m(f4_2, f6_19));
+    let r2 = plus(r2, m(f4_2, f8_19));
+    let r2 = plus(r2, m(f6, f6_19));
+    let f6_2 = double(f6);
+    let r4 = plus(r4, m(f6_2, f8_19));
+    let r6 = plus(r6, m(f8, f8_19));
+    let f1 = f[1];
+    let f1_2 = double(f1);
+    let r2 = plus(r2, m(f1_2, f1));
     let f1_4 = double(f1_2);
+    let f3 = f[3];
+    let r4 = plus(r4, m(f1_4, f3));
+    let f5 = f[5];
+    let r6 = plus(r6, m(f1_4, f5));
+    let f7 = f[7];
+    let r8 = plus(r8, m(f1_4, f7));
+    let f9 = f[9];
+    let f9_19 = m(f9, nineteen);
+    let r0 = plus(r0, m(f1_4, f9_19));
+    let f3_2 = double(f3);
+    let r6 = plus(r6, m(f3_2, f3));
     let f3_4 = double(f3_2);
+    let r8 = plus(r8, m(f3_4, f5));
+    let f7_19 = m(f7, nineteen);
+    let r0 = plus(r0, m(f3_4, f7_19));
+    let r2 = plus(r2, m(f3_4, f9_19));
+    let f5_2 = double(f5);
+    let f5_19 = m(f5, nineteen);
+    let r0 = plus(r0, m(f5_2, f5_19));
     let f5_4 = double(f5_2);
+    let r2 = plus(r2, m(f5_4, f7_19));
+    let r4 = plus(r4, m(f5_4, f9_19));
+    let f7_2 = double(f7);
+    let r4 = plus(r4, m(f7_2, f7_19));
     let f7_4 = double(f7_2);
-    let f5_19 = m(f[5], nineteen);
-    let f6_19 = m(f[6], nineteen);
-    let f7_19 = m(f[7], nineteen);
-    let f8_19 = m(f[8], nineteen);
-    let f9_19 = m(f[9], nineteen);
-    carry([
-        sum([m(f[0], f[0]), m(f1_4, f9_19), m(f2_2, f8_19), m(f3_4, f7_19), m(f4_2, f6_19), m(f5_2, f5_19)]),
-        sum([m(f0_2, f[1]), m(f2_2, f9_19), m(f3_2, f8_19), m(f4_2, f7_19), m(f5_2, f6_19)]),
-        sum([m(f0_2, f[2]), m(f1_2, f[1]), m(f3_4, f9_19), m(f4_2, f8_19), m(f5_4, f7_19), m(f[6], f6_19)]),
-        sum([m(f0_2, f[3]), m(f1_2, f[2]), m(f4_2, f9_19), m(f5_2, f8_19), m(f6_2, f7_19)]),
-        sum([m(f0_2, f[4]), m(f1_4, f[3]), m(f[2], f[2]), m(f5_4, f9_19), m(f6_2, f8_19), m(f7_2, f7_19)]),
-        sum([m(f0_2, f[5]), m(f1_2, f[4]), m(f2_2, f[3]), m(f6_2, f9_19), m(f7_2, f8_19)]),
-        sum([m(f0_2, f[6]), m(f1_4, f[5]), m(f2_2, f[4]), m(f3_2, f[3]), m(f7_4, f9_19), m(f[8], f8_19)]),
-        sum([m(f0_2, f[7]), m(f1_2, f[6]), m(f2_2, f[5]), m(f3_2, f[4]), m(f8_2, f9_19)]),
-        sum([m(f0_2, f[8]), m(f1_4, f[7]), m(f2_2, f[6]), m(f3_4, f[5]), m(f[4], f[4]), m(f9_2, f9_19)]),
-        sum([m(f0_2, f[9]), m(f1_2, f[8]), m(f2_2, f[7]), m(f3_2, f[6]), m(f4_2, f[5])]),
-    ])
+    let r6 = plus(r6, m(f7_4, f9_19));
+    let f9_2 = double(f9);
+    let r8 = plus(r8, m(f9_2, f9_19));
+    let r1 = m(f0_2, f1);
+    let r3 = m(f0_2, f3);
+    let r5 = m(f0_2, f5);
+    let r7 = m(f0_2, f7);
+    let r9 = m(f0_2, f9);
+    let r3 = plus(r3, m(f1_2, f2));
+    let r5 = plus(r5, m(f2_2, f3));
+    let r7 = plus(r7, m(f2_2, f5));
+    let r9 = plus(r9, m(f2_2, f7));
+    let r1 = plus(r1, m(f2_2, f9_19));
+    let r5 = plus(r5, m(f1_2, f4));
+    let r7 = plus(r7, m(f3_2, f4));
+    let r9 = plus(r9, m(f4_2, f5));
+    let r1 = plus(r1, m(f4_2, f7_19));
+    let r3 = plus(r3, m(f4_2, f9_19));
+    let r7 = plus(r7, m(f1_2, f6));
+    let r9 = plus(r9, m(f3_2, f6));
+    let r1 = plus(r1, m(f5_2, f6_19));
+    let r3 = plus(r3, m(f6_2, f7_19));
+    let r5 = plus(r5, m(f6_2, f9_19));
+    let r9 = plus(r9, m(f1_2, f8));
+    let r1 = plus(r1, m(f3_2, f8_19));
+    let r3 = plus(r3, m(f5_2, f8_19));
+    let r5 = plus(r5, m(f7_2, f8_19));
+    let f8_2 = double(f8);
+    let r7 = plus(r7, m(f8_2, f9_19));
+    carry([r0, r1, r2, r3, r4, r5, r6, r7, r8, r9])
 }
 
 impl Field for Four {
@@ -225,15 +436,14 @@ impl Field for Four {
 
     #[inline(always)]
     fn load(proof: Avx2, lanes: &[Limbs]) -> Self {
-        // A limb of 52 bits: 26 lower ones and, perhaps tight only, the rest.
-        let half = |at: usize| {
-            let mut words = [0; 4];
-            for (word, lane) in words.iter_mut().zip(lanes) {
-                *word = if at % 2 == 0 { lane[at / 2] & MASK26 } else { lane[at / 2] >> 26 };
+        let mut words = [[0; 4]; 10];
+        for (at, lane) in lanes.iter().enumerate() {
+            for (words, limb) in words.as_chunks_mut::<2>().0.iter_mut().zip(lane) {
+                words[0][at] = limb & MASK26;
+                words[1][at] = limb >> 26;
             }
-            Self::words(proof, &words)
-        };
-        Self(core::array::from_fn(half))
+        }
+        Self(ten!(AT => Self::words(proof, &words[AT])))
     }
 
     #[inline(always)]
@@ -251,38 +461,23 @@ impl Field for Four {
 
     #[inline(always)]
     fn splat(_: Avx2, limbs: Limbs) -> Self {
-        Self(core::array::from_fn(|at| {
-            let limb = limbs[at / 2] & MASK51;
-            constant(if at % 2 == 0 { limb & MASK26 } else { limb >> 26 })
-        }))
+        Self(ten!(AT => constant(if AT % 2 == 0 { limbs[AT / 2] & MASK26 } else { limbs[AT / 2] >> 26 })))
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        Self(zip(&self.0, &other.0, plus))
+        Self(ten!(AT => plus(self.0[AT], other.0[AT])))
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
         // Plus 2 p, so that no lane is negative.
-        let (p0, even, odd) = (constant(2 * (MASK26 - 18)), constant(2 * MASK26), constant(2 * MASK25));
-        let [first, rest @ ..] = &self.0;
-        let mut biased = [plus(*first, p0); 10];
-        for (at, (biased, limb)) in biased[1..].iter_mut().zip(rest).enumerate() {
-            *biased = plus(*limb, if at % 2 == 0 { odd } else { even });
-        }
-        Self(zip(&biased, &other.0, minus))
+        Self(ten!(AT => minus(plus(self.0[AT], times_p(2, AT)), other.0[AT])))
     }
 
     #[inline(always)]
     fn sub_wide(self, other: Self) -> Self {
-        let (p0, even, odd) = (constant(4 * (MASK26 - 18)), constant(4 * MASK26), constant(4 * MASK25));
-        let [first, rest @ ..] = &self.0;
-        let mut biased = [plus(*first, p0); 10];
-        for (at, (biased, limb)) in biased[1..].iter_mut().zip(rest).enumerate() {
-            *biased = plus(*limb, if at % 2 == 0 { odd } else { even });
-        }
-        Self(carry_once(zip(&biased, &other.0, minus)))
+        Self(carry_once(ten!(AT => minus(plus(self.0[AT], times_p(4, AT)), other.0[AT]))))
     }
 
     #[inline(always)]
@@ -298,22 +493,23 @@ impl Field for Four {
     #[inline(always)]
     fn small(self, factor: u32) -> Self {
         let factor = constant(u64::from(factor));
-        Self(carry(self.0.map(|limb| m(limb, factor))))
+        Self(carry(ten!(AT => m(self.0[AT], factor))))
     }
 
     #[inline(always)]
     fn pack(self) -> Packed {
-        Packed(core::array::from_fn(|at| {
-            isa!(_mm256_or_si256(self.0[2 * at], _mm256_slli_epi64::<32>(self.0[2 * at + 1])))
-        }))
+        Packed(five!(AT => isa!(
+            _mm256_or_si256(self.0[2 * AT], _mm256_slli_epi64::<32>(self.0[2 * AT + 1]))
+        )))
     }
 
     #[inline(always)]
     fn unpack(packed: Packed) -> Self {
-        Self(core::array::from_fn(|at| match at % 2 {
+        Self(ten!(AT => if AT % 2 == 0 {
             // Whatever is in the upper half: a multiplication does not look at it, but an addition would.
-            0 => and(packed.0[at / 2], constant(0xffff_ffff)),
-            _ => isa!(_mm256_srli_epi64::<32>(packed.0[at / 2])),
+            and(packed.0[AT / 2], constant(0xffff_ffff))
+        } else {
+            isa!(_mm256_srli_epi64::<32>(packed.0[AT / 2]))
         }))
     }
 
@@ -332,41 +528,50 @@ impl Field for Four {
 
     #[inline(always)]
     fn digit(words: &[__m256i; 4], at: u32) -> (__m256i, __m256i) {
-        let [b0, b1, b2, b3] = words.map(|word| Self::bit(word, at));
-        let weigh = |bit, weight| and(isa!(_mm256_xor_si256(bit, b3)), constant(weight));
+        let sign = Self::bit(words[3], at);
         // Bits that differ from the sign are clear in the index: so it is 7 less what differs.
-        let differs = plus(plus(weigh(b0, 1), weigh(b1, 2)), weigh(b2, 4));
-        (minus(constant(7), differs), isa!(_mm256_xor_si256(b3, constant(u64::MAX))))
-    }
-
-    #[inline(always)]
-    fn equals(word: __m256i, value: u64) -> __m256i {
-        isa!(_mm256_cmpeq_epi64(word, constant(value)))
+        let one = and(isa!(_mm256_xor_si256(Self::bit(words[0], at), sign)), constant(1));
+        let two = and(isa!(_mm256_xor_si256(Self::bit(words[1], at), sign)), constant(2));
+        let four = and(isa!(_mm256_xor_si256(Self::bit(words[2], at), sign)), constant(4));
+        (minus(constant(7), plus(plus(one, two), four)), isa!(_mm256_xor_si256(sign, constant(u64::MAX))))
     }
 
     #[inline(always)]
     fn select(mask: __m256i, no: Self, yes: Self) -> Self {
-        Self(zip(&no.0, &yes.0, |no, yes| isa!(_mm256_blendv_epi8(no, yes, mask))))
+        Self(ten!(AT => isa!(_mm256_blendv_epi8(no.0[AT], yes.0[AT], mask))))
     }
 
     #[inline(always)]
-    fn select_packed(mask: __m256i, no: Packed, yes: Packed) -> Packed {
-        Packed(core::array::from_fn(|at| isa!(_mm256_blendv_epi8(no.0[at], yes.0[at], mask))))
+    fn look_up(entries: &[[Packed; 4]; 8], index: __m256i) -> [Packed; 4] {
+        let mut found = [Packed([constant(0); 5]); 4];
+        let mut at = 0;
+        while at < 8 {
+            let here = isa!(_mm256_cmpeq_epi64(index, constant(at as u64)));
+            let mut coordinate = 0;
+            while coordinate < 4 {
+                let (sum, entry) = (&found[coordinate].0, &entries[at][coordinate].0);
+                found[coordinate] =
+                    Packed(five!(AT => isa!(_mm256_or_si256(sum[AT], and(here, entry[AT])))));
+                coordinate += 1;
+            }
+            at += 1;
+        }
+        found
     }
 
     #[inline(always)]
     fn wipe(&mut self) {
-        self.0.iter_mut().for_each(wipe);
+        wipe(&mut self.0);
     }
 
     #[inline(always)]
     fn wipe_words(words: &mut [__m256i; 4]) {
-        words.iter_mut().for_each(wipe);
+        wipe(words);
     }
 }
 
 #[inline(always)]
-fn wipe(register: &mut __m256i) {
+fn wipe<const N: usize>(registers: &mut [__m256i; N]) {
     // SAFETY: a reference is valid for writes. Volatile, so that the compiler does not leave it out.
-    unsafe { core::ptr::write_volatile(register, constant(0)) }
+    unsafe { core::ptr::write_volatile(registers, [constant(0); N]) }
 }

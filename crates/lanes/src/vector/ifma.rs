@@ -24,6 +24,19 @@ macro_rules! isa {
     };
 }
 
+/// An array of five, written out: a closure that is not inlined may not use the instructions, and would be slow.
+macro_rules! five {
+    ($at:ident => $each:expr) => {
+        [
+            { const $at: usize = 0; $each },
+            { const $at: usize = 1; $each },
+            { const $at: usize = 2; $each },
+            { const $at: usize = 3; $each },
+            { const $at: usize = 4; $each },
+        ]
+    };
+}
+
 #[inline(always)]
 fn constant(value: u64) -> __m512i {
     isa!(_mm512_set1_epi64(value.cast_signed()))
@@ -55,8 +68,8 @@ fn minus(a: __m512i, b: __m512i) -> __m512i {
 #[inline(always)]
 fn carry(x: [__m512i; 5]) -> Eight {
     let mask = constant(MASK51);
-    let carried = x.map(|limb| isa!(_mm512_srli_epi64::<51>(limb)));
-    let rest = x.map(|limb| isa!(_mm512_and_si512(limb, mask)));
+    let carried = five!(AT => isa!(_mm512_srli_epi64::<51>(x[AT])));
+    let rest = five!(AT => isa!(_mm512_and_si512(x[AT], mask)));
     Eight([
         low(rest[0], carried[4], constant(19)),
         plus(rest[1], carried[0]),
@@ -71,11 +84,7 @@ fn carry(x: [__m512i; 5]) -> Eight {
 fn fold(z: [__m512i; 10]) -> Eight {
     // Each is below 2^57: 19 times that fits a lane.
     let nineteen = constant(19);
-    let fold = |at: usize| {
-        let folded = isa!(_mm512_mullo_epi64(z[at + 5], nineteen));
-        plus(z[at], folded)
-    };
-    carry([fold(0), fold(1), fold(2), fold(3), fold(4)])
+    carry(five!(AT => plus(z[AT], isa!(_mm512_mullo_epi64(z[AT + 5], nineteen)))))
 }
 
 #[inline(always)]
@@ -92,14 +101,13 @@ impl Field for Eight {
 
     #[inline(always)]
     fn load(proof: Avx512, lanes: &[Limbs]) -> Self {
-        let limb = |at: usize| {
-            let mut words = [0; 8];
-            for (word, lane) in words.iter_mut().zip(lanes) {
-                *word = lane[at];
+        let mut words = [[0; 8]; 5];
+        for (at, lane) in lanes.iter().enumerate() {
+            for (words, limb) in words.iter_mut().zip(lane) {
+                words[at] = *limb;
             }
-            Self::words(proof, &words)
-        };
-        Self([limb(0), limb(1), limb(2), limb(3), limb(4)])
+        }
+        Self(five!(AT => Self::words(proof, &words[AT])))
     }
 
     #[inline(always)]
@@ -115,13 +123,13 @@ impl Field for Eight {
 
     #[inline(always)]
     fn splat(_: Avx512, limbs: Limbs) -> Self {
-        Self(limbs.map(constant))
+        Self(five!(AT => constant(limbs[AT])))
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         let (a, b) = (&self.0, &other.0);
-        carry([plus(a[0], b[0]), plus(a[1], b[1]), plus(a[2], b[2]), plus(a[3], b[3]), plus(a[4], b[4])])
+        carry(five!(AT => plus(a[AT], b[AT])))
     }
 
     #[inline(always)]
@@ -224,7 +232,7 @@ impl Field for Eight {
         let factor = constant(u64::from(factor));
         let zero = constant(0);
         // The upper halves are below 2^17: carried together with the rest.
-        let upper = a.map(|limb| double(high(zero, limb, factor)));
+        let upper = five!(AT => double(high(zero, a[AT], factor)));
         carry([
             low(low(zero, upper[4], constant(19)), a[0], factor),
             low(upper[0], a[1], factor),
@@ -261,45 +269,50 @@ impl Field for Eight {
         let bit = constant(1 << at);
         isa!({
             let negate = _mm512_testn_epi64_mask(words[3], bit);
-            let mut index = constant(0);
-            for (word, weight) in words.iter().zip([1, 2, 4]) {
-                let set = _mm512_test_epi64_mask(*word, bit) ^ negate;
-                index = _mm512_mask_or_epi64(index, set, index, constant(weight));
-            }
-            (index, negate)
+            let zero = constant(0);
+            let index = _mm512_mask_mov_epi64(zero, _mm512_test_epi64_mask(words[0], bit) ^ negate, constant(1));
+            let two = _mm512_test_epi64_mask(words[1], bit) ^ negate;
+            let index = _mm512_mask_or_epi64(index, two, index, constant(2));
+            let four = _mm512_test_epi64_mask(words[2], bit) ^ negate;
+            (_mm512_mask_or_epi64(index, four, index, constant(4)), negate)
         })
-    }
-
-    #[inline(always)]
-    fn equals(word: __m512i, value: u64) -> __mmask8 {
-        isa!(_mm512_cmpeq_epi64_mask(word, constant(value)))
     }
 
     #[inline(always)]
     fn select(mask: __mmask8, no: Self, yes: Self) -> Self {
         let (no, yes) = (&no.0, &yes.0);
-        let pick = |at: usize| isa!(_mm512_mask_blend_epi64(mask, no[at], yes[at]));
-        Self([pick(0), pick(1), pick(2), pick(3), pick(4)])
+        Self(five!(AT => isa!(_mm512_mask_blend_epi64(mask, no[AT], yes[AT]))))
     }
 
     #[inline(always)]
-    fn select_packed(mask: __mmask8, no: Self, yes: Self) -> Self {
-        Self::select(mask, no, yes)
+    fn look_up(entries: &[[Self; 4]; 8], index: __m512i) -> [Self; 4] {
+        let mut found = entries[0];
+        let mut at = 1;
+        while at < 8 {
+            let here = isa!(_mm512_cmpeq_epi64_mask(index, constant(at as u64)));
+            let mut coordinate = 0;
+            while coordinate < 4 {
+                found[coordinate] = Self::select(here, found[coordinate], entries[at][coordinate]);
+                coordinate += 1;
+            }
+            at += 1;
+        }
+        found
     }
 
     #[inline(always)]
     fn wipe(&mut self) {
-        self.0.iter_mut().for_each(wipe);
+        wipe(&mut self.0);
     }
 
     #[inline(always)]
     fn wipe_words(words: &mut [__m512i; 4]) {
-        words.iter_mut().for_each(wipe);
+        wipe(words);
     }
 }
 
 #[inline(always)]
-fn wipe(register: &mut __m512i) {
+fn wipe<const N: usize>(registers: &mut [__m512i; N]) {
     // SAFETY: a reference is valid for writes. Volatile, so that the compiler does not leave it out.
-    unsafe { core::ptr::write_volatile(register, constant(0)) }
+    unsafe { core::ptr::write_volatile(registers, [constant(0); N]) }
 }
