@@ -11,4 +11,4 @@ mod vector;
 mod x25519;
 
 pub use path::Path;
-pub use x25519::{BATCH, Multiples, x25519};
+pub use x25519::{BATCH, Multiples, Single, x25519};

@@ -30,6 +30,18 @@ impl Path {
         Self::all().next().unwrap_or(Self::PORTABLE)
     }
 
+    /// The fastest path for that many points. A vector costs the same however many of its lanes are filled.
+    #[must_use]
+    pub fn for_points(points: usize) -> Self {
+        // One vector takes about as long as one point of the portable path in eight lanes, as three in four.
+        let worth_it = |path: &Self| match path.lanes() {
+            8 => points >= 2,
+            4 => points >= 3,
+            _ => true,
+        };
+        Self::all().find(worth_it).unwrap_or(Self::PORTABLE)
+    }
+
     /// Every path that this processor has, the fastest first.
     pub fn all() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]

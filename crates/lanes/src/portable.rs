@@ -135,7 +135,7 @@ impl Field for Portable {
         Self([x0 - (FOLD & u64::from(borrow).wrapping_neg()), x1, x2, x3])
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn mul(self, other: Self) -> Self {
         let mut t = [0_u64; 8];
         for (at, word) in self.0.into_iter().enumerate() {
@@ -154,7 +154,7 @@ impl Field for Portable {
         reduce(t)
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn square(self) -> Self {
         let [a, b, c, d] = self.0;
         // Products of different words, twice.

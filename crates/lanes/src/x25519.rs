@@ -17,7 +17,7 @@ use crate::vector::{Avx2, Avx512, avx2::Four, ifma::Eight, with_avx2, with_avx51
 /// How many points [`Multiples`] takes at once.
 pub const BATCH: usize = 16;
 
-/// Vectors whose roots are taken side by side. A divisor of the vectors of a batch on every path.
+/// Vectors whose roots are taken side by side.
 const GROUP: usize = 2;
 
 /// The base point.
@@ -161,6 +161,27 @@ impl Multiples {
             Inner::Avx2(proof, lanes) => with_avx2(*proof, Multiply { lanes, scalars, out }),
             Inner::Portable(lanes) => Multiply { lanes, scalars, out }.run(()),
         }
+    }
+}
+
+/// One point with its table, on the portable path: for whoever has a single point, and no use for lanes.
+pub struct Single(Lanes<Portable, 1>);
+
+impl Single {
+    /// Takes a point; see [`Multiples::set`].
+    #[must_use]
+    pub fn new(point: &[u8; 32]) -> Self {
+        let mut lanes = Lanes::empty(());
+        Fill { lanes: &mut lanes, points: &[point] }.run(());
+        Self(lanes)
+    }
+
+    /// X25519 of the point with a scalar; see [`Multiples::multiply`].
+    #[must_use]
+    pub fn multiply(&self, scalar: &[u8; 32]) -> [u8; 32] {
+        let mut out = [[0; 32]];
+        Multiply { lanes: &self.0, scalars: &[scalar], out: &mut out }.run(());
+        out[0]
     }
 }
 

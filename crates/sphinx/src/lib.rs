@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod build;
-mod ladder;
 mod layout;
 mod lioness;
 mod payload;
@@ -21,7 +20,8 @@ pub use point::{PointError, PublicKey, SecretKey};
 pub use routing::{Destination, HopField, Routing};
 pub use secrets::{RelaySecrets, ReplayTag};
 pub use surb::{ReplyKeys, Surb, SurbError, build_surb};
+pub use tombola_lanes::Path;
 pub use unwrap::{
     Admission, Admitted, Fresh, ReplayFilter, UnwrapError, Unwrapped, Verified, unwrap_batch, verify,
-    verify_batch,
+    verify_batch, verify_batch_on,
 };

@@ -6,19 +6,21 @@
 //! ```
 //!
 //! Each step takes the type that only the step before it makes. Cheap checks come before dear ones, and whoever wants
-//! the dear ones computed has to send a packet that is fresh and paid for.
+//! the payload treated has to send a packet that is fresh and paid for. The next alpha is an exception: it is a multiple
+//! of the same point as the shared secret, costs a quarter of both while the table of that point is at hand, and is
+//! computed as soon as the MAC holds.
 //!
-//! Packets go through the stages of a step in chunks, so that one stage's code and tables stay in the cache and the
-//! multiplications of a chunk can share vector registers. Nothing is allocated, and no secret decides a branch: what
+//! Packets go through the stages of a step in chunks, so that one stage's code and tables stay in the cache and the packets
+//! of a chunk share vector registers (`tombola-lanes`). Nothing is allocated, and no secret decides a branch: what
 //! depends on the contents (flag, version) is looked at only once the MAC holds, and both kinds of hop cost the same.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq;
 use thiserror::Error;
+use tombola_lanes::{BATCH, Multiples, Path, Single};
 use zeroize::Zeroizing;
 
-use crate::ladder::{LANES, multiply_batch};
 use crate::layout::{
     ALPHA_LEN, HOP_LEN, PACKET_LEN, ROUTING_LEN, STREAM_LEN, header_of, header_parts, split_mut, write_header,
 };
@@ -80,6 +82,7 @@ struct Opened<'p> {
     routing: Routing,
     /// The decrypted routing part: this hop's, then the next hop's.
     decrypted: Zeroizing<[u8; STREAM_LEN]>,
+    next_alpha: [u8; ALPHA_LEN],
 }
 
 /// A packet whose header is sound and made for this hop. It may still be a replay.
@@ -185,23 +188,17 @@ impl Admitted<'_> {
     /// answer (see [`ReplyKeys`](crate::ReplyKeys)); the header part holds noise, because the work is the same.
     #[must_use]
     pub fn unwrap(self) -> Unwrapped {
-        let mut alpha = [[0; ALPHA_LEN]];
-        multiply_batch(
-            &[header_parts(header_of(self.0.packet)).alpha],
-            &[&self.0.secrets.blinding],
-            &mut alpha,
-        );
-        self.0.finish(&alpha[0])
+        self.0.finish()
     }
 }
 
 impl Opened<'_> {
-    fn finish(self, next_alpha: &[u8; ALPHA_LEN]) -> Unwrapped {
+    fn finish(self) -> Unwrapped {
         let (header, payload) = split_mut(self.packet);
         let (hop, next_routing) =
             self.decrypted.split_first_chunk::<HOP_LEN>().expect("one hop fits the key stream");
         let next_routing = next_routing.try_into().expect("behind one hop lies a whole routing part");
-        write_header(header, next_alpha, next_mac(hop), next_routing);
+        write_header(header, &self.next_alpha, next_mac(hop), next_routing);
         Lioness::from_seed(&self.secrets.seed).decrypt(payload);
         Unwrapped { routing: self.routing, relay: self.secrets.relay.clone() }
     }
@@ -213,30 +210,8 @@ pub fn unwrap_batch<'p>(
     packets: impl IntoIterator<Item = Admitted<'p>>,
     mut each: impl FnMut(usize, Unwrapped),
 ) {
-    let mut packets = packets.into_iter();
-    let mut position = 0;
-    loop {
-        let mut chunk: [Option<Admitted<'p>>; LANES] = [const { None }; LANES];
-        let mut len = 0;
-        for (slot, packet) in chunk.iter_mut().zip(packets.by_ref()) {
-            *slot = Some(packet);
-            len += 1;
-        }
-        if len == 0 {
-            return;
-        }
-        let mut points = [&[0; ALPHA_LEN]; LANES];
-        let mut scalars = [&[0; 32]; LANES];
-        for (lane, Admitted(opened)) in chunk.iter().flatten().enumerate() {
-            points[lane] = header_parts(header_of(opened.packet)).alpha;
-            scalars[lane] = &opened.secrets.blinding;
-        }
-        let mut alphas = [[0; ALPHA_LEN]; LANES];
-        multiply_batch(&points[..len], &scalars[..len], &mut alphas[..len]);
-        for (Admitted(opened), alpha) in chunk.into_iter().flatten().zip(&alphas) {
-            each(position, opened.finish(alpha));
-            position += 1;
-        }
+    for (position, Admitted(opened)) in packets.into_iter().enumerate() {
+        each(position, opened.finish());
     }
 }
 
@@ -250,11 +225,12 @@ pub fn unwrap_batch<'p>(
 pub fn verify<'p>(key: &SecretKey, packet: &'p mut [u8; PACKET_LEN]) -> Result<Verified<'p>, UnwrapError> {
     let alpha = header_parts(header_of(packet)).alpha;
     check_alpha(alpha)?;
-    let mut shared = Zeroizing::new([[0; 32]]);
-    multiply_batch(&[alpha], &[key.as_bytes()], &mut *shared);
-    let secrets = HopSecrets::expand(&shared[0]);
+    let multiples = Single::new(alpha);
+    let shared = Zeroizing::new(multiples.multiply(key.as_bytes()));
+    let secrets = HopSecrets::expand(&shared);
     check_mac(&secrets, packet)?;
-    open(secrets, packet)
+    let next_alpha = multiples.multiply(&secrets.blinding);
+    open(secrets, next_alpha, packet)
 }
 
 /// Checks the headers of several packets, as [`verify`] does. `key_of` names the key for a packet by its position;
@@ -262,53 +238,75 @@ pub fn verify<'p>(key: &SecretKey, packet: &'p mut [u8; PACKET_LEN]) -> Result<V
 pub fn verify_batch<'p, 'k, B: AsMut<[u8; PACKET_LEN]>>(
     packets: &'p mut [B],
     key_of: impl Fn(usize) -> &'k SecretKey,
+    each: impl FnMut(usize, Result<Verified<'p>, UnwrapError>),
+) {
+    verify_batch_on(Path::for_points(packets.len()), packets, key_of, each);
+}
+
+/// [`verify_batch`] with instructions of one's choice, for tests and measurements: the results are the same.
+pub fn verify_batch_on<'p, 'k, B: AsMut<[u8; PACKET_LEN]>>(
+    path: Path,
+    packets: &'p mut [B],
+    key_of: impl Fn(usize) -> &'k SecretKey,
     mut each: impl FnMut(usize, Result<Verified<'p>, UnwrapError>),
 ) {
-    let mut position = 0;
-    for chunk in packets.chunks_mut(LANES) {
+    let mut multiples = Multiples::new(path);
+    let mut start = 0;
+    for chunk in packets.chunks_mut(BATCH) {
+        let len = chunk.len();
         // Points.
-        let mut lanes: [Option<Lane<'p>>; LANES] = [const { None }; LANES];
+        let mut lanes: [Option<Lane<'p>>; BATCH] = [const { None }; BATCH];
         for (lane, buffer) in lanes.iter_mut().zip(chunk) {
             let packet = buffer.as_mut();
             let refused = check_alpha(header_parts(header_of(packet)).alpha).err();
             *lane = Some(Lane { packet, refused });
         }
         // Key agreement, for the lanes that are left.
-        let mut points = [&[0; ALPHA_LEN]; LANES];
-        let mut scalars = [&[0; 32]; LANES];
-        let mut len = 0;
-        for (lane, position) in lanes.iter().flatten().zip(position..) {
+        let mut points = [&[0; ALPHA_LEN]; BATCH];
+        let mut scalars = [&[0; 32]; BATCH];
+        let mut count = 0;
+        for (lane, position) in lanes.iter().flatten().zip(start..) {
             if lane.refused.is_none() {
-                points[len] = header_parts(header_of(lane.packet)).alpha;
-                scalars[len] = key_of(position).as_bytes();
-                len += 1;
+                points[count] = header_parts(header_of(lane.packet)).alpha;
+                scalars[count] = key_of(position).as_bytes();
+                count += 1;
             }
         }
-        let mut shared = Zeroizing::new([[0; 32]; LANES]);
-        multiply_batch(&points[..len], &scalars[..len], &mut shared[..len]);
+        let mut shared = Zeroizing::new([[0; 32]; BATCH]);
+        multiples.set(&points[..count]);
+        multiples.multiply(&scalars[..count], &mut shared[..count]);
         // MACs.
-        let mut secrets: [Option<HopSecrets>; LANES] = [const { None }; LANES];
-        let agreed =
-            lanes.iter_mut().zip(&mut secrets).filter_map(|(lane, slot)| Some((lane.as_mut()?, slot)));
-        for ((lane, slot), shared) in agreed.filter(|(lane, _)| lane.refused.is_none()).zip(shared.iter()) {
+        let mut secrets: [Option<HopSecrets>; BATCH] = [const { None }; BATCH];
+        let agreed = lanes.iter_mut().flatten().filter(|lane| lane.refused.is_none());
+        for ((lane, slot), shared) in agreed.zip(&mut secrets).zip(shared.iter()) {
             let expanded = HopSecrets::expand(shared);
-            match check_mac(&expanded, lane.packet) {
-                Ok(()) => *slot = Some(expanded),
-                Err(refused) => lane.refused = Some(refused),
+            lane.refused = check_mac(&expanded, lane.packet).err();
+            *slot = Some(expanded);
+        }
+        // The next alphas, in the lanes that the points have; those whose MAC does not hold come along.
+        let mut alphas = [[0; ALPHA_LEN]; BATCH];
+        if lanes.iter().flatten().any(|lane| lane.refused.is_none()) {
+            let mut blindings = [&[0; 32]; BATCH];
+            for (blinding, secrets) in blindings.iter_mut().zip(secrets.iter().flatten()) {
+                *blinding = &secrets.blinding;
             }
+            multiples.multiply(&blindings[..count], &mut alphas[..count]);
         }
         // Routing.
-        for (lane, secrets) in lanes.into_iter().zip(secrets) {
-            let Some(Lane { packet, refused }) = lane else { break };
-            each(
-                position,
-                match (refused, secrets) {
-                    (None, Some(secrets)) => open(secrets, packet),
-                    (refused, _) => Err(refused.unwrap_or(UnwrapError::Mac)),
-                },
-            );
-            position += 1;
+        let mut agreed = secrets.into_iter().flatten().zip(alphas);
+        for (position, Lane { packet, refused }) in (start..).zip(lanes.into_iter().flatten()) {
+            let result = match refused {
+                Some(refused @ (UnwrapError::NonCanonicalPoint | UnwrapError::SmallOrderPoint)) => {
+                    Err(refused)
+                }
+                refused => {
+                    let (secrets, next_alpha) = agreed.next().expect("a lane for each point that was taken");
+                    refused.map_or_else(|| open(secrets, next_alpha, packet), Err)
+                }
+            };
+            each(position, result);
         }
+        start += len;
     }
 }
 
@@ -331,12 +329,16 @@ fn check_mac(secrets: &HopSecrets, packet: &[u8; PACKET_LEN]) -> Result<(), Unwr
     if bool::from(holds) { Ok(()) } else { Err(UnwrapError::Mac) }
 }
 
-fn open(secrets: HopSecrets, packet: &mut [u8; PACKET_LEN]) -> Result<Verified<'_>, UnwrapError> {
+fn open(
+    secrets: HopSecrets,
+    next_alpha: [u8; ALPHA_LEN],
+    packet: &mut [u8; PACKET_LEN],
+) -> Result<Verified<'_>, UnwrapError> {
     let mut decrypted = Zeroizing::new([0; STREAM_LEN]);
     decrypted[..ROUTING_LEN].copy_from_slice(header_parts(header_of(packet)).routing);
     apply_stream(&secrets.stream_key, &mut decrypted);
     let routing = Routing::read(decrypted.first_chunk().expect("one hop fits the key stream"))?;
-    Ok(Verified(Opened { packet, secrets, routing, decrypted }))
+    Ok(Verified(Opened { packet, secrets, routing, decrypted, next_alpha }))
 }
 
 /// Nothing of a packet is shown: what a hop sees of it belongs in no log.
