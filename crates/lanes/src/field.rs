@@ -12,6 +12,8 @@
 //! | loose | < 3 * 2^51 + 2^18 | `add`, `sub` | `mul`, `square`, `small`, `sub_wide` |
 //! | wide | < 2^54 | `sub_wide` | `mul`, `square` |
 
+use crate::path::Lanes;
+
 /// An element in five limbs of 51 bits, least first. Each is below 2^52.
 pub(crate) type Limbs = [u64; 5];
 
@@ -24,17 +26,13 @@ pub(crate) const MASK51: u64 = (1 << 51) - 1;
 ///
 /// Formulas over it call no closures, and nothing that calls some: only what is inlined into a function with the vector
 /// instructions may use them (see `vector`), and nobody promises that for a closure.
-pub(crate) trait Field: Copy {
-    /// Shows that this processor has the instructions: nobody gets one without having asked it.
-    type Proof: Copy;
+pub(crate) trait Field: Lanes {
     /// One 64-bit word per lane.
     type Word: Copy;
     /// One truth value per lane.
     type Mask: Copy;
     /// An element as it lies in a table, which may be denser.
     type Packed: Copy;
-    /// Elements side by side.
-    const LANES: usize;
 
     /// Reads one element for each lane.
     fn load(proof: Self::Proof, lanes: &[Limbs]) -> Self;

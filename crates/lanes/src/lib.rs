@@ -1,11 +1,14 @@
 #![doc = include_str!("../README.md")]
 
+pub mod blake2b;
+pub mod chacha20;
 mod edwards;
 mod field;
 mod montgomery;
 mod path;
 mod portable;
 mod scalar;
+pub mod sha256;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 mod x25519;

@@ -1,6 +1,5 @@
 //! Which instructions are used.
 
-use crate::field::Field;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Avx2, Avx512};
 
@@ -76,9 +75,17 @@ impl Path {
     }
 }
 
-/// Work that is written for any implementation of the field, and compiled for each.
-pub(crate) trait Work<F: Field> {
+/// Values side by side in the lanes of registers.
+pub(crate) trait Lanes: Copy {
+    /// Shows that this processor has the instructions: nobody gets one without having asked it.
+    type Proof: Copy;
+    /// Values side by side.
+    const LANES: usize;
+}
+
+/// Work that is written for any implementation of some lanes, and compiled for each.
+pub(crate) trait Work<L: Lanes> {
     /// Does it. Implementations are `#[inline(always)]`, and all that they call is too or is portable: only then do they
-    /// become part of a function that may use the vector instructions.
-    fn run(self, proof: F::Proof);
+    /// become part of a function that may use the vector instructions. Hence no closures in them either.
+    fn run(self, proof: L::Proof);
 }

@@ -8,6 +8,7 @@ use std::hint::black_box;
 
 use zeroize::Zeroize;
 
+use crate::path::Lanes;
 use crate::field::{Field, Limbs, limbs_of};
 
 /// The portable implementation: one lane.
@@ -68,12 +69,15 @@ fn equals(a: u64, b: u64) -> u64 {
     black_box(((a ^ b).wrapping_sub(1) >> 63).wrapping_neg())
 }
 
-impl Field for Portable {
+impl Lanes for Portable {
     type Proof = ();
+    const LANES: usize = 1;
+}
+
+impl Field for Portable {
     type Word = u64;
     type Mask = u64;
     type Packed = Self;
-    const LANES: usize = 1;
 
     #[inline(always)]
     fn load((): (), lanes: &[Limbs]) -> Self {

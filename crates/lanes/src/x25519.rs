@@ -62,9 +62,9 @@ pub fn x25519(path: Path, points: &[&[u8; 32]], scalars: &[&[u8; 32]], out: &mut
         let climb = Climb { points, scalars, out };
         match path.0 {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) => with_avx512(proof, climb),
+            Isa::Avx512(proof) => with_avx512::<Eight>(proof, climb),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => with_avx2(proof, climb),
+            Isa::Avx2(proof) => with_avx2::<Four>(proof, climb),
             Isa::Portable => Work::<Portable>::run(climb, ()),
         }
     }
@@ -99,14 +99,14 @@ pub struct Multiples(Inner);
 #[expect(clippy::large_enum_variant, reason = "all variants hold tables for as many points")]
 enum Inner {
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512, Lanes<Eight, { BATCH / 8 }>),
+    Avx512(Avx512, Vectors<Eight, { BATCH / 8 }>),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2, Lanes<Four, { BATCH / 4 }>),
-    Portable(Lanes<Portable, BATCH>),
+    Avx2(Avx2, Vectors<Four, { BATCH / 4 }>),
+    Portable(Vectors<Portable, BATCH>),
 }
 
 /// Vectors of points with their tables.
-struct Lanes<F: Field, const N: usize> {
+struct Vectors<F: Field, const N: usize> {
     tables: [Table<F>; N],
     points: [F; N],
     /// Whether all points of a vector have a table: they are on the curve, and not of small order.
@@ -120,10 +120,10 @@ impl Multiples {
     pub fn new(path: Path) -> Self {
         Self(match path.0 {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) => Inner::Avx512(proof, Lanes::empty(proof)),
+            Isa::Avx512(proof) => Inner::Avx512(proof, Vectors::empty(proof)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(proof) => Inner::Avx2(proof, Lanes::empty(proof)),
-            Isa::Portable => Inner::Portable(Lanes::empty(())),
+            Isa::Avx2(proof) => Inner::Avx2(proof, Vectors::empty(proof)),
+            Isa::Portable => Inner::Portable(Vectors::empty(())),
         })
     }
 
@@ -139,9 +139,9 @@ impl Multiples {
         assert!(points.len() <= BATCH, "at most {BATCH} points, not {}", points.len());
         match &mut self.0 {
             #[cfg(target_arch = "x86_64")]
-            Inner::Avx512(proof, lanes) => with_avx512(*proof, Fill { lanes, points }),
+            Inner::Avx512(proof, lanes) => with_avx512::<Eight>(*proof, Fill { lanes, points }),
             #[cfg(target_arch = "x86_64")]
-            Inner::Avx2(proof, lanes) => with_avx2(*proof, Fill { lanes, points }),
+            Inner::Avx2(proof, lanes) => with_avx2::<Four>(*proof, Fill { lanes, points }),
             Inner::Portable(lanes) => Fill { lanes, points }.run(()),
         }
     }
@@ -156,22 +156,22 @@ impl Multiples {
     pub fn multiply(&self, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
-            Inner::Avx512(proof, lanes) => with_avx512(*proof, Multiply { lanes, scalars, out }),
+            Inner::Avx512(proof, lanes) => with_avx512::<Eight>(*proof, Multiply { lanes, scalars, out }),
             #[cfg(target_arch = "x86_64")]
-            Inner::Avx2(proof, lanes) => with_avx2(*proof, Multiply { lanes, scalars, out }),
+            Inner::Avx2(proof, lanes) => with_avx2::<Four>(*proof, Multiply { lanes, scalars, out }),
             Inner::Portable(lanes) => Multiply { lanes, scalars, out }.run(()),
         }
     }
 }
 
 /// One point with its table, on the portable path: for whoever has a single point, and no use for lanes.
-pub struct Single(Lanes<Portable, 1>);
+pub struct Single(Vectors<Portable, 1>);
 
 impl Single {
     /// Takes a point; see [`Multiples::set`].
     #[must_use]
     pub fn new(point: &[u8; 32]) -> Self {
-        let mut lanes = Lanes::empty(());
+        let mut lanes = Vectors::empty(());
         Fill { lanes: &mut lanes, points: &[point] }.run(());
         Self(lanes)
     }
@@ -185,7 +185,7 @@ impl Single {
     }
 }
 
-impl<F: Field, const N: usize> Lanes<F, N> {
+impl<F: Field, const N: usize> Vectors<F, N> {
     fn empty(proof: F::Proof) -> Self {
         Self {
             tables: [Table::empty(proof); N],
@@ -197,7 +197,7 @@ impl<F: Field, const N: usize> Lanes<F, N> {
 }
 
 struct Fill<'a, F: Field, const N: usize> {
-    lanes: &'a mut Lanes<F, N>,
+    lanes: &'a mut Vectors<F, N>,
     points: &'a [&'a [u8; 32]],
 }
 
@@ -228,7 +228,7 @@ impl<F: Field, const N: usize> Work<F> for Fill<'_, F, N> {
 }
 
 struct Multiply<'a, F: Field, const N: usize> {
-    lanes: &'a Lanes<F, N>,
+    lanes: &'a Vectors<F, N>,
     scalars: &'a [&'a [u8; 32]],
     out: &'a mut [[u8; 32]],
 }

@@ -10,6 +10,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
+use crate::path::Lanes;
 use crate::field::{Field, Limbs};
 
 type Ten = [__m256i; 10];
@@ -427,12 +428,15 @@ fn squared(f: &Ten) -> Ten {
     carry([r0, r1, r2, r3, r4, r5, r6, r7, r8, r9])
 }
 
-impl Field for Four {
+impl Lanes for Four {
     type Proof = Avx2;
+    const LANES: usize = 4;
+}
+
+impl Field for Four {
     type Word = __m256i;
     type Mask = __m256i;
     type Packed = Packed;
-    const LANES: usize = 4;
 
     #[inline(always)]
     fn load(proof: Avx2, lanes: &[Limbs]) -> Self {

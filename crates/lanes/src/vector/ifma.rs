@@ -9,6 +9,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx512;
+use crate::path::Lanes;
 use crate::field::{Field, Limbs, MASK51};
 
 /// Eight elements. There are none without an [`Avx512`].
@@ -92,12 +93,15 @@ fn double(x: __m512i) -> __m512i {
     plus(x, x)
 }
 
-impl Field for Eight {
+impl Lanes for Eight {
     type Proof = Avx512;
+    const LANES: usize = 8;
+}
+
+impl Field for Eight {
     type Word = __m512i;
     type Mask = __mmask8;
     type Packed = Self;
-    const LANES: usize = 8;
 
     #[inline(always)]
     fn load(proof: Avx512, lanes: &[Limbs]) -> Self {

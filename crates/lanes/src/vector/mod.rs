@@ -4,7 +4,7 @@
 //!
 //! 1. A value of [`Avx512`] or [`Avx2`] exists only on a processor that has the features of that name, those of
 //!    [`with_avx512`] and [`with_avx2`]: `detect`, the only way to get one, asks the processor.
-//! 2. A value of [`ifma::Eight`] or [`avx2::Four`] exists only where its proof does: whatever makes one from anything
+//! 2. A value of [`ifma::Eight`], [`avx2::Four`] or the types of [`words`] exists only where its proof does: whatever makes one from anything
 //!    else takes a proof. So a method of such a value may use the instructions.
 //! 3. No intrinsic that is used reads or writes memory; between arrays of integers and registers, values are
 //!    transmuted, both being plain bytes. Nothing else in here is unsafe.
@@ -13,8 +13,9 @@
 
 pub(crate) mod avx2;
 pub(crate) mod ifma;
+pub(crate) mod words;
 
-use crate::path::Work;
+use crate::path::{Lanes, Work};
 
 /// Shows that this processor has AVX-512 F, DQ, VL and IFMA, and AVX2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,20 +44,20 @@ impl Avx2 {
     }
 }
 
-/// Does some work in eight lanes.
-pub(crate) fn with_avx512<W: Work<ifma::Eight>>(proof: Avx512, work: W) {
+/// Does some work with AVX-512.
+pub(crate) fn with_avx512<L: Lanes<Proof = Avx512>>(proof: Avx512, work: impl Work<L>) {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma,avx2")]
-    fn enter<W: Work<ifma::Eight>>(proof: Avx512, work: W) {
+    fn enter<L: Lanes<Proof = Avx512>>(proof: Avx512, work: impl Work<L>) {
         work.run(proof);
     }
     // SAFETY: the proof shows that the processor has the features (invariant 1).
     unsafe { enter(proof, work) }
 }
 
-/// Does some work in four lanes.
-pub(crate) fn with_avx2<W: Work<avx2::Four>>(proof: Avx2, work: W) {
+/// Does some work with AVX2.
+pub(crate) fn with_avx2<L: Lanes<Proof = Avx2>>(proof: Avx2, work: impl Work<L>) {
     #[target_feature(enable = "avx2")]
-    fn enter<W: Work<avx2::Four>>(proof: Avx2, work: W) {
+    fn enter<L: Lanes<Proof = Avx2>>(proof: Avx2, work: impl Work<L>) {
         work.run(proof);
     }
     // SAFETY: the proof shows that the processor has the feature (invariant 1).
