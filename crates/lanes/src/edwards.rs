@@ -18,8 +18,13 @@ use crate::field::{Field, Limbs, power_p58};
 use crate::montgomery::{ONE, ZERO};
 
 /// 2 d, where d = -121665 / 121666.
-const D2: Limbs =
-    [1_859_910_466_990_425, 932_731_440_258_426, 1_072_319_116_312_658, 1_815_898_335_770_999, 633_789_495_995_903];
+const D2: Limbs = [
+    1_859_910_466_990_425,
+    932_731_440_258_426,
+    1_072_319_116_312_658,
+    1_815_898_335_770_999,
+    633_789_495_995_903,
+];
 /// A square root of -1.
 const SQRT_MINUS_ONE: Limbs = [
     1_718_705_420_411_056,
@@ -29,8 +34,13 @@ const SQRT_MINUS_ONE: Limbs = [
     765_476_049_583_133,
 ];
 /// A square root of -(A + 2), the scale of x in the map from the Montgomery form.
-const SCALE: Limbs =
-    [1_693_982_333_959_686, 608_509_411_481_997, 2_235_573_344_831_311, 947_681_270_984_193, 266_558_006_233_600];
+const SCALE: Limbs = [
+    1_693_982_333_959_686,
+    608_509_411_481_997,
+    2_235_573_344_831_311,
+    947_681_270_984_193,
+    266_558_006_233_600,
+];
 /// A, of v^2 = u^3 + A u^2 + u.
 const A: u32 = 486_662;
 
@@ -75,12 +85,7 @@ struct Completed<F> {
 impl<F: Field> Completed<F> {
     #[inline(always)]
     fn point(self) -> Point<F> {
-        Point {
-            x: self.x.mul(self.t),
-            y: self.y.mul(self.z),
-            z: self.z.mul(self.t),
-            t: self.x.mul(self.y),
-        }
+        Point { x: self.x.mul(self.t), y: self.y.mul(self.z), z: self.z.mul(self.t), t: self.x.mul(self.y) }
     }
 
     /// Without T, which a doubling does not need: what stands there instead is of no use.

@@ -168,12 +168,8 @@ pub(crate) fn bytes_of(limbs: &Limbs) -> [u8; 32] {
         x[at] &= MASK51;
     }
     x[4] &= MASK51;
-    let words = [
-        x[0] | x[1] << 51,
-        x[1] >> 13 | x[2] << 38,
-        x[2] >> 26 | x[3] << 25,
-        x[3] >> 39 | x[4] << 12,
-    ];
+    let words =
+        [x[0] | x[1] << 51, x[1] >> 13 | x[2] << 38, x[2] >> 26 | x[3] << 25, x[3] >> 39 | x[4] << 12];
     let mut bytes = [0; 32];
     for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
         chunk.copy_from_slice(&word.to_le_bytes());

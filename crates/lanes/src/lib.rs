@@ -14,4 +14,4 @@ mod vector;
 mod x25519;
 
 pub use path::Path;
-pub use x25519::{BATCH, Multiples, Single, x25519};
+pub use x25519::{BATCH, Multiples, Single, x25519, x25519_base};

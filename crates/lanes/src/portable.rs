@@ -8,8 +8,8 @@ use std::hint::black_box;
 
 use zeroize::Zeroize;
 
-use crate::path::Lanes;
 use crate::field::{Field, Limbs, limbs_of};
+use crate::path::Lanes;
 
 /// The portable implementation: one lane.
 #[derive(Clone, Copy)]

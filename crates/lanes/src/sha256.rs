@@ -30,16 +30,8 @@ pub(crate) trait Sha256: Lanes {
 /// Lanes of hashes, at most.
 const LANES_MAX: usize = 16;
 /// The first state (FIPS 180-4, section 5.3.3).
-const START: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const START: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 const HASH_LEN: usize = 32;
 const BLOCK_LEN: usize = 64;
 /// What HMAC adds to its key for the inner and the outer hash, as words.

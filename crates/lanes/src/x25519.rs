@@ -3,6 +3,8 @@
 //! Two ways lead to the same bytes: [`x25519`] climbs a ladder for each point; [`Multiples`] makes a table of each point
 //! first, and is the faster one if a point is multiplied more than once.
 
+use std::sync::OnceLock;
+
 use zeroize::Zeroize;
 
 use crate::edwards::{Table, inverse_roots, is_on_curve};
@@ -10,7 +12,7 @@ use crate::field::{Field, Limbs, bytes_of, invert, limbs_of};
 use crate::montgomery::{self, LANES_MAX, ONE};
 use crate::path::{Isa, Path, Work};
 use crate::portable::Portable;
-use crate::scalar::{Words, clamped, comb_words, eighth};
+use crate::scalar::{Words, clamped, comb_words, eighth, words_of};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Avx2, Avx512, avx2::Four, ifma::Eight, with_avx2, with_avx512};
 
@@ -22,6 +24,12 @@ const GROUP: usize = 2;
 
 /// The base point.
 const BASE: Limbs = [9, 0, 0, 0, 0];
+/// The same as bytes.
+const BASE_BYTES: [u8; 32] = {
+    let mut bytes = [0; 32];
+    bytes[0] = 9;
+    bytes
+};
 
 /// Every u of a point whose order divides 8, as [`bytes_of`] gives them.
 const SMALL_ORDER: [[u8; 32]; 5] = [
@@ -56,9 +64,13 @@ const SMALL_ORDER: [[u8; 32]; 5] = [
 ///
 /// If the three slices do not have the same length.
 pub fn x25519(path: Path, points: &[&[u8; 32]], scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
-    assert!(points.len() == scalars.len() && points.len() == out.len(), "one scalar and one product per point");
+    assert!(
+        points.len() == scalars.len() && points.len() == out.len(),
+        "one scalar and one product per point"
+    );
     let lanes = path.lanes();
-    for ((points, scalars), out) in points.chunks(lanes).zip(scalars.chunks(lanes)).zip(out.chunks_mut(lanes)) {
+    for ((points, scalars), out) in points.chunks(lanes).zip(scalars.chunks(lanes)).zip(out.chunks_mut(lanes))
+    {
         let climb = Climb { points, scalars, out };
         match path.0 {
             #[cfg(target_arch = "x86_64")]
@@ -152,14 +164,105 @@ impl Multiples {
     ///
     /// # Panics
     ///
-    /// If there are not as many scalars, and as much room, as points.
+    /// If there are more scalars than points, or not as much room as scalars.
     pub fn multiply(&self, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
-            Inner::Avx512(proof, lanes) => with_avx512::<Eight>(*proof, Multiply { lanes, scalars, out }),
+            Inner::Avx512(proof, lanes) => {
+                with_avx512::<Eight>(*proof, Multiply { lanes, scalars, kind: Kind::Clamped, out });
+            }
             #[cfg(target_arch = "x86_64")]
-            Inner::Avx2(proof, lanes) => with_avx2::<Four>(*proof, Multiply { lanes, scalars, out }),
-            Inner::Portable(lanes) => Multiply { lanes, scalars, out }.run(()),
+            Inner::Avx2(proof, lanes) => {
+                with_avx2::<Four>(*proof, Multiply { lanes, scalars, kind: Kind::Clamped, out });
+            }
+            Inner::Portable(lanes) => Multiply { lanes, scalars, kind: Kind::Clamped, out }.run(()),
+        }
+    }
+
+    /// The u-coordinate of `8 * scalars[i]` times each point, for scalars that are reduced modulo the order l of the prime
+    /// subgroup: what successive X25519 give whose clamped scalars, multiplied and divided by 8, leave that modulo l, if
+    /// the point is in that subgroup.
+    ///
+    /// Neither branches nor addresses depend on scalars. A scalar of zero gives zero.
+    ///
+    /// # Panics
+    ///
+    /// If there are more scalars than points, or not as much room as scalars; or if a point is on the twist or of small order.
+    pub fn multiply_eighths(&self, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
+        match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx512(proof, lanes) => {
+                with_avx512::<Eight>(*proof, Multiply { lanes, scalars, kind: Kind::Eighth, out });
+            }
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx2(proof, lanes) => {
+                with_avx2::<Four>(*proof, Multiply { lanes, scalars, kind: Kind::Eighth, out });
+            }
+            Inner::Portable(lanes) => Multiply { lanes, scalars, kind: Kind::Eighth, out }.run(()),
+        }
+    }
+}
+
+/// X25519 of the base point with each scalar: the public keys.
+///
+/// Neither branches nor addresses depend on scalars. The first call makes a table that is kept, of some kilobytes.
+///
+/// # Panics
+///
+/// If there is not as much room as scalars.
+pub fn x25519_base(path: Path, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
+    assert!(scalars.len() == out.len(), "one product per scalar");
+    for (scalars, out) in scalars.chunks(path.lanes()).zip(out.chunks_mut(path.lanes())) {
+        let points = &[&BASE_BYTES; LANES_MAX][..path.lanes()];
+        match path.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(proof) => {
+                static TABLE: OnceLock<Box<Vectors<Eight, 1>>> = OnceLock::new();
+                let lanes = TABLE.get_or_init(|| {
+                    let mut lanes = Box::new(Vectors::empty(proof));
+                    with_avx512::<Eight>(proof, Fill { lanes: &mut *lanes, points });
+                    lanes
+                });
+                with_avx512::<Eight>(proof, Multiply { lanes: &**lanes, scalars, kind: Kind::Clamped, out });
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(proof) => {
+                static TABLE: OnceLock<Box<Vectors<Four, 1>>> = OnceLock::new();
+                let lanes = TABLE.get_or_init(|| {
+                    let mut lanes = Box::new(Vectors::empty(proof));
+                    with_avx2::<Four>(proof, Fill { lanes: &mut *lanes, points });
+                    lanes
+                });
+                with_avx2::<Four>(proof, Multiply { lanes: &**lanes, scalars, kind: Kind::Clamped, out });
+            }
+            Isa::Portable => {
+                static TABLE: OnceLock<Box<Vectors<Portable, 1>>> = OnceLock::new();
+                let lanes = TABLE.get_or_init(|| {
+                    let mut lanes = Box::new(Vectors::empty(()));
+                    Fill { lanes: &mut *lanes, points }.run(());
+                    lanes
+                });
+                Multiply { lanes: &**lanes, scalars, kind: Kind::Clamped, out }.run(());
+            }
+        }
+    }
+}
+
+/// What the bytes of a scalar mean.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// They are clamped, and the product is that of X25519.
+    Clamped,
+    /// They are an eighth of the factor, modulo l.
+    Eighth,
+}
+
+impl Kind {
+    #[inline(always)]
+    fn comb_words(self, bytes: &[u8; 32]) -> Words {
+        match self {
+            Self::Clamped => comb_words(&eighth(&clamped(bytes))),
+            Self::Eighth => comb_words(&words_of(bytes)),
         }
     }
 }
@@ -180,7 +283,7 @@ impl Single {
     #[must_use]
     pub fn multiply(&self, scalar: &[u8; 32]) -> [u8; 32] {
         let mut out = [[0; 32]];
-        Multiply { lanes: &self.0, scalars: &[scalar], out: &mut out }.run(());
+        Multiply { lanes: &self.0, scalars: &[scalar], kind: Kind::Clamped, out: &mut out }.run(());
         out[0]
     }
 }
@@ -230,6 +333,7 @@ impl<F: Field, const N: usize> Work<F> for Fill<'_, F, N> {
 struct Multiply<'a, F: Field, const N: usize> {
     lanes: &'a Vectors<F, N>,
     scalars: &'a [&'a [u8; 32]],
+    kind: Kind,
     out: &'a mut [[u8; 32]],
 }
 
@@ -237,7 +341,8 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
     #[inline(always)]
     fn run(self, proof: F::Proof) {
         let lanes = self.lanes;
-        assert!(self.scalars.len() == lanes.len && self.out.len() == lanes.len, "one of each per point");
+        let count = self.scalars.len();
+        assert!(count <= lanes.len && self.out.len() == count, "a point, a scalar and a product of each");
         let one = F::splat(proof, ONE);
         let (mut numerators, mut denominators) = ([one; N], [one; N]);
         // Products of the denominators up to each: one inversion serves them all (Montgomery). None is zero, since a
@@ -246,7 +351,7 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
         let mut product = one;
         for (at, scalars) in self.scalars.chunks(F::LANES).enumerate() {
             if lanes.have_tables[at] {
-                let mut scalar = load_scalars::<F>(proof, scalars, |bytes| comb_words(&eighth(&clamped(bytes))));
+                let mut scalar = load_scalars::<F>(proof, scalars, |bytes| self.kind.comb_words(bytes));
                 (numerators[at], denominators[at]) = lanes.tables[at].multiply(proof, &scalar);
                 products[at] = product;
                 product = product.mul(denominators[at]);
@@ -261,6 +366,10 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
                 inverse = inverse.mul(denominators[at]);
                 result
             } else {
+                assert!(
+                    matches!(self.kind, Kind::Clamped),
+                    "an eighth is for points on the curve, of large order"
+                );
                 let mut scalar = load_scalars::<F>(proof, scalars, clamped);
                 let result = montgomery::x25519(proof, lanes.points[at], &scalar);
                 F::wipe_words(&mut scalar);

@@ -35,11 +35,8 @@ fn hkdf_is_that_of_the_crate() {
             let salt = data(&mut rng, count);
             let labels = [data(&mut rng, 97), data(&mut rng, count % 7), data(&mut rng, 54 + count)];
             let ranges = [0..288, 288..304, 304..337];
-            let expansions: Vec<_> = labels
-                .iter()
-                .zip(ranges)
-                .map(|(info, range)| Expansion { info, range })
-                .collect();
+            let expansions: Vec<_> =
+                labels.iter().zip(ranges).map(|(info, range)| Expansion { info, range }).collect();
             let keys: Vec<[u8; 32]> = (0..count).map(|_| bytes(&mut rng)).collect();
             let mut out = vec![[0; 337]; count];
             sha256::hkdf(path, &salt, &keys, &expansions, &mut out);

@@ -1,19 +1,20 @@
 //! Building packets: first the secrets of every hop, then the fields that may depend on them.
 
-use std::fmt;
+use std::{fmt, slice};
 
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::scalar::{Scalar, clamp_integer};
 use thiserror::Error;
-use zeroize::{Zeroize, Zeroizing};
+use tombola_lanes::{BATCH, Multiples, Path, x25519_base};
+use zeroize::Zeroizing;
 
 use crate::layout::{
-    ALPHA_LEN, FINAL_LEN, HEADER_LEN, HOP_LEN, MAX_HOPS, PACKET_LEN, PLAINTEXT_MAX, ROUTING_LEN, STREAM_LEN,
-    split_mut, write_header, xor,
+    ALPHA_LEN, FINAL_LEN, HEADER_LEN, HOP_LEN, MAX_HOPS, PACKET_LEN, PAYLOAD_LEN, PLAINTEXT_MAX, ROUTING_LEN,
+    SEED_LEN, STREAM_LEN, split_mut, write_header, xor,
 };
-use crate::lioness::Lioness;
+use crate::lioness;
 use crate::payload::enclose;
 use crate::point::PublicKey;
 use crate::routing::{Destination, HopField, apply_stream, mac, write_final, write_forward};
@@ -63,24 +64,97 @@ impl RouteSecrets {
     /// # Errors
     ///
     /// [`BuildError::RouteLength`] unless there are 1 to [`MAX_HOPS`] keys.
-    pub fn derive(mut secret: [u8; 32], keys: &[PublicKey]) -> Result<Self, BuildError> {
-        if keys.is_empty() || keys.len() > MAX_HOPS {
-            secret.zeroize();
-            return Err(BuildError::RouteLength(keys.len()));
-        }
+    pub fn derive(secret: [u8; 32], keys: &[PublicKey]) -> Result<Self, BuildError> {
+        let secret = Zeroizing::new(secret);
+        let len = route_len(keys)?;
         let mut exponent = Zeroizing::new(clamped(&secret));
         let mut route = Self {
-            alpha: MontgomeryPoint::mul_base_clamped(secret).to_bytes(),
+            alpha: MontgomeryPoint::mul_base_clamped(*secret).to_bytes(),
             hops: [const { HopSecrets::none() }; MAX_HOPS],
-            len: keys.len(),
+            len,
         };
-        secret.zeroize();
         for (hop, key) in route.hops.iter_mut().zip(keys) {
-            let shared = Zeroizing::new(key.multiply(&exponent));
-            *hop = HopSecrets::expand(&shared);
+            let shared = Zeroizing::new([key.multiply(&exponent)]);
+            HopSecrets::expand(Path::PORTABLE, &*shared, |_, expanded| *hop = expanded);
             *exponent *= clamped(&hop.blinding);
         }
         Ok(route)
+    }
+
+    /// [`derive`](Self::derive) for several routes, whose multiplications share vector registers: eight at a time cost
+    /// little more than one. `each` gets every result, with its position, in order. There are as many routes as secrets;
+    /// what is left over of either is not looked at.
+    pub fn derive_batch(
+        secrets: &[[u8; 32]],
+        routes: &[&[PublicKey]],
+        each: impl FnMut(usize, Result<Self, BuildError>),
+    ) {
+        Self::derive_batch_on(Path::for_points(secrets.len()), secrets, routes, each);
+    }
+
+    /// [`derive_batch`](Self::derive_batch) with instructions of one's choice, for tests and measurements: the results
+    /// are the same.
+    pub fn derive_batch_on(
+        path: Path,
+        secrets: &[[u8; 32]],
+        routes: &[&[PublicKey]],
+        mut each: impl FnMut(usize, Result<Self, BuildError>),
+    ) {
+        let eighth = Scalar::from_bytes_mod_order(EIGHTH);
+        let mut multiples = Multiples::new(path);
+        for (chunk, (secrets, routes)) in secrets.chunks(BATCH).zip(routes.chunks(BATCH)).enumerate() {
+            let count = secrets.len().min(routes.len());
+            let mut alphas = [[0; ALPHA_LEN]; BATCH];
+            let mut scalars = [&[0; 32]; BATCH];
+            for (scalar, secret) in scalars.iter_mut().zip(secrets) {
+                *scalar = secret;
+            }
+            x25519_base(path, &scalars[..count], &mut alphas[..count]);
+            let mut results: [Option<Result<Self, BuildError>>; BATCH] = [const { None }; BATCH];
+            let mut exponents = Zeroizing::new([Scalar::ZERO; BATCH]);
+            for lane in 0..count {
+                exponents[lane] = clamped(&secrets[lane]);
+                results[lane] = Some(route_len(routes[lane]).map(|len| Self {
+                    alpha: alphas[lane],
+                    hops: [const { HopSecrets::none() }; MAX_HOPS],
+                    len,
+                }));
+            }
+            for hop in 0..MAX_HOPS {
+                // The routes that have such a hop, side by side.
+                let mut lanes = [0; BATCH];
+                let mut points = [&[0; 32]; BATCH];
+                let mut eighths = Zeroizing::new([[0; 32]; BATCH]);
+                let mut len = 0;
+                for (lane, result) in results.iter().enumerate() {
+                    if let Some(Ok(route)) = result
+                        && hop < route.len
+                    {
+                        lanes[len] = lane;
+                        points[len] = routes[lane][hop].as_bytes();
+                        eighths[len] = (exponents[lane] * eighth).to_bytes();
+                        len += 1;
+                    }
+                }
+                let mut scalars = [&[0; 32]; BATCH];
+                for (scalar, bytes) in scalars.iter_mut().zip(eighths.iter()) {
+                    *scalar = bytes;
+                }
+                let mut shared = Zeroizing::new([[0; 32]; BATCH]);
+                multiples.set(&points[..len]);
+                multiples.multiply_eighths(&scalars[..len], &mut shared[..len]);
+                HopSecrets::expand(path, &shared[..len], |at, expanded| {
+                    let lane = lanes[at];
+                    exponents[lane] *= clamped(&expanded.blinding);
+                    if let Some(Ok(route)) = &mut results[lane] {
+                        route.hops[hop] = expanded;
+                    }
+                });
+            }
+            for (result, position) in results.into_iter().flatten().zip(BATCH * chunk..) {
+                each(position, result);
+            }
+        }
     }
 
     /// The number of hops.
@@ -181,10 +255,92 @@ pub fn build(
     secrets.header(fields, destination, padding_seed, header)?;
     enclose(plaintext, payload).ok_or(BuildError::PlaintextLength(plaintext.len()))?;
     for hop in secrets.used().iter().rev() {
-        Lioness::from_seed(&hop.seed).encrypt(payload);
+        lioness::encrypt(Path::best(), slice::from_ref(&hop.seed), &mut [Some(payload)]);
     }
     Ok(())
 }
+
+/// One packet of several that are built together: what [`build`] takes for it.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    /// The secrets of its route.
+    pub secrets: &'a RouteSecrets,
+    /// What each hop but the last reads, in order.
+    pub fields: &'a [HopField],
+    /// What the last hop reads.
+    pub destination: &'a Destination,
+    /// 32 uniform bytes, never used before.
+    pub padding_seed: [u8; 32],
+    /// What is inside.
+    pub plaintext: &'a [u8],
+}
+
+/// Writes several packets, whose payloads are encrypted together. `each` gets every result, with its position, in order;
+/// a packet whose draft has a mistake holds nothing of use. There are as many packets as drafts; what is left over of
+/// either is not looked at.
+pub fn build_batch<B: AsMut<[u8; PACKET_LEN]>>(
+    drafts: &[Draft<'_>],
+    packets: &mut [B],
+    each: impl FnMut(usize, Result<(), BuildError>),
+) {
+    build_batch_on(Path::best(), drafts, packets, each);
+}
+
+/// [`build_batch`] with instructions of one's choice, for tests and measurements: the results are the same.
+pub fn build_batch_on<B: AsMut<[u8; PACKET_LEN]>>(
+    path: Path,
+    drafts: &[Draft<'_>],
+    packets: &mut [B],
+    mut each: impl FnMut(usize, Result<(), BuildError>),
+) {
+    for (chunk, (drafts, packets)) in drafts.chunks(BATCH).zip(packets.chunks_mut(BATCH)).enumerate() {
+        let mut results = [Ok(()); BATCH];
+        let mut payloads: [Option<&mut [u8; PAYLOAD_LEN]>; BATCH] = [const { None }; BATCH];
+        let mut count = 0;
+        for (draft, packet) in drafts.iter().zip(packets) {
+            let (header, payload) = split_mut(packet.as_mut());
+            results[count] = draft
+                .secrets
+                .header(draft.fields, draft.destination, draft.padding_seed, header)
+                .and_then(|()| {
+                    let len = draft.plaintext.len();
+                    enclose(draft.plaintext, payload).ok_or(BuildError::PlaintextLength(len))
+                });
+            payloads[count] = Some(payload);
+            count += 1;
+        }
+        // The last hop's layer first. A shorter route is done earlier.
+        for layer in 0..MAX_HOPS {
+            let mut seeds = Zeroizing::new([[0; SEED_LEN]; BATCH]);
+            let mut together: [Option<&mut [u8; PAYLOAD_LEN]>; BATCH] = [const { None }; BATCH];
+            let mut len = 0;
+            for (draft, payload) in drafts.iter().zip(&mut payloads) {
+                if let Some(hop) = draft.secrets.used().iter().rev().nth(layer) {
+                    (seeds[len], together[len]) = (hop.seed, payload.as_deref_mut());
+                    len += 1;
+                }
+            }
+            lioness::encrypt(path, &seeds[..len], &mut together[..len]);
+        }
+        for (result, position) in results.into_iter().take(count).zip(BATCH * chunk..) {
+            each(position, result);
+        }
+    }
+}
+
+/// Hops of a route, if there are not too few or too many.
+fn route_len(keys: &[PublicKey]) -> Result<usize, BuildError> {
+    if keys.is_empty() || keys.len() > MAX_HOPS {
+        return Err(BuildError::RouteLength(keys.len()));
+    }
+    Ok(keys.len())
+}
+
+/// 1 / 8 modulo l: the tables of `tombola-lanes` are of 8 times a point.
+const EIGHTH: [u8; 32] = [
+    0x79, 0x2f, 0xdc, 0xe2, 0x29, 0xe5, 0x06, 0x61, 0xd0, 0xda, 0x1c, 0x7d, 0xb3, 0x9d, 0xd3, 0x07, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x06,
+];
 
 /// The scalar that X25519 multiplies by, modulo the order of the prime subgroup.
 fn clamped(bytes: &[u8; 32]) -> Scalar {

@@ -12,86 +12,85 @@
 //!
 //! Every bit of the output depends on every bit of the input in both directions, so a changed bit at any hop makes
 //! noise of the whole payload at every later one.
+//!
+//! Payloads of several packets are treated together, each under its own key: so their hashes share vector registers.
 
-use blake2::Blake2bMac;
-use blake2::digest::consts::U32;
-use blake2::digest::{KeyInit, Mac};
-use chacha20::ChaCha20;
-use chacha20::cipher::{KeyIvInit, StreamCipher};
-use hkdf::Hkdf;
-use sha2::Sha256;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use tombola_lanes::sha256::{Expansion, hkdf};
+use tombola_lanes::{BATCH, Path, blake2b, chacha20};
+use zeroize::Zeroizing;
 
 use crate::layout::{PAYLOAD_INFO, PAYLOAD_KEY_LEN, PAYLOAD_LEN, PAYLOAD_SALT, SEED_LEN, xor};
 
 const LEFT_LEN: usize = 32;
-const HASH_KEY_LEN: usize = 64;
-/// What ChaCha20 computes at once in vector registers: four blocks.
-const GROUP_LEN: usize = 4 * 64;
-const _: () = assert!(2 * (LEFT_LEN + HASH_KEY_LEN) == PAYLOAD_KEY_LEN);
+/// Where the parts of a key begin.
+const K1: usize = 0;
+const K2: usize = K1 + LEFT_LEN;
+const K3: usize = K2 + blake2b::KEY_LEN;
+const K4: usize = K3 + LEFT_LEN;
+const _: () = assert!(K4 + blake2b::KEY_LEN == PAYLOAD_KEY_LEN);
+const _: () = assert!(LEFT_LEN == chacha20::KEY_LEN && LEFT_LEN == blake2b::HASH_LEN);
 
-/// A payload cipher with its key.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub(crate) struct Lioness {
-    streams: [[u8; LEFT_LEN]; 2],
-    hashes: [[u8; HASH_KEY_LEN]; 2],
+/// Adds a layer to each payload, under the key that is derived from its seed. At most [`BATCH`] payloads.
+pub(crate) fn encrypt(path: Path, seeds: &[[u8; SEED_LEN]], payloads: Payloads<'_, '_>) {
+    let keys = derive(path, seeds);
+    let keys = &keys[..seeds.len()];
+    stream::<K1>(path, keys, payloads);
+    hash::<K2>(path, keys, payloads);
+    stream::<K3>(path, keys, payloads);
+    hash::<K4>(path, keys, payloads);
 }
 
-impl Lioness {
-    /// Derives the key from the seed that a hop's secret, or a reply block, holds.
-    pub(crate) fn from_seed(seed: &[u8; SEED_LEN]) -> Self {
-        let mut key = Zeroizing::new([0; PAYLOAD_KEY_LEN]);
-        Hkdf::<Sha256>::new(Some(PAYLOAD_SALT), seed)
-            .expand(PAYLOAD_INFO, &mut *key)
-            .expect("HKDF-SHA256 gives up to 8160 bytes");
-        let mut cipher = Self { streams: [[0; LEFT_LEN]; 2], hashes: [[0; HASH_KEY_LEN]; 2] };
-        let rounds = cipher.streams.iter_mut().zip(&mut cipher.hashes);
-        for ((stream, hash), half) in rounds.zip(key.chunks_exact(LEFT_LEN + HASH_KEY_LEN)) {
-            stream.copy_from_slice(&half[..LEFT_LEN]);
-            hash.copy_from_slice(&half[LEFT_LEN..]);
-        }
-        cipher
+/// Removes a layer from each payload. At most [`BATCH`] payloads.
+pub(crate) fn decrypt(path: Path, seeds: &[[u8; SEED_LEN]], payloads: Payloads<'_, '_>) {
+    let keys = derive(path, seeds);
+    let keys = &keys[..seeds.len()];
+    hash::<K4>(path, keys, payloads);
+    stream::<K3>(path, keys, payloads);
+    hash::<K2>(path, keys, payloads);
+    stream::<K1>(path, keys, payloads);
+}
+
+/// Payloads to be treated together; a slot without one is passed over, and so are those behind the last seed. None before
+/// another one may be empty.
+type Payloads<'a, 'p> = &'a mut [Option<&'p mut [u8; PAYLOAD_LEN]>];
+
+type Keys = [[u8; PAYLOAD_KEY_LEN]; BATCH];
+
+fn derive(path: Path, seeds: &[[u8; SEED_LEN]]) -> Zeroizing<Keys> {
+    let mut keys = Zeroizing::new([[0; PAYLOAD_KEY_LEN]; BATCH]);
+    let whole = Expansion { info: PAYLOAD_INFO, range: 0..PAYLOAD_KEY_LEN };
+    hkdf(path, PAYLOAD_SALT, seeds, &[whole], &mut keys[..seeds.len()]);
+    keys
+}
+
+fn stream<const AT: usize>(path: Path, keys: &[[u8; PAYLOAD_KEY_LEN]], payloads: Payloads<'_, '_>) {
+    for (key, payload) in keys.iter().zip(payloads.iter_mut().flatten()) {
+        let (left, right) = payload.split_first_chunk_mut::<LEFT_LEN>().expect(LONGER);
+        let mut key = Zeroizing::new(part(key, AT));
+        xor(key.as_mut_slice(), left);
+        chacha20::apply(path, &key, right);
     }
+}
 
-    /// Adds a layer.
-    pub(crate) fn encrypt(&self, payload: &mut [u8; PAYLOAD_LEN]) {
-        let (left, right) = halves(payload);
-        stream(&self.streams[0], left, right);
-        hash(&self.hashes[0], left, right);
-        stream(&self.streams[1], left, right);
-        hash(&self.hashes[1], left, right);
+fn hash<const AT: usize>(path: Path, keys: &[[u8; PAYLOAD_KEY_LEN]], payloads: Payloads<'_, '_>) {
+    let mut hash_keys = [&[0; blake2b::KEY_LEN]; BATCH];
+    let mut messages = [&[][..]; BATCH];
+    for ((slot, message), (key, payload)) in
+        hash_keys.iter_mut().zip(&mut messages).zip(keys.iter().zip(payloads.iter().flatten()))
+    {
+        *slot = key[AT..].first_chunk().expect("the parts lie within the key");
+        *message = &payload[LEFT_LEN..];
     }
-
-    /// Removes a layer.
-    pub(crate) fn decrypt(&self, payload: &mut [u8; PAYLOAD_LEN]) {
-        let (left, right) = halves(payload);
-        hash(&self.hashes[1], left, right);
-        stream(&self.streams[1], left, right);
-        hash(&self.hashes[0], left, right);
-        stream(&self.streams[0], left, right);
+    let mut hashes = Zeroizing::new([[0; LEFT_LEN]; BATCH]);
+    let count = keys.len();
+    blake2b::keyed_256(path, &hash_keys[..count], &messages[..count], &mut hashes[..count]);
+    for (payload, hash) in payloads.iter_mut().flatten().zip(hashes.iter()) {
+        xor(&mut payload[..LEFT_LEN], hash);
     }
 }
 
-fn halves(payload: &mut [u8; PAYLOAD_LEN]) -> (&mut [u8; LEFT_LEN], &mut [u8]) {
-    payload.split_first_chunk_mut().expect("a payload is longer than its left part")
-}
+const LONGER: &str = "a payload is longer than its left part";
 
-fn stream(key: &[u8; LEFT_LEN], left: &[u8; LEFT_LEN], right: &mut [u8]) {
-    let mut key = Zeroizing::new(*key);
-    xor(key.as_mut_slice(), left);
-    let mut cipher = ChaCha20::new((&*key).into(), &[0; 12].into());
-    // The blocks behind the last whole group are computed one by one, at a third of the speed: so make a group of
-    // them.
-    let (whole, rest) = right.split_at_mut(right.len() / GROUP_LEN * GROUP_LEN);
-    cipher.apply_keystream(whole);
-    let mut group = [0; GROUP_LEN];
-    group[..rest.len()].copy_from_slice(rest);
-    cipher.apply_keystream(&mut group);
-    rest.copy_from_slice(&group[..rest.len()]);
-}
-
-fn hash(key: &[u8; HASH_KEY_LEN], left: &mut [u8; LEFT_LEN], right: &[u8]) {
-    let mut mac = Blake2bMac::<U32>::new(key.into());
-    mac.update(right);
-    xor(left, &mac.finalize().into_bytes());
+fn part(key: &[u8; PAYLOAD_KEY_LEN], at: usize) -> [u8; LEFT_LEN] {
+    *key[at..].first_chunk().expect("the parts lie within the key")
 }

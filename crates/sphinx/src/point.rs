@@ -112,6 +112,10 @@ impl PublicKey {
         self.bytes
     }
 
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
     /// What X25519 gives for a scalar that is congruent to this one modulo the order of the subgroup.
     pub(crate) fn multiply(&self, scalar: &Scalar) -> [u8; 32] {
         (self.point * scalar).to_montgomery().to_bytes()

@@ -3,8 +3,8 @@
 use aes::Aes128;
 use ctr::Ctr64BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use tombola_lanes::Path;
+use tombola_lanes::sha256::hmac;
 
 use crate::layout::{
     FINAL, FORWARD, HOP_LEN, IDENTIFIER_LEN, MAC_LEN, NEXT_HOP_LEN, ROUTING_LEN, STREAM_LEN, VERSION_BYTES,
@@ -97,9 +97,19 @@ pub(crate) fn apply_stream(key: &[u8; 16], bytes: &mut [u8; STREAM_LEN]) {
     Ctr64BE::<Aes128>::new(key.into(), &[0; 16].into()).apply_keystream(bytes);
 }
 
-/// HMAC-SHA256 of an encrypted routing part, cut to 16 bytes.
+/// HMAC-SHA256 of encrypted routing parts, each cut to 16 bytes.
+pub(crate) fn macs(
+    path: Path,
+    keys: &[[u8; 16]],
+    routings: &[&[u8; ROUTING_LEN]],
+    out: &mut [[u8; MAC_LEN]],
+) {
+    hmac(path, keys, routings, out);
+}
+
+/// The same of one.
 pub(crate) fn mac(key: &[u8; 16], routing: &[u8; ROUTING_LEN]) -> [u8; MAC_LEN] {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(routing);
-    *mac.finalize().as_bytes().first_chunk().expect("SHA-256 gives 32 bytes")
+    let mut out = [[0; MAC_LEN]];
+    hmac(Path::PORTABLE, &[*key], &[routing], &mut out);
+    out[0]
 }

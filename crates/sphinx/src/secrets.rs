@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use hkdf::Hkdf;
-use sha2::Sha256;
+use tombola_lanes::sha256::{Expansion, hkdf};
+use tombola_lanes::{BATCH, Path};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::layout::{EXPAND_INFO, EXPANDED_LEN, PAYLOAD_KEY_LEN, SEED_LEN};
@@ -12,6 +12,12 @@ use crate::layout::{EXPAND_INFO, EXPANDED_LEN, PAYLOAD_KEY_LEN, SEED_LEN};
 const OWN_INFO: &[u8] = b"tombola/1/own";
 const ACK_INFO: &[u8] = b"tombola/1/ack";
 const CHK_INFO: &[u8] = b"tombola/1/chk";
+
+/// Where the relay secrets lie behind the expanded secret.
+const OWN_AT: usize = EXPANDED_LEN;
+const ACK_AT: usize = OWN_AT + 16;
+const CHK_AT: usize = ACK_AT + 16;
+const ALL_LEN: usize = CHK_AT + 16;
 
 /// The secrets behind a hop's payment: known to the sender and to this hop, and to nobody else.
 ///
@@ -78,24 +84,37 @@ pub(crate) struct HopSecrets {
 }
 
 impl HopSecrets {
-    /// Expands the raw shared secret of a hop.
-    pub(crate) fn expand(shared: &[u8; 32]) -> Self {
-        const FITS: &str = "HKDF-SHA256 gives up to 8160 bytes";
+    /// Expands the raw shared secrets of several hops, or of one hop with several packets.
+    pub(crate) fn expand(path: Path, shared: &[[u8; 32]], mut each: impl FnMut(usize, Self)) {
         // One extraction serves all: HKDF (RFC 5869, section 3.2) separates its outputs by `info`.
-        let hkdf = Hkdf::<Sha256>::new(None, shared);
-        let mut bytes = Zeroizing::new([0; EXPANDED_LEN]);
-        hkdf.expand(EXPAND_INFO, &mut *bytes).expect(FITS);
-        let mut relay = RelaySecrets { own: [0; 16], ack: [0; 16], chk: [0; 16] };
-        hkdf.expand(OWN_INFO, &mut relay.own).expect(FITS);
-        hkdf.expand(ACK_INFO, &mut relay.ack).expect(FITS);
-        hkdf.expand(CHK_INFO, &mut relay.chk).expect(FITS);
+        let expansions = [
+            Expansion { info: EXPAND_INFO, range: 0..EXPANDED_LEN },
+            Expansion { info: OWN_INFO, range: OWN_AT..ACK_AT },
+            Expansion { info: ACK_INFO, range: ACK_AT..CHK_AT },
+            Expansion { info: CHK_INFO, range: CHK_AT..ALL_LEN },
+        ];
+        let mut bytes = Zeroizing::new([[0; ALL_LEN]; BATCH]);
+        for (chunk, shared) in shared.chunks(BATCH).enumerate() {
+            let bytes = &mut bytes[..shared.len()];
+            hkdf(path, &[], shared, &expansions, bytes);
+            for (bytes, at) in bytes.iter().zip(BATCH * chunk..) {
+                each(at, Self::read(bytes));
+            }
+        }
+    }
+
+    fn read(bytes: &[u8; ALL_LEN]) -> Self {
         Self {
-            stream_key: piece(&bytes, 0),
-            mac_key: piece(&bytes, 16),
-            seed: piece(&bytes, 32),
-            blinding: piece(&bytes, 32 + PAYLOAD_KEY_LEN),
-            tag: piece(&bytes, 32 + PAYLOAD_KEY_LEN + 32),
-            relay,
+            stream_key: piece(bytes, 0),
+            mac_key: piece(bytes, 16),
+            seed: piece(bytes, 32),
+            blinding: piece(bytes, 32 + PAYLOAD_KEY_LEN),
+            tag: piece(bytes, 32 + PAYLOAD_KEY_LEN + 32),
+            relay: RelaySecrets {
+                own: piece(bytes, OWN_AT),
+                ack: piece(bytes, ACK_AT),
+                chk: piece(bytes, CHK_AT),
+            },
         }
     }
 
@@ -112,6 +131,6 @@ impl HopSecrets {
     }
 }
 
-fn piece<const N: usize>(bytes: &[u8; EXPANDED_LEN], at: usize) -> [u8; N] {
+fn piece<const N: usize>(bytes: &[u8; ALL_LEN], at: usize) -> [u8; N] {
     *bytes[at..].first_chunk().expect("the pieces lie within the expanded secret")
 }

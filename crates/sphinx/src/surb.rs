@@ -4,9 +4,10 @@
 //! own key, whether or not it was there, and only the maker of the block, who is the last hop and knows every seed, can
 //! put them all back. With every hop's seed, a replier could compute what the packet looks like at each of them.
 
-use std::fmt;
+use std::{fmt, slice};
 
 use thiserror::Error;
+use tombola_lanes::Path;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::build::{BuildError, RouteSecrets};
@@ -14,7 +15,7 @@ use crate::layout::{
     HEADER_LEN, IDENTIFIER_LEN, MAX_HOPS, NEXT_HOP_LEN, PACKET_LEN, PAYLOAD_LEN, SEED_LEN, SURB_LEN,
     header_parts, split_mut,
 };
-use crate::lioness::Lioness;
+use crate::lioness;
 use crate::payload::{PayloadError, enclose, plaintext};
 use crate::point::{PointError, check_point};
 use crate::routing::{Destination, HopField};
@@ -88,7 +89,7 @@ impl Surb {
         let (header, payload) = split_mut(packet);
         *header = self.header;
         enclose(plaintext, payload).ok_or(BuildError::PlaintextLength(plaintext.len()))?;
-        Lioness::from_seed(&self.seed).encrypt(payload);
+        lioness::encrypt(Path::best(), slice::from_ref(&*self.seed), &mut [Some(payload)]);
         Ok(self.first_hop)
     }
 }
@@ -151,11 +152,11 @@ impl ReplyKeys {
     ///
     /// [`PayloadError`] if the answer was changed on its way or answers another block; `payload` is noise then.
     pub fn open<'p>(&self, payload: &'p mut [u8; PAYLOAD_LEN]) -> Result<&'p [u8], PayloadError> {
-        let hops = &self.seeds[..self.len];
+        let (path, hops) = (Path::best(), &self.seeds[..self.len]);
         for seed in hops.iter().rev() {
-            Lioness::from_seed(seed).encrypt(payload);
+            lioness::encrypt(path, slice::from_ref(seed), &mut [Some(payload)]);
         }
-        Lioness::from_seed(&hops[self.len - 1]).decrypt(payload);
+        lioness::decrypt(path, &hops[self.len - 1..], &mut [Some(payload)]);
         plaintext(payload)
     }
 }

@@ -22,11 +22,12 @@ use tombola_lanes::{BATCH, Multiples, Path, Single};
 use zeroize::Zeroizing;
 
 use crate::layout::{
-    ALPHA_LEN, HOP_LEN, PACKET_LEN, ROUTING_LEN, STREAM_LEN, header_of, header_parts, split_mut, write_header,
+    ALPHA_LEN, HOP_LEN, MAC_LEN, PACKET_LEN, PAYLOAD_LEN, ROUTING_LEN, SEED_LEN, STREAM_LEN, header_of,
+    header_parts, split_mut, write_header,
 };
-use crate::lioness::Lioness;
+use crate::lioness;
 use crate::point::{PointError, SecretKey, check_point};
-use crate::routing::{Routing, apply_stream, mac, next_mac};
+use crate::routing::{Routing, apply_stream, mac, macs, next_mac};
 use crate::secrets::{HopSecrets, RelaySecrets, ReplayTag};
 
 /// Why a packet was refused before its tag was looked at. Whoever made the packet, or changed its header, is at fault.
@@ -188,30 +189,56 @@ impl Admitted<'_> {
     /// answer (see [`ReplyKeys`](crate::ReplyKeys)); the header part holds noise, because the work is the same.
     #[must_use]
     pub fn unwrap(self) -> Unwrapped {
-        self.0.finish()
+        let (unwrapped, seed, payload) = self.0.finish();
+        lioness::decrypt(Path::best(), &*Zeroizing::new([seed]), &mut [Some(payload)]);
+        unwrapped
     }
 }
 
-impl Opened<'_> {
-    fn finish(self) -> Unwrapped {
+impl<'p> Opened<'p> {
+    /// Writes the next header, and says which payload is to be decrypted with which seed.
+    fn finish(self) -> (Unwrapped, [u8; SEED_LEN], &'p mut [u8; PAYLOAD_LEN]) {
         let (header, payload) = split_mut(self.packet);
         let (hop, next_routing) =
             self.decrypted.split_first_chunk::<HOP_LEN>().expect("one hop fits the key stream");
         let next_routing = next_routing.try_into().expect("behind one hop lies a whole routing part");
         write_header(header, &self.next_alpha, next_mac(hop), next_routing);
-        Lioness::from_seed(&self.secrets.seed).decrypt(payload);
-        Unwrapped { routing: self.routing, relay: self.secrets.relay.clone() }
+        (Unwrapped { routing: self.routing, relay: self.secrets.relay.clone() }, self.secrets.seed, payload)
     }
 }
 
 /// Writes the next hop's packet into each buffer, as [`Admitted::unwrap`] does, and calls `each` with the position of
 /// the packet among those that came in, in order.
-pub fn unwrap_batch<'p>(
+pub fn unwrap_batch<'p>(packets: impl IntoIterator<Item = Admitted<'p>>, each: impl FnMut(usize, Unwrapped)) {
+    unwrap_batch_on(Path::best(), packets, each);
+}
+
+/// [`unwrap_batch`] with instructions of one's choice, for tests and measurements: the results are the same.
+pub fn unwrap_batch_on<'p>(
+    path: Path,
     packets: impl IntoIterator<Item = Admitted<'p>>,
     mut each: impl FnMut(usize, Unwrapped),
 ) {
-    for (position, Admitted(opened)) in packets.into_iter().enumerate() {
-        each(position, opened.finish());
+    let mut packets = packets.into_iter();
+    let mut position = 0;
+    loop {
+        let mut seeds = Zeroizing::new([[0; SEED_LEN]; BATCH]);
+        let mut unwrapped: [Option<Unwrapped>; BATCH] = [const { None }; BATCH];
+        let mut payloads: [Option<&mut [u8; PAYLOAD_LEN]>; BATCH] = [const { None }; BATCH];
+        let mut count = 0;
+        for Admitted(opened) in packets.by_ref().take(BATCH) {
+            let (result, seed, payload) = opened.finish();
+            (unwrapped[count], seeds[count], payloads[count]) = (Some(result), seed, Some(payload));
+            count += 1;
+        }
+        if count == 0 {
+            return;
+        }
+        lioness::decrypt(path, &seeds[..count], &mut payloads[..count]);
+        for unwrapped in unwrapped.into_iter().flatten() {
+            each(position, unwrapped);
+            position += 1;
+        }
     }
 }
 
@@ -226,8 +253,9 @@ pub fn verify<'p>(key: &SecretKey, packet: &'p mut [u8; PACKET_LEN]) -> Result<V
     let alpha = header_parts(header_of(packet)).alpha;
     check_alpha(alpha)?;
     let multiples = Single::new(alpha);
-    let shared = Zeroizing::new(multiples.multiply(key.as_bytes()));
-    let secrets = HopSecrets::expand(&shared);
+    let shared = Zeroizing::new([multiples.multiply(key.as_bytes())]);
+    let mut secrets = HopSecrets::none();
+    HopSecrets::expand(Path::PORTABLE, &*shared, |_, expanded| secrets = expanded);
     check_mac(&secrets, packet)?;
     let next_alpha = multiples.multiply(&secrets.blinding);
     open(secrets, next_alpha, packet)
@@ -277,11 +305,21 @@ pub fn verify_batch_on<'p, 'k, B: AsMut<[u8; PACKET_LEN]>>(
         multiples.multiply(&scalars[..count], &mut shared[..count]);
         // MACs.
         let mut secrets: [Option<HopSecrets>; BATCH] = [const { None }; BATCH];
+        HopSecrets::expand(path, &shared[..count], |at, expanded| secrets[at] = Some(expanded));
+        let mut mac_keys = Zeroizing::new([[0; 16]; BATCH]);
+        for (key, secrets) in mac_keys.iter_mut().zip(secrets.iter().flatten()) {
+            *key = secrets.mac_key;
+        }
+        let mut macs_of = [[0; MAC_LEN]; BATCH];
+        let mut routings = [&[0; ROUTING_LEN]; BATCH];
+        let agreed = lanes.iter().flatten().filter(|lane| lane.refused.is_none());
+        for (routing, lane) in routings.iter_mut().zip(agreed) {
+            *routing = header_parts(header_of(lane.packet)).routing;
+        }
+        macs(path, &mac_keys[..count], &routings[..count], &mut macs_of[..count]);
         let agreed = lanes.iter_mut().flatten().filter(|lane| lane.refused.is_none());
-        for ((lane, slot), shared) in agreed.zip(&mut secrets).zip(shared.iter()) {
-            let expanded = HopSecrets::expand(shared);
-            lane.refused = check_mac(&expanded, lane.packet).err();
-            *slot = Some(expanded);
+        for (lane, mac) in agreed.zip(&macs_of) {
+            lane.refused = compare_mac(mac, lane.packet).err();
         }
         // The next alphas, in the lanes that the points have; those whose MAC does not hold come along.
         let mut alphas = [[0; ALPHA_LEN]; BATCH];
@@ -325,7 +363,11 @@ fn check_alpha(alpha: &[u8; ALPHA_LEN]) -> Result<(), UnwrapError> {
 
 fn check_mac(secrets: &HopSecrets, packet: &[u8; PACKET_LEN]) -> Result<(), UnwrapError> {
     let header = header_parts(header_of(packet));
-    let holds = mac(&secrets.mac_key, header.routing).ct_eq(header.mac);
+    compare_mac(&mac(&secrets.mac_key, header.routing), packet)
+}
+
+fn compare_mac(mac: &[u8; MAC_LEN], packet: &[u8; PACKET_LEN]) -> Result<(), UnwrapError> {
+    let holds = mac.ct_eq(header_parts(header_of(packet)).mac);
     if bool::from(holds) { Ok(()) } else { Err(UnwrapError::Mac) }
 }
 

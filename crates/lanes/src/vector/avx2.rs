@@ -10,8 +10,8 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
-use crate::path::Lanes;
 use crate::field::{Field, Limbs};
+use crate::path::Lanes;
 
 type Ten = [__m256i; 10];
 
@@ -36,27 +36,72 @@ macro_rules! isa {
 macro_rules! five {
     ($at:ident => $each:expr) => {
         [
-            { const $at: usize = 0; $each },
-            { const $at: usize = 1; $each },
-            { const $at: usize = 2; $each },
-            { const $at: usize = 3; $each },
-            { const $at: usize = 4; $each },
+            {
+                const $at: usize = 0;
+                $each
+            },
+            {
+                const $at: usize = 1;
+                $each
+            },
+            {
+                const $at: usize = 2;
+                $each
+            },
+            {
+                const $at: usize = 3;
+                $each
+            },
+            {
+                const $at: usize = 4;
+                $each
+            },
         ]
     };
 }
 macro_rules! ten {
     ($at:ident => $each:expr) => {
         [
-            { const $at: usize = 0; $each },
-            { const $at: usize = 1; $each },
-            { const $at: usize = 2; $each },
-            { const $at: usize = 3; $each },
-            { const $at: usize = 4; $each },
-            { const $at: usize = 5; $each },
-            { const $at: usize = 6; $each },
-            { const $at: usize = 7; $each },
-            { const $at: usize = 8; $each },
-            { const $at: usize = 9; $each },
+            {
+                const $at: usize = 0;
+                $each
+            },
+            {
+                const $at: usize = 1;
+                $each
+            },
+            {
+                const $at: usize = 2;
+                $each
+            },
+            {
+                const $at: usize = 3;
+                $each
+            },
+            {
+                const $at: usize = 4;
+                $each
+            },
+            {
+                const $at: usize = 5;
+                $each
+            },
+            {
+                const $at: usize = 6;
+                $each
+            },
+            {
+                const $at: usize = 7;
+                $each
+            },
+            {
+                const $at: usize = 8;
+                $each
+            },
+            {
+                const $at: usize = 9;
+                $each
+            },
         ]
     };
 }
@@ -454,9 +499,8 @@ impl Field for Four {
     fn store(self, lanes: &mut [Limbs]) {
         for at in 0..5 {
             // SAFETY: all are 32 bytes of integers, for which every pattern is a value.
-            let (even, odd): ([u64; 4], [u64; 4]) = unsafe {
-                (core::mem::transmute(self.0[2 * at]), core::mem::transmute(self.0[2 * at + 1]))
-            };
+            let (even, odd): ([u64; 4], [u64; 4]) =
+                unsafe { (core::mem::transmute(self.0[2 * at]), core::mem::transmute(self.0[2 * at + 1])) };
             for (lane, (even, odd)) in lanes.iter_mut().zip(even.into_iter().zip(odd)) {
                 lane[at] = even + (odd << 26);
             }
@@ -554,8 +598,7 @@ impl Field for Four {
             let mut coordinate = 0;
             while coordinate < 4 {
                 let (sum, entry) = (&found[coordinate].0, &entries[at][coordinate].0);
-                found[coordinate] =
-                    Packed(five!(AT => isa!(_mm256_or_si256(sum[AT], and(here, entry[AT])))));
+                found[coordinate] = Packed(five!(AT => isa!(_mm256_or_si256(sum[AT], and(here, entry[AT])))));
                 coordinate += 1;
             }
             at += 1;

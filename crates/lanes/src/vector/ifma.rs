@@ -9,8 +9,8 @@
 use core::arch::x86_64::*;
 
 use super::Avx512;
-use crate::path::Lanes;
 use crate::field::{Field, Limbs, MASK51};
+use crate::path::Lanes;
 
 /// Eight elements. There are none without an [`Avx512`].
 #[derive(Clone, Copy)]
@@ -29,11 +29,26 @@ macro_rules! isa {
 macro_rules! five {
     ($at:ident => $each:expr) => {
         [
-            { const $at: usize = 0; $each },
-            { const $at: usize = 1; $each },
-            { const $at: usize = 2; $each },
-            { const $at: usize = 3; $each },
-            { const $at: usize = 4; $each },
+            {
+                const $at: usize = 0;
+                $each
+            },
+            {
+                const $at: usize = 1;
+                $each
+            },
+            {
+                const $at: usize = 2;
+                $each
+            },
+            {
+                const $at: usize = 3;
+                $each
+            },
+            {
+                const $at: usize = 4;
+                $each
+            },
         ]
     };
 }
@@ -274,7 +289,8 @@ impl Field for Eight {
         isa!({
             let negate = _mm512_testn_epi64_mask(words[3], bit);
             let zero = constant(0);
-            let index = _mm512_mask_mov_epi64(zero, _mm512_test_epi64_mask(words[0], bit) ^ negate, constant(1));
+            let index =
+                _mm512_mask_mov_epi64(zero, _mm512_test_epi64_mask(words[0], bit) ^ negate, constant(1));
             let two = _mm512_test_epi64_mask(words[1], bit) ^ negate;
             let index = _mm512_mask_or_epi64(index, two, index, constant(2));
             let four = _mm512_test_epi64_mask(words[2], bit) ^ negate;
