@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod constant_time;
 mod contracts;
 mod fixtures;
 mod fuzz;
@@ -48,6 +49,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Check that no branch and no address depends on a secret.
+    ConstantTime,
     /// Kill processes of a running network at random, and check that nothing that was accepted is lost.
     Soak {
         /// How many processes are killed; there are some 30 in a minute.
@@ -108,6 +111,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Links => links::run(&workspace),
         Command::Docs => check::docs(&workspace),
         Command::Bench { json } => bench::run(&workspace, json.as_deref()),
+        Command::ConstantTime => constant_time::run(&workspace),
         Command::Soak { kills, seed, json } => soak::run(&workspace, *kills, *seed, json.as_deref()),
         Command::Fixtures => fixtures::run(&workspace),
         Command::Contracts => contracts::run(&workspace),

@@ -1,5 +1,8 @@
 //! `cargo xtask soak`: a network under fire, for longer than a test may take.
 //!
+//! Before that come the tests of the arithmetic that take too long for a test: RFC 7748's million iterations, a million random
+//! points on every path, a million packets.
+//!
 //! The harness is that of the tests (`tests/src/kills.rs`); the processes that it kills are of the release build.
 
 use std::path::Path;
@@ -22,6 +25,12 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let mut stages = Stages::new();
     let root = workspace.root();
+    stages.run("multiply a million points in every lane", || {
+        process::cargo(root)
+            .args(["test", "--release", "--locked", "--package", "tombola-lanes", "--package", "tombola-sphinx"])
+            .args(["--", "--ignored", "--skip", "write"])
+            .run()
+    })?;
     let binary = stages.run("build the release binary", || release_binary(workspace))?;
     stages.run("kill processes of a running network", || {
         let mut process = process::cargo(root)

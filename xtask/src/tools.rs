@@ -1,7 +1,11 @@
 //! Cargo subcommands that the project uses and that a Rust toolchain does not bring along.
 
+use std::path::Path;
+
+use anyhow::Context;
+
 use crate::metadata::Workspace;
-use crate::process;
+use crate::process::{self, Process};
 
 /// A subcommand that installs itself on first use.
 pub(crate) struct Tool {
@@ -36,9 +40,25 @@ impl Tool {
     }
 }
 
+/// Makes sure that a program of a Debian package is there, and installs the package if it is not.
+///
+/// # Errors
+///
+/// It is missing, and this is no Debian, or not one on which we may install packages.
+pub(crate) fn install_from_debian(root: &Path, program: &str, package: &str) -> anyhow::Result<()> {
+    if is_on_path(program) {
+        return Ok(());
+    }
+    println!("  {program} is missing: installing the package {package}, once");
+    Process::new("apt-get", root)
+        .args(["install", "--yes", "--no-install-recommends", package])
+        .run()
+        .with_context(|| format!("install `{package}` and try again"))
+}
+
 /// Whether a program of this name can be started: on the search path, or where cargo installs its subcommands and
 /// looks for them without any path.
-fn is_on_path(name: &str) -> bool {
+pub(crate) fn is_on_path(name: &str) -> bool {
     let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let cargo_home = std::env::var_os("CARGO_HOME")

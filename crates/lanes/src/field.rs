@@ -4,13 +4,14 @@
 //! implementation holds one element in each lane of its registers.
 //!
 //! How far limbs may exceed their radix is a matter of three classes, the same for all implementations, so that a
-//! formula that is right for one is right for all (the portable one asserts them in debug builds):
+//! formula that is right for one is right for all. Each implementation says what the classes mean for its limbs, and why
+//! its operations keep to them.
 //!
-//! | class | limbs of the portable implementation | comes from | goes into |
-//! |---|---|---|---|
-//! | tight | < 2^51 + 2^18 | `load`, `mul`, `square`, `small` | everything |
-//! | loose | < 3 * 2^51 + 2^18 | `add`, `sub` | `mul`, `square`, `small`, `sub_wide` |
-//! | wide | < 2^54 | `sub_wide` | `mul`, `square` |
+//! | class | comes from | goes into |
+//! |---|---|---|
+//! | tight | `load`, `mul`, `square`, `small` | everything |
+//! | loose | `add`, `sub` | `mul`, `square`, `small`, `sub_wide` |
+//! | wide | `sub_wide` | `mul`, `square` |
 
 use crate::path::Lanes;
 

@@ -1,8 +1,9 @@
 //! One element in four 64-bit words, for every processor.
 //!
-//! Every 256-bit number stands for itself modulo p, so there are no classes of limbs here: 2^256 is 38 modulo p, and what
-//! carries out of a sum comes in again as that. Words need fewer multiplications than limbs with room to spare, and no
-//! shifts; the compiler makes chains of add-with-carry of this.
+//! Every 256-bit number stands for itself modulo p: 2^256 is 38 modulo p, and what carries out of a sum comes in again as
+//! that. Words need fewer multiplications than limbs with room to spare, and no shifts; the compiler makes chains of
+//! add-with-carry of this. Tight (see [`Field`]) is below 2^255 + 2^24, so that sums and differences of tight elements carry
+//! out once at most; loose and wide are any 256 bits.
 
 use std::hint::black_box;
 
@@ -28,7 +29,7 @@ fn add_small(x: [u64; 4], small: u64) -> ([u64; 4], bool) {
     ([x0, x1, x2, x3], carry)
 }
 
-/// Adds what was carried out of 256 bits, less than 2^50 times, and makes the sum tight.
+/// Adds what was carried out of 256 bits, less than 2^18 times, and makes the sum tight.
 #[inline(always)]
 fn fold(x: [u64; 4], carried: u64) -> Portable {
     let [x0, x1, x2, x3] = x;
@@ -118,8 +119,8 @@ impl Field for Portable {
         let (x1, carry) = a[1].carrying_add(b[1], carry);
         let (x2, carry) = a[2].carrying_add(b[2], carry);
         let (x3, carry) = a[3].carrying_add(b[3], carry);
-        debug_assert!(!carry, "not tight");
-        Self([x0, x1, x2, x3])
+        // Two numbers near 2^255 may carry out; what is left of them is below 2^25 then.
+        Self([x0 + (FOLD & u64::from(carry).wrapping_neg()), x1, x2, x3])
     }
 
     #[inline(always)]

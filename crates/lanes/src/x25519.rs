@@ -183,7 +183,8 @@ impl Multiples {
     /// subgroup: what successive X25519 give whose clamped scalars, multiplied and divided by 8, leave that modulo l, if
     /// the point is in that subgroup.
     ///
-    /// Neither branches nor addresses depend on scalars. A scalar of zero gives zero.
+    /// Neither branches nor addresses depend on scalars. None may be zero modulo l: its product, and others with it, would be
+    /// zero.
     ///
     /// # Panics
     ///

@@ -37,7 +37,13 @@ pub(super) struct Machine {
     rustc: String,
     /// Additional flags for the compiler, which change everything that is measured.
     rustflags: String,
+    /// Which instructions beyond the plain ones it has, of those that the code looks for.
+    cpu_features: Vec<&'static str>,
 }
+
+/// What the code looks for, or the libraries that it uses.
+const CPU_FEATURES: &[&str] =
+    &["adx", "aes", "avx2", "avx512f", "avx512ifma", "avx512vl", "bmi2", "sha_ni", "vaes"];
 
 impl Machine {
     /// Describes the machine that this runs on, as far as it can be found out.
@@ -50,8 +56,15 @@ impl Machine {
             os: std::env::consts::OS,
             rustc: rustc.unwrap_or_default().trim().into(),
             rustflags: std::env::var("RUSTFLAGS").unwrap_or_default(),
+            cpu_features: cpu_features(&cpuinfo),
         }
     }
+}
+
+fn cpu_features(cpuinfo: &str) -> Vec<&'static str> {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let has = |feature: &&str| flags.split_whitespace().any(|flag| flag == *feature);
+    CPU_FEATURES.iter().copied().filter(has).collect()
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<String> {
@@ -63,11 +76,13 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
 pub(super) struct Report {
     machine: Machine,
     crates: BTreeMap<String, BTreeMap<String, f64>>,
+    /// Figures with names of their own, dots between the names of nested objects.
+    named: BTreeMap<String, f64>,
 }
 
 impl Report {
     pub(super) fn new(machine: Machine) -> Self {
-        Self { machine, crates: BTreeMap::new() }
+        Self { machine, crates: BTreeMap::new(), named: BTreeMap::new() }
     }
 
     /// Adds the benchmarks of one program of one crate.
@@ -117,9 +132,26 @@ impl Report {
         Ok(())
     }
 
+    /// Adds a figure with a name of its own, such as `sphinx.build.ns`.
+    ///
+    /// # Errors
+    ///
+    /// There is one of that name.
+    pub(super) fn set(&mut self, key: &str, value: f64) -> anyhow::Result<()> {
+        ensure!(self.named.insert(key.into(), value).is_none(), "two figures are called {key}");
+        Ok(())
+    }
+
     /// The whole report as one object.
     pub(super) fn into_json(self) -> serde_json::Value {
-        let mut report = serde_json::json!(self.crates);
+        let mut crates = self.crates;
+        crates.retain(|_, figures| !figures.is_empty());
+        let mut report = serde_json::json!(crates);
+        for (key, value) in self.named {
+            // What is missing on the way becomes an object.
+            let place = key.split('.').fold(&mut report, |object, name| &mut object[name]);
+            *place = serde_json::json!(value);
+        }
         report["machine"] = serde_json::json!(self.machine);
         report
     }
@@ -168,7 +200,14 @@ mod tests {
     }
 
     fn machine() -> Machine {
-        Machine { cpu: "a".into(), cores: 2, os: "linux", rustc: String::new(), rustflags: String::new() }
+        Machine {
+            cpu: "a".into(),
+            cores: 2,
+            os: "linux",
+            rustc: String::new(),
+            rustflags: String::new(),
+            cpu_features: Vec::new(),
+        }
     }
 
     #[test]
@@ -206,6 +245,27 @@ mod tests {
         );
         assert_eq!(json["tickets"]["cpu_us_per_packet"], 2.5);
         assert_eq!(json["machine"]["cores"], 2);
+    }
+
+    #[test]
+    fn named_figures_are_nested_beside_those_of_a_crate() {
+        let mut report = Report::new(machine());
+        report.add("sphinx", &[benchmark("build", 2.0, None)]).unwrap();
+        report.add("lanes", &[]).unwrap();
+        report.set("sphinx.unwrap.avx2.ns", 30.5).unwrap();
+        report.set("x25519.limit_ns", 6.0).unwrap();
+        assert!(report.set("x25519.limit_ns", 7.0).is_err());
+        let json = report.into_json();
+        assert_eq!(json["sphinx"]["build_us"], 2.0);
+        assert_eq!(json["sphinx"]["unwrap"]["avx2"]["ns"], 30.5);
+        assert_eq!(json["x25519"]["limit_ns"], 6.0);
+        assert!(json.get("lanes").is_none());
+    }
+
+    #[test]
+    fn features_of_the_processor() {
+        assert_eq!(cpu_features("flags\t\t: fpu avx2 sha_ni avx512foo\n"), ["avx2", "sha_ni"]);
+        assert!(cpu_features("").is_empty());
     }
 
     #[test]

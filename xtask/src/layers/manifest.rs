@@ -55,26 +55,30 @@ pub(super) fn check_order(root: &str, packages: &BTreeMap<String, &Package>) -> 
     violations
 }
 
-#[derive(Deserialize)]
-struct Manifest {
-    lints: Option<Lints>,
-}
-
-#[derive(Deserialize)]
-struct Lints {
-    #[serde(default)]
-    workspace: bool,
-}
-
-/// The crate takes its lints from the workspace.
-pub(super) fn check_lints(name: &str, manifest: &str) -> Option<Violation> {
-    match toml::from_str::<Manifest>(manifest) {
-        Ok(Manifest { lints: Some(Lints { workspace: true }) }) => None,
-        Ok(_) => Some(Violation::Lints { name: name.into() }),
-        Err(error) => {
-            Some(Violation::Syntax { name: name.into(), file: "Cargo.toml", error: error.to_string() })
-        }
+/// The crate takes its lints from the workspace. The one that may contain `unsafe` repeats them, since a manifest cannot
+/// take some: they must be the same but for `unsafe_code`, which is denied there, so that a module can lift it.
+pub(super) fn check_lints(name: &str, manifest: &str, root: &str) -> Option<Violation> {
+    let syntax = |file, error: toml::de::Error| {
+        Some(Violation::Syntax { name: name.into(), file, error: error.to_string() })
+    };
+    let manifest: toml::Table = match manifest.parse() {
+        Ok(table) => table,
+        Err(error) => return syntax("Cargo.toml", error),
+    };
+    let lints = manifest.get("lints");
+    if name != rules::UNSAFE {
+        let inherited = lints.and_then(|lints| lints.get("workspace")) == Some(&toml::Value::Boolean(true));
+        return (!inherited).then(|| Violation::Lints { name: name.into() });
     }
+    let root: toml::Table = match root.parse() {
+        Ok(table) => table,
+        Err(error) => return syntax("Cargo.toml of the workspace", error),
+    };
+    let mut expected = root.get("workspace").and_then(|workspace| workspace.get("lints")).cloned();
+    if let Some(rule) = expected.as_mut().and_then(|lints| lints.get_mut("rust")?.get_mut("unsafe_code")) {
+        *rule = toml::Value::String("deny".into());
+    }
+    (lints != expected.as_ref()).then(|| Violation::UnsafeLints { name: name.into() })
 }
 
 /// An entry of a list in `clippy.toml`: a path alone, or a table with a path and more.
@@ -153,11 +157,27 @@ mod tests {
 
     #[test]
     fn lints_come_from_the_workspace() {
-        assert_eq!(check_lints("a", "[lints]\nworkspace = true"), None);
+        assert_eq!(check_lints("a", "[lints]\nworkspace = true", ""), None);
         for lacking in ["", "[lints]\nworkspace = false", "[lints.rust]\nunsafe_code = \"allow\""] {
-            assert_eq!(check_lints("a", lacking), Some(Violation::Lints { name: "a".into() }), "{lacking}");
+            assert_eq!(check_lints("a", lacking, ""), Some(Violation::Lints { name: "a".into() }), "{lacking}");
         }
-        assert!(matches!(check_lints("a", "[lints"), Some(Violation::Syntax { .. })));
+        assert!(matches!(check_lints("a", "[lints", ""), Some(Violation::Syntax { .. })));
+    }
+
+    #[test]
+    fn the_crate_with_unsafe_code_has_all_other_lints() {
+        let root = "[workspace.lints.rust]\nunsafe_code = \"forbid\"\nmissing_docs = \"warn\"";
+        let check = |lints: &str| check_lints(rules::UNSAFE, lints, root);
+        assert_eq!(check("[lints.rust]\nunsafe_code = \"deny\"\nmissing_docs = \"warn\""), None);
+        for lacking in [
+            "",
+            "[lints]\nworkspace = true",
+            "[lints.rust]\nunsafe_code = \"deny\"",
+            "[lints.rust]\nunsafe_code = \"allow\"\nmissing_docs = \"warn\"",
+            "[lints.rust]\nunsafe_code = \"deny\"\nmissing_docs = \"allow\"",
+        ] {
+            assert_eq!(check(lacking), Some(Violation::UnsafeLints { name: rules::UNSAFE.into() }), "{lacking}");
+        }
     }
 
     #[test]

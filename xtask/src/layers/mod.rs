@@ -34,7 +34,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         let relative = directory.strip_prefix(workspace.root()).unwrap_or(directory);
         directories.insert(relative.to_string_lossy().into_owned(), package);
 
-        violations.extend(manifest::check_lints(&package.name, &read(&package.manifest_path)?));
+        violations.extend(manifest::check_lints(&package.name, &read(&package.manifest_path)?, &root));
         if rules::layer_of(&package.name).is_some_and(rules::Layer::is_pure) {
             let clippy = std::fs::read_to_string(directory.join("clippy.toml")).unwrap_or_default();
             violations.extend(manifest::check_bans(&package.name, &clippy));
@@ -76,6 +76,12 @@ enum Violation {
 
     #[error("{name}: its Cargo.toml lacks `[lints] workspace = true`")]
     Lints { name: String },
+
+    #[error(
+        "{name}: the lints of the crate that may contain `unsafe` are those of the workspace, with \
+         `unsafe_code = \"deny\"`"
+    )]
+    UnsafeLints { name: String },
 
     #[error("{name}: its clippy.toml does not ban {path} under {list}, as layers 1 and 2 must")]
     Ban { name: String, list: &'static str, path: &'static str },

@@ -5,6 +5,8 @@ use std::fmt;
 /// Position of a crate. A crate depends only on crates of a smaller position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Layer {
+    /// Below L1: arithmetic for several packets at a time. As pure as L1.
+    Arithmetic,
     /// L1: packets, mixing, topology. No clock, task, socket or thread RNG.
     Core,
     /// Between L1 and L2: what packets earn. It uses what L1 says of packets and time, and L2 uses it. As pure as both.
@@ -26,7 +28,7 @@ pub(super) enum Layer {
 impl Layer {
     /// Whether the crates of this layer know neither clocks nor the outside world.
     pub(super) const fn is_pure(self) -> bool {
-        matches!(self, Self::Core | Self::Payment | Self::Protocol)
+        matches!(self, Self::Arithmetic | Self::Core | Self::Payment | Self::Protocol)
     }
 
     /// Whether a crate here may depend on one there.
@@ -38,6 +40,7 @@ impl Layer {
 impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Arithmetic => "below L1",
             Self::Core => "L1",
             Self::Payment => "between L1 and L2",
             Self::Protocol => "L2",
@@ -52,6 +55,7 @@ impl fmt::Display for Layer {
 
 /// Every crate of the workspace. A crate that is not here is an error, so that a new one gets a considered place.
 const CRATES: &[(&str, Layer)] = &[
+    ("tombola-lanes", Layer::Arithmetic),
     ("tombola-sphinx", Layer::Core),
     ("tombola-mixing", Layer::Core),
     ("tombola-topology", Layer::Core),
@@ -68,6 +72,9 @@ const CRATES: &[(&str, Layer)] = &[
     ("tombola-differential", Layer::Beside),
     ("xtask", Layer::Beside),
 ];
+
+/// The one crate that may contain `unsafe`, in one module. Its lints are those of the workspace but for that.
+pub(super) const UNSAFE: &str = "tombola-lanes";
 
 /// Layer of a crate, if the table knows it.
 pub(super) fn layer_of(name: &str) -> Option<Layer> {

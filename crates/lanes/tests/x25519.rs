@@ -1,0 +1,272 @@
+//! Every path and lane against RFC 7748 and against `curve25519-dalek`, on random and on odd points.
+//!
+//! The long forms are ignored: `cargo xtask soak` runs them, or `cargo test --release -p tombola-lanes -- --ignored`.
+#![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
+
+use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
+use curve25519_dalek::edwards::EdwardsPoint;
+use curve25519_dalek::montgomery::MontgomeryPoint;
+use curve25519_dalek::scalar::{Scalar, clamp_integer};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use tombola_lanes::{BATCH, Multiples, Path, Single, x25519, x25519_base};
+
+type Bytes = [u8; 32];
+
+fn rng(seed: u8) -> ChaCha20Rng {
+    ChaCha20Rng::from_seed([seed; 32])
+}
+
+fn random(rng: &mut ChaCha20Rng) -> Bytes {
+    let mut bytes = [0; 32];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+fn hex(text: &str) -> Bytes {
+    std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+}
+
+fn dalek(point: &Bytes, scalar: &Bytes) -> Bytes {
+    MontgomeryPoint(*point).mul_clamped(*scalar).to_bytes()
+}
+
+/// Each point times two scalars, in every way that the crate has.
+fn check(points: &[Bytes], scalars: [&[Bytes]; 2]) {
+    let points_by_reference: Vec<_> = points.iter().collect();
+    let by_reference = scalars.map(|scalars| scalars.iter().collect::<Vec<_>>());
+    let expected = scalars.map(|scalars| {
+        points.iter().zip(scalars).map(|(point, scalar)| dalek(point, scalar)).collect::<Vec<_>>()
+    });
+    for path in Path::all() {
+        let mut multiples = Multiples::new(path);
+        multiples.set(&points_by_reference);
+        for (scalars, expected) in by_reference.iter().zip(&expected) {
+            let mut out = vec![[0; 32]; points.len()];
+            x25519(path, &points_by_reference, scalars, &mut out);
+            assert_eq!(&out, expected, "ladder, {}: {points:02x?} {scalars:02x?}", path.name());
+            let mut out = vec![[0; 32]; points.len()];
+            multiples.multiply(scalars, &mut out);
+            assert_eq!(&out, expected, "table, {}: {points:02x?} {scalars:02x?}", path.name());
+        }
+    }
+    for ((point, scalar), expected) in points.iter().zip(scalars[0]).zip(&expected[0]) {
+        assert_eq!(Single::new(point).multiply(scalar), *expected, "{point:02x?} {scalar:02x?}");
+    }
+}
+
+/// RFC 7748, section 5.2.
+#[test]
+fn vectors_of_the_rfc() {
+    let points = [
+        hex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c"),
+        hex("e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493"),
+    ];
+    let scalars = [
+        hex("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4"),
+        hex("4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d"),
+    ];
+    let products = [
+        hex("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"),
+        hex("95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957"),
+    ];
+    for path in Path::all() {
+        let mut out = [[0; 32]; 2];
+        x25519(path, &[&points[0], &points[1]], &[&scalars[0], &scalars[1]], &mut out);
+        assert_eq!(out, products, "{}", path.name());
+        let mut multiples = Multiples::new(path);
+        multiples.set(&[&points[0], &points[1]]);
+        let mut out = [[0; 32]; 2];
+        multiples.multiply(&[&scalars[0], &scalars[1]], &mut out);
+        assert_eq!(out, products, "{}", path.name());
+    }
+}
+
+/// RFC 7748, section 5.2: the product becomes the scalar, the scalar the point. In every lane at the same time.
+fn iterated(times: u32, expected: &str) {
+    let mut base = [0; 32];
+    base[0] = 9;
+    for path in Path::all() {
+        let (mut scalars, mut points) = ([base; 8], [base; 8]);
+        for _ in 0..times {
+            let mut products = [[0; 32]; 8];
+            x25519(path, &points.each_ref(), &scalars.each_ref(), &mut products);
+            (points, scalars) = (scalars, products);
+            if path.lanes() == 1 {
+                // The other seven would take the same way, one after the other.
+                let mut one = [[0; 32]];
+                for _ in 1..times {
+                    x25519(path, &[&points[0]], &[&scalars[0]], &mut one);
+                    (points[0], scalars[0]) = (scalars[0], one[0]);
+                }
+                assert_eq!(scalars[0], hex(expected), "{}", path.name());
+                break;
+            }
+        }
+        if path.lanes() > 1 {
+            assert_eq!(scalars, [hex(expected); 8], "{}", path.name());
+        }
+    }
+}
+
+#[test]
+fn a_thousand_iterations() {
+    iterated(1, "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079");
+    iterated(1000, "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51");
+}
+
+#[test]
+#[ignore = "a minute or more: part of `cargo xtask soak`"]
+fn a_million_iterations() {
+    iterated(1_000_000, "7c3911e0ab2586fd864497297e575e6f3bc601c0883c30df5f4dd2d24f665424");
+}
+
+/// Points of every kind: on the curve and in the subgroup, on the curve with a part of small order, on the twist or not as
+/// it comes, odd encodings, small numbers and those near p and 2^255, small order.
+fn point_of_any_kind(rng: &mut ChaCha20Rng) -> Bytes {
+    let edge = |rng: &mut ChaCha20Rng| {
+        let mut bytes = if rng.next_u32() % 2 == 0 { [0; 32] } else { [0xff; 32] };
+        bytes[0] = random(rng)[0];
+        bytes[31] = [0x00, 0x7f, 0x80, 0xff][rng.next_u32() as usize % 4];
+        bytes
+    };
+    let on_curve = |rng: &mut ChaCha20Rng| EdwardsPoint::mul_base_clamped(random(rng));
+    match rng.next_u32() % 8 {
+        0..4 => on_curve(rng).to_montgomery().to_bytes(),
+        4 => (on_curve(rng) + EIGHT_TORSION[1 + rng.next_u32() as usize % 7]).to_montgomery().to_bytes(),
+        5 => random(rng),
+        6 => edge(rng),
+        _ => EIGHT_TORSION[rng.next_u32() as usize % 8].to_montgomery().to_bytes(),
+    }
+}
+
+fn scalar_of_any_kind(rng: &mut ChaCha20Rng) -> Bytes {
+    match rng.next_u32() % 8 {
+        0 => [[0; 32], [0xff; 32], [0x55; 32], [0xaa; 32]][rng.next_u32() as usize % 4],
+        // Around multiples of the order: m and m + l of the comb.
+        1 => (Scalar::from(rng.next_u32() % 16) - Scalar::from(8_u32)).to_bytes(),
+        _ => random(rng),
+    }
+}
+
+/// `kind` makes batches of all sizes. Most have only points with tables, else the table would hardly ever be used in a
+/// wide vector: one point without makes all of its vector climb.
+fn random_batches(seed: u8, points: usize) {
+    let mut rng = rng(seed);
+    let mut done = 0;
+    while done < points {
+        let count = 1 + rng.next_u32() as usize % BATCH;
+        let mixed = rng.next_u32() % 4 == 0;
+        let batch: Vec<_> = (0..count)
+            .map(|_| match mixed {
+                true => point_of_any_kind(&mut rng),
+                false => MontgomeryPoint::mul_base_clamped(random(&mut rng)).to_bytes(),
+            })
+            .collect();
+        let scalars =
+            [(); 2].map(|()| (0..count).map(|_| scalar_of_any_kind(&mut rng)).collect::<Vec<_>>());
+        check(&batch, [&scalars[0], &scalars[1]]);
+        done += count;
+    }
+}
+
+#[test]
+fn random_points_of_every_kind() {
+    random_batches(1, 5_000);
+}
+
+#[test]
+#[ignore = "minutes: part of `cargo xtask soak`"]
+fn a_million_points_of_every_kind() {
+    random_batches(2, 1_000_000);
+}
+
+/// Every odd point in every lane of every size of batch, among sound ones.
+#[test]
+fn each_odd_point_in_each_lane() {
+    let mut rng = rng(3);
+    let near = |low: u8, high: u8| {
+        let mut bytes = [if high & 0x7f == 0x7f { 0xff } else { 0 }; 32];
+        (bytes[0], bytes[31]) = (low, high);
+        bytes
+    };
+    let mut odd: Vec<Bytes> = EIGHT_TORSION.iter().map(|point| point.to_montgomery().to_bytes()).collect();
+    // p - 2 to 2^255 - 1 and 0 to 3, with the top bit clear and set; then points on the twist, and mixed ones.
+    odd.extend((0xeb..=0xff).flat_map(|low| [near(low, 0x7f), near(low, 0xff)]));
+    odd.extend((0..4).flat_map(|low| [near(low, 0), near(low, 0x80)]));
+    odd.extend((2..40).map(|u| near(u, 0)).filter(|u| MontgomeryPoint(*u).to_edwards(0).is_none()));
+    odd.extend(EIGHT_TORSION.map(|torsion| (ED25519_BASEPOINT_POINT + torsion).to_montgomery().to_bytes()));
+    for (number, point) in odd.iter().enumerate() {
+        let lane = number % BATCH;
+        let mut batch: Vec<_> =
+            (0..BATCH).map(|_| MontgomeryPoint::mul_base_clamped(random(&mut rng)).to_bytes()).collect();
+        batch[lane] = *point;
+        batch.truncate(lane + 1 + number % (BATCH - lane));
+        let scalars = [(); 2].map(|()| batch.iter().map(|_| random(&mut rng)).collect::<Vec<_>>());
+        check(&batch, [&scalars[0], &scalars[1]]);
+    }
+}
+
+#[test]
+fn multiples_of_the_base_point() {
+    let mut rng = rng(4);
+    for path in Path::all() {
+        for count in 0..=2 * BATCH + 1 {
+            let scalars: Vec<_> = (0..count).map(|_| scalar_of_any_kind(&mut rng)).collect();
+            let mut out = vec![[0; 32]; count];
+            x25519_base(path, &scalars.iter().collect::<Vec<_>>(), &mut out);
+            for (scalar, out) in scalars.iter().zip(out) {
+                assert_eq!(out, MontgomeryPoint::mul_base_clamped(*scalar).to_bytes(), "{}", path.name());
+            }
+        }
+    }
+}
+
+/// Clamped scalars one after the other, as the hops of a route multiply; and once, by an eighth of their product.
+#[test]
+fn a_product_of_clamped_scalars_is_one_multiplication() {
+    let mut rng = rng(5);
+    let eighth = Scalar::from(8_u32).invert();
+    for path in Path::all() {
+        for round in 0..100 {
+            let count = 1 + round % BATCH;
+            let points: Vec<_> =
+                (0..count).map(|_| MontgomeryPoint::mul_base_clamped(random(&mut rng)).to_bytes()).collect();
+            let factors: Vec<[Bytes; 5]> =
+                (0..count).map(|_| std::array::from_fn(|_| scalar_of_any_kind(&mut rng))).collect();
+            let products: Vec<_> = factors
+                .iter()
+                .map(|factors| {
+                    let factors = factors.iter().map(|bytes| Scalar::from_bytes_mod_order(clamp_integer(*bytes)));
+                    (eighth * factors.product::<Scalar>()).to_bytes()
+                })
+                .collect();
+            let mut multiples = Multiples::new(path);
+            multiples.set(&points.iter().collect::<Vec<_>>());
+            let mut out = vec![[0; 32]; count];
+            multiples.multiply_eighths(&products.iter().collect::<Vec<_>>(), &mut out);
+            for ((point, factors), out) in points.iter().zip(&factors).zip(out) {
+                let expected = factors.iter().fold(*point, |point, factor| dalek(&point, factor));
+                assert_eq!(out, expected, "{}", path.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_eighth_of_one_is_eight_times_the_point() {
+    let mut rng = rng(6);
+    for path in Path::all() {
+        let points: Vec<_> =
+            (0..BATCH).map(|_| MontgomeryPoint::mul_base_clamped(random(&mut rng)).to_bytes()).collect();
+        let mut multiples = Multiples::new(path);
+        multiples.set(&points.iter().collect::<Vec<_>>());
+        let one = Scalar::ONE.to_bytes();
+        let mut out = [[0; 32]; BATCH];
+        multiples.multiply_eighths(&[&one; BATCH], &mut out);
+        for (point, out) in points.iter().zip(out) {
+            let point = MontgomeryPoint(*point).to_edwards(0).unwrap();
+            assert_eq!(out, (point * Scalar::from(8_u32)).to_montgomery().to_bytes(), "{}", path.name());
+        }
+    }
+}
