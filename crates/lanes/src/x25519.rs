@@ -323,12 +323,17 @@ impl<F: Field, const N: usize> Work<F> for Fill<'_, F, N> {
                 let (mut encoded, mut witnesses) = ([[0; 32]; LANES_MAX], [[0; 32]; LANES_MAX]);
                 store(u, &mut encoded[..F::LANES]);
                 store(root.1, &mut witnesses[..F::LANES]);
-                let mut lanes_of_vector = encoded.iter().zip(&witnesses).take(F::LANES);
-                lanes.have_tables[at] =
-                    lanes_of_vector.all(|(u, witness)| is_on_curve(witness) && !SMALL_ORDER.contains(u));
+                lanes.have_tables[at] = have_tables(&encoded[..F::LANES], &witnesses[..F::LANES]);
             }
         }
     }
+}
+
+/// Whether all points of a vector have a table. In variable time, and not inlined among code that must not be: points are
+/// public.
+#[inline(never)]
+fn have_tables(points: &[[u8; 32]], witnesses: &[[u8; 32]]) -> bool {
+    points.iter().zip(witnesses).all(|(u, witness)| is_on_curve(witness) && !SMALL_ORDER.contains(u))
 }
 
 struct Multiply<'a, F: Field, const N: usize> {
