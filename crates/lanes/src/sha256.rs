@@ -221,15 +221,40 @@ const fn bits(bytes: usize) -> u32 {
 /// Words of several byte strings of the same length, lane by lane, as many as fit a block.
 #[inline(always)]
 fn load_words<W: Sha256, B: AsRef<[u8]>>(proof: W::Proof, lanes: &[B], from: usize, words: &mut [W]) {
-    let mut lane_words = [0; LANES_MAX];
-    for (at, word) in words.iter_mut().enumerate() {
-        for (lane_word, lane) in lane_words.iter_mut().zip(lanes) {
-            let bytes = lane.as_ref()[from + 4 * at..].first_chunk().expect("whole words");
-            *lane_word = u32::from_be_bytes(*bytes);
-        }
-        *word = W::load(proof, &lane_words[..W::LANES]);
+    let mut block = [[0; LANES_MAX]; 16];
+    words_of_each(lanes, from, &mut block[..words.len()]);
+    let mut at = 0;
+    while at < words.len() {
+        words[at] = W::load(proof, &block[at][..W::LANES]);
+        at += 1;
     }
-    lane_words.zeroize();
+    block.zeroize();
+}
+
+/// Not inlined, as little as [`bytes_of_each`]: in a function with vector instructions, the compiler would make gathers and
+/// scatters of it.
+#[inline(never)]
+fn words_of_each<B: AsRef<[u8]>>(lanes: &[B], from: usize, block: &mut [[u32; LANES_MAX]]) {
+    for (lane, message) in lanes.iter().enumerate() {
+        let (bytes, _) = message.as_ref()[from..].as_chunks();
+        for (words, bytes) in block.iter_mut().zip(bytes) {
+            words[lane] = u32::from_be_bytes(*bytes);
+        }
+    }
+}
+
+#[inline(never)]
+fn bytes_of_each<const O: usize>(
+    words: &[[u32; LANES_MAX]; 8],
+    out: &mut [[u8; O]],
+    from: usize,
+    len: usize,
+) {
+    for (lane, out) in out.iter_mut().enumerate() {
+        for (bytes, word) in out[from..from + len].chunks_mut(4).zip(words) {
+            bytes.copy_from_slice(&word[lane].to_be_bytes()[..bytes.len()]);
+        }
+    }
 }
 
 /// The end of a message, the same in all lanes: a label, a counter, and the padding of SHA-256.
@@ -341,11 +366,7 @@ fn store_bytes<W: Sha256, const O: usize>(hash: [W; 8], out: &mut [[u8; O]], fro
         hash[at].store(&mut words[at][..W::LANES]);
         at += 1;
     }
-    for (lane, out) in out.iter_mut().enumerate() {
-        for (bytes, word) in out[from..from + len].chunks_mut(4).zip(&words) {
-            bytes.copy_from_slice(&word[lane].to_be_bytes()[..bytes.len()]);
-        }
-    }
+    bytes_of_each(&words, out, from, len);
     words.zeroize();
 }
 

@@ -93,7 +93,7 @@ impl<F: Field> Work<F> for Climb<'_> {
     #[inline(always)]
     fn run(self, proof: F::Proof) {
         let u = load_points::<F>(proof, self.points);
-        let mut scalar = load_scalars::<F>(proof, self.scalars, clamped);
+        let mut scalar = load_scalars::<F>(proof, self.scalars, Kind::Climbed);
         let mut product = montgomery::x25519(proof, u, &scalar);
         store(product, self.out);
         F::wipe_words(&mut scalar);
@@ -249,19 +249,21 @@ pub fn x25519_base(path: Path, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
     }
 }
 
-/// What the bytes of a scalar mean.
+/// What the bytes of a scalar mean, and how it is multiplied by.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// They are clamped, and the product is that of X25519.
+    /// They are clamped, for a ladder.
+    Climbed,
+    /// They are clamped, for a table; the product is that of X25519.
     Clamped,
     /// They are an eighth of the factor, modulo l.
     Eighth,
 }
 
 impl Kind {
-    #[inline(always)]
-    fn comb_words(self, bytes: &[u8; 32]) -> Words {
+    fn words(self, bytes: &[u8; 32]) -> Words {
         match self {
+            Self::Climbed => clamped(bytes),
             Self::Clamped => comb_words(&eighth(&clamped(bytes))),
             Self::Eighth => comb_words(&words_of(bytes)),
         }
@@ -357,7 +359,7 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
         let mut product = one;
         for (at, scalars) in self.scalars.chunks(F::LANES).enumerate() {
             if lanes.have_tables[at] {
-                let mut scalar = load_scalars::<F>(proof, scalars, |bytes| self.kind.comb_words(bytes));
+                let mut scalar = load_scalars::<F>(proof, scalars, self.kind);
                 (numerators[at], denominators[at]) = lanes.tables[at].multiply(proof, &scalar);
                 products[at] = product;
                 product = product.mul(denominators[at]);
@@ -376,7 +378,7 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
                     matches!(self.kind, Kind::Clamped),
                     "an eighth is for points on the curve, of large order"
                 );
-                let mut scalar = load_scalars::<F>(proof, scalars, clamped);
+                let mut scalar = load_scalars::<F>(proof, scalars, Kind::Climbed);
                 let result = montgomery::x25519(proof, lanes.points[at], &scalar);
                 F::wipe_words(&mut scalar);
                 result
@@ -395,28 +397,13 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
 /// Reads the points of a vector; lanes without one get the base point, so that they do not look odd.
 #[inline(always)]
 fn load_points<F: Field>(proof: F::Proof, points: &[&[u8; 32]]) -> F {
-    let mut lanes: [Limbs; LANES_MAX] = [BASE; LANES_MAX];
-    for (lane, point) in lanes.iter_mut().zip(points) {
-        *lane = limbs_of(point);
-    }
-    F::load(proof, &lanes[..F::LANES])
+    F::load(proof, &limbs_of_each(points)[..F::LANES])
 }
 
 /// Reads the scalars of a vector, each as four words.
 #[inline(always)]
-fn load_scalars<F: Field>(
-    proof: F::Proof,
-    scalars: &[&[u8; 32]],
-    recode: impl Fn(&[u8; 32]) -> Words,
-) -> [F::Word; 4] {
-    let mut words = [[0; LANES_MAX]; 4];
-    for (lane, scalar) in scalars.iter().enumerate() {
-        let mut recoded = recode(scalar);
-        for (word, part) in words.iter_mut().zip(recoded) {
-            word[lane] = part;
-        }
-        recoded.zeroize();
-    }
+fn load_scalars<F: Field>(proof: F::Proof, scalars: &[&[u8; 32]], kind: Kind) -> [F::Word; 4] {
+    let mut words = words_of_each(scalars, kind);
     let lanes = F::LANES;
     let loaded = [
         F::words(proof, &words[0][..lanes]),
@@ -433,8 +420,38 @@ fn load_scalars<F: Field>(
 fn store<F: Field>(element: F, out: &mut [[u8; 32]]) {
     let mut lanes: [Limbs; LANES_MAX] = [[0; 5]; LANES_MAX];
     element.store(&mut lanes[..F::LANES]);
-    for (out, lane) in out.iter_mut().zip(&lanes) {
+    bytes_of_each(&lanes, out);
+    lanes.zeroize();
+}
+
+// The three below are not inlined: in a function with vector instructions, the compiler would make gathers and scatters of
+// them, and they would be other code than what valgrind can check on the portable path.
+
+#[inline(never)]
+fn limbs_of_each(points: &[&[u8; 32]]) -> [Limbs; LANES_MAX] {
+    let mut lanes = [BASE; LANES_MAX];
+    for (lane, point) in lanes.iter_mut().zip(points) {
+        *lane = limbs_of(point);
+    }
+    lanes
+}
+
+#[inline(never)]
+fn words_of_each(scalars: &[&[u8; 32]], kind: Kind) -> [[u64; LANES_MAX]; 4] {
+    let mut words = [[0; LANES_MAX]; 4];
+    for (lane, scalar) in scalars.iter().enumerate() {
+        let mut recoded = kind.words(scalar);
+        for (word, part) in words.iter_mut().zip(recoded) {
+            word[lane] = part;
+        }
+        recoded.zeroize();
+    }
+    words
+}
+
+#[inline(never)]
+fn bytes_of_each(lanes: &[Limbs; LANES_MAX], out: &mut [[u8; 32]]) {
+    for (out, lane) in out.iter_mut().zip(lanes) {
         *out = bytes_of(lane);
     }
-    lanes.zeroize();
 }
