@@ -27,7 +27,15 @@ pub(crate) fn run(
     let root = workspace.root();
     stages.run("multiply a million points in every lane", || {
         process::cargo(root)
-            .args(["test", "--release", "--locked", "--package", "tombola-lanes", "--package", "tombola-sphinx"])
+            .args([
+                "test",
+                "--release",
+                "--locked",
+                "--package",
+                "tombola-lanes",
+                "--package",
+                "tombola-sphinx",
+            ])
             .args(["--", "--ignored", "--skip", "write"])
             .run()
     })?;

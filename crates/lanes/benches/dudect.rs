@@ -26,7 +26,7 @@ fn welch(samples: usize, rng: &mut ChaCha20Rng, mut work: impl FnMut(&[&[u8; 32]
         .map(|_| {
             let mut random = [0; 32];
             rng.fill_bytes(&mut random);
-            let is_fixed = rng.next_u32() % 2 == 0;
+            let is_fixed = rng.next_u32().is_multiple_of(2);
             (is_fixed, if is_fixed { fixed } else { random })
         })
         .collect();
@@ -72,7 +72,11 @@ fn main() {
         for (name, t) in [("table", table), ("ladder", ladder)] {
             let best = t.iter().copied().fold(f64::INFINITY, f64::min);
             println!("figure x25519.dudect_t.{}.{name} {best:.2}", path.name());
-            assert!(!judged || best < LEAK, "{}, {name}: the time depends on the scalar, t = {t:?}", path.name());
+            assert!(
+                !judged || best < LEAK,
+                "{}, {name}: the time depends on the scalar, t = {t:?}",
+                path.name()
+            );
         }
     }
     // A multiplication more for each scalar that begins with a clear bit, as the fixed one does.

@@ -121,33 +121,30 @@ impl<W: Word64> Work<W> for Keyed<'_> {
         for (padded, key) in padded.iter_mut().zip(self.keys) {
             padded[..KEY_LEN].copy_from_slice(*key);
         }
-        let mut hashed = BLOCK_LEN;
-        let empty = [0; BLOCK_LEN];
-        let mut blocks = [&empty; LANES_MAX];
-        for (block, padded) in blocks.iter_mut().zip(&padded) {
-            *block = padded;
-        }
-        compress(proof, &mut state, &blocks, hashed, message_len == 0);
-        let whole = message_len.saturating_sub(1) / BLOCK_LEN * BLOCK_LEN;
-        let mut from = 0;
-        while from < whole {
-            for (block, message) in blocks.iter_mut().zip(self.messages) {
-                *block = message[from..].first_chunk().expect("a whole block");
+        let mut hashed: usize = 0;
+        loop {
+            let mut blocks = padded.each_ref();
+            // Behind the key block, whole blocks are read where they are; the last one was copied, and filled up.
+            let from = hashed.saturating_sub(BLOCK_LEN);
+            let is_whole = hashed >= BLOCK_LEN && message_len - from > BLOCK_LEN;
+            if is_whole {
+                for (block, message) in blocks.iter_mut().zip(self.messages) {
+                    *block = message[from..].first_chunk().expect("a whole block");
+                }
             }
-            hashed += BLOCK_LEN;
-            compress(proof, &mut state, &blocks, hashed, false);
-            from += BLOCK_LEN;
-        }
-        if message_len > 0 {
-            let rest = message_len - whole;
-            let mut last = [[0; BLOCK_LEN]; LANES_MAX];
-            for (last, message) in last.iter_mut().zip(self.messages) {
-                last[..rest].copy_from_slice(&message[whole..]);
+            let is_last = message_len == 0 || hashed >= BLOCK_LEN && !is_whole;
+            hashed = if is_last && message_len > 0 { BLOCK_LEN + message_len } else { hashed + BLOCK_LEN };
+            compress(proof, &mut state, &blocks, hashed, is_last);
+            if is_last {
+                break;
             }
-            for (block, last) in blocks.iter_mut().zip(&last) {
-                *block = last;
+            let rest = BLOCK_LEN + message_len - hashed;
+            if rest <= BLOCK_LEN {
+                for (padded, message) in padded.iter_mut().zip(self.messages) {
+                    padded.fill(0);
+                    padded[..rest].copy_from_slice(&message[message_len - rest..]);
+                }
             }
-            compress(proof, &mut state, &blocks, hashed + rest, true);
         }
         padded.zeroize();
         let mut words = [[0; LANES_MAX]; HASH_LEN / 8];

@@ -62,7 +62,7 @@ pub fn hkdf<const K: usize, const O: usize>(
     expansions: &[Expansion<'_>],
     out: &mut [[u8; O]],
 ) {
-    const { assert!(K % 4 == 0 && K < BLOCK_LEN - 8, "a key of whole words that fits one block") }
+    const { assert!(K.is_multiple_of(4) && K < BLOCK_LEN - 8, "a key of whole words that fits one block") }
     assert!(keys.len() == out.len(), "one output per key");
     let pads = HmacPads::of_constant(salt);
     each_lane(path, keys, out, |keys, out| Derive { pads, keys, expansions, out });
@@ -81,7 +81,7 @@ pub fn hmac<const K: usize, const M: usize, const O: usize>(
     messages: &[&[u8; M]],
     out: &mut [[u8; O]],
 ) {
-    const { assert!(K % 4 == 0 && K <= BLOCK_LEN && M % 4 == 0 && O <= HASH_LEN, "whole words") }
+    const { assert!(K.is_multiple_of(4) && K <= BLOCK_LEN && M.is_multiple_of(4) && O <= HASH_LEN, "whole words") }
     assert!(keys.len() == messages.len() && keys.len() == out.len(), "one message and output per key");
     let mut rest = messages;
     each_lane(path, keys, out, |keys, out| {

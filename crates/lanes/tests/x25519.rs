@@ -125,7 +125,7 @@ fn a_million_iterations() {
 /// it comes, odd encodings, small numbers and those near p and 2^255, small order.
 fn point_of_any_kind(rng: &mut ChaCha20Rng) -> Bytes {
     let edge = |rng: &mut ChaCha20Rng| {
-        let mut bytes = if rng.next_u32() % 2 == 0 { [0; 32] } else { [0xff; 32] };
+        let mut bytes = if rng.next_u32().is_multiple_of(2) { [0; 32] } else { [0xff; 32] };
         bytes[0] = random(rng)[0];
         bytes[31] = [0x00, 0x7f, 0x80, 0xff][rng.next_u32() as usize % 4];
         bytes
@@ -156,15 +156,14 @@ fn random_batches(seed: u8, points: usize) {
     let mut done = 0;
     while done < points {
         let count = 1 + rng.next_u32() as usize % BATCH;
-        let mixed = rng.next_u32() % 4 == 0;
+        let mixed = rng.next_u32().is_multiple_of(4);
         let batch: Vec<_> = (0..count)
             .map(|_| match mixed {
                 true => point_of_any_kind(&mut rng),
                 false => MontgomeryPoint::mul_base_clamped(random(&mut rng)).to_bytes(),
             })
             .collect();
-        let scalars =
-            [(); 2].map(|()| (0..count).map(|_| scalar_of_any_kind(&mut rng)).collect::<Vec<_>>());
+        let scalars = [(); 2].map(|()| (0..count).map(|_| scalar_of_any_kind(&mut rng)).collect::<Vec<_>>());
         check(&batch, [&scalars[0], &scalars[1]]);
         done += count;
     }
@@ -237,7 +236,8 @@ fn a_product_of_clamped_scalars_is_one_multiplication() {
             let products: Vec<_> = factors
                 .iter()
                 .map(|factors| {
-                    let factors = factors.iter().map(|bytes| Scalar::from_bytes_mod_order(clamp_integer(*bytes)));
+                    let factors =
+                        factors.iter().map(|bytes| Scalar::from_bytes_mod_order(clamp_integer(*bytes)));
                     (eighth * factors.product::<Scalar>()).to_bytes()
                 })
                 .collect();

@@ -16,7 +16,8 @@ use sphinx_packet::route::{
     Destination as TheirDestination, DestinationAddressBytes, Node, NodeAddressBytes,
 };
 use sphinx_packet::{ProcessedPacketData, SphinxPacket, SphinxPacketBuilder};
-use tombola_lanes::x25519;
+use tombola_lanes::sha256::{Expansion, hkdf, hmac};
+use tombola_lanes::{BATCH, Multiples, blake2b, chacha20, x25519};
 use tombola_sphinx::{
     Admission, Admitted, Destination, Draft, HopField, PACKET_LEN, PAYLOAD_LEN, Path, PublicKey,
     RelaySecrets, ReplayFilter, ReplayTag, RouteSecrets, Routing, SecretKey, build_batch_on, unwrap_batch_on,
@@ -139,6 +140,74 @@ fn ratios(peer: &[f64], ours: &[f64]) -> f64 {
     median(peer.iter().zip(ours).map(|(peer, ours)| peer / ours).collect())
 }
 
+/// The parts of an unwrap, each by itself, per packet: what the curve, the hashes and the payload take of it.
+#[derive(Default)]
+struct Parts {
+    table: Vec<f64>,
+    products: Vec<f64>,
+    secrets: Vec<f64>,
+    payload_keys: Vec<f64>,
+    payload_hash: Vec<f64>,
+    payload_stream: Vec<f64>,
+}
+
+impl Parts {
+    fn time(&mut self, path: Path, points: &[&[u8; 32]]) {
+        let mut multiples = Multiples::new(path);
+        let points = &points[..BATCH];
+        self.table.push(time(BATCH, || multiples.set(points)));
+        let scalar = seed(0);
+        let mut keys = [[0; 32]; BATCH];
+        self.products.push(time(BATCH, || {
+            for _ in 0..2 {
+                multiples.multiply(&[&scalar; BATCH], &mut keys);
+            }
+        }));
+        let (label, short) = ([1; 97], [1; 13]);
+        let expansions = [
+            Expansion { info: &label, range: 0..288 },
+            Expansion { info: &short, range: 288..304 },
+            Expansion { info: &short, range: 304..320 },
+            Expansion { info: &short, range: 320..336 },
+        ];
+        let (mut expanded, mut macs) = ([[0; 336]; BATCH], [[0; 16]; BATCH]);
+        self.secrets.push(time(BATCH, || {
+            hkdf(path, b"", &keys, &expansions, &mut expanded);
+            hmac(path, &[[1; 16]; BATCH], &[&[2; 300]; BATCH], &mut macs);
+        }));
+        let mut payload_keys = [[0; 192]; BATCH];
+        let whole = Expansion { info: &label[..44], range: 0..192 };
+        self.payload_keys.push(time(BATCH, || hkdf(path, &label[..44], &macs, &[whole], &mut payload_keys)));
+        let mut payloads = vec![[3; PAYLOAD_LEN - 32]; BATCH];
+        self.payload_hash.push(time(BATCH, || {
+            for _ in 0..2 {
+                let messages: [&[u8]; BATCH] = std::array::from_fn(|at| &payloads[at][..]);
+                blake2b::keyed_256(path, &[&[4; 64]; BATCH], &messages, &mut keys);
+            }
+        }));
+        self.payload_stream.push(time(BATCH, || {
+            for _ in 0..2 {
+                keys.iter().zip(&mut payloads).for_each(|(key, payload)| chacha20::apply(path, key, payload));
+            }
+        }));
+        black_box((keys, expanded, macs, payload_keys, payloads));
+    }
+
+    fn report(self, path: Path) {
+        let parts = [
+            ("table", self.table),
+            ("two_products", self.products),
+            ("secrets_and_mac", self.secrets),
+            ("payload_keys", self.payload_keys),
+            ("payload_hash", self.payload_hash),
+            ("payload_stream", self.payload_stream),
+        ];
+        for (part, times) in parts {
+            figure(&format!("sphinx.unwrap.{}.parts.{part}_ns", path.name()), median(times));
+        }
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let keys = keys();
@@ -171,7 +240,9 @@ fn main() {
 
     let (mut unwraps, mut their_unwraps) = (vec![Vec::new(); paths.len()], Vec::new());
     let (mut builds, mut their_builds, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    let mut parts: Vec<Parts> = paths.iter().map(|_| Parts::default()).collect();
     for _ in 0..rounds {
+        paths.iter().zip(&mut parts).for_each(|(path, parts)| parts.time(*path, &points));
         for (path, times) in paths.iter().zip(&mut unwraps) {
             let mut packets = fresh.clone();
             times.push(time(UNWRAP, || unwrap(*path, &key, &mut packets)));
@@ -194,6 +265,7 @@ fn main() {
         figure(&format!("sphinx.unwrap.{name}.ratio_vs_sphinx_packet"), ratios(&their_unwraps, times));
         figure(&format!("sphinx.unwrap.{name}.ratio_vs_limit"), ratios(&limits, times));
     }
+    paths.iter().zip(parts).for_each(|(path, parts)| parts.report(*path));
     figure("sphinx.unwrap.sphinx_packet.ns", median(their_unwraps));
     figure("sphinx.build.ns", median(builds.clone()));
     figure("sphinx.build.ratio_vs_sphinx_packet", ratios(&their_builds, &builds));

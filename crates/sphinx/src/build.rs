@@ -127,11 +127,11 @@ impl RouteSecrets {
                 let mut eighths = Zeroizing::new([[0; 32]; BATCH]);
                 let mut len = 0;
                 for (lane, result) in results.iter().enumerate() {
-                    if let Some(Ok(route)) = result
-                        && hop < route.len
+                    if let Some(Ok(_)) = result
+                        && let Some(key) = routes[lane].get(hop)
                     {
                         lanes[len] = lane;
-                        points[len] = routes[lane][hop].as_bytes();
+                        points[len] = key.as_bytes();
                         eighths[len] = (exponents[lane] * eighth).to_bytes();
                         len += 1;
                     }

@@ -159,7 +159,11 @@ mod tests {
     fn lints_come_from_the_workspace() {
         assert_eq!(check_lints("a", "[lints]\nworkspace = true", ""), None);
         for lacking in ["", "[lints]\nworkspace = false", "[lints.rust]\nunsafe_code = \"allow\""] {
-            assert_eq!(check_lints("a", lacking, ""), Some(Violation::Lints { name: "a".into() }), "{lacking}");
+            assert_eq!(
+                check_lints("a", lacking, ""),
+                Some(Violation::Lints { name: "a".into() }),
+                "{lacking}"
+            );
         }
         assert!(matches!(check_lints("a", "[lints", ""), Some(Violation::Syntax { .. })));
     }
@@ -176,7 +180,11 @@ mod tests {
             "[lints.rust]\nunsafe_code = \"allow\"\nmissing_docs = \"warn\"",
             "[lints.rust]\nunsafe_code = \"deny\"\nmissing_docs = \"allow\"",
         ] {
-            assert_eq!(check(lacking), Some(Violation::UnsafeLints { name: rules::UNSAFE.into() }), "{lacking}");
+            assert_eq!(
+                check(lacking),
+                Some(Violation::UnsafeLints { name: rules::UNSAFE.into() }),
+                "{lacking}"
+            );
         }
     }
 

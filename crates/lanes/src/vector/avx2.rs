@@ -143,7 +143,7 @@ fn double(x: __m256i) -> __m256i {
 /// What limb `at` carries into the next, and what is left of it.
 #[inline(always)]
 fn split<const AT: usize>(x: __m256i) -> (__m256i, __m256i) {
-    if AT % 2 == 0 {
+    if AT.is_multiple_of(2) {
         (isa!(_mm256_srli_epi64::<26>(x)), and(x, constant(MASK26)))
     } else {
         (isa!(_mm256_srli_epi64::<25>(x)), and(x, constant(MASK25)))
@@ -206,7 +206,7 @@ fn carry_once(r: Ten) -> Ten {
 fn times_p(factor: u64, at: usize) -> __m256i {
     constant(match at {
         0 => factor * (MASK26 - 18),
-        _ if at % 2 == 0 => factor * MASK26,
+        _ if at.is_multiple_of(2) => factor * MASK26,
         _ => factor * MASK25,
     })
 }
@@ -499,8 +499,12 @@ impl Field for Four {
     fn store(self, lanes: &mut [Limbs]) {
         for at in 0..5 {
             // SAFETY: all are 32 bytes of integers, for which every pattern is a value.
-            let (even, odd): ([u64; 4], [u64; 4]) =
-                unsafe { (core::mem::transmute(self.0[2 * at]), core::mem::transmute(self.0[2 * at + 1])) };
+            let (even, odd) = unsafe {
+                (
+                    core::mem::transmute::<__m256i, [u64; 4]>(self.0[2 * at]),
+                    core::mem::transmute::<__m256i, [u64; 4]>(self.0[2 * at + 1]),
+                )
+            };
             for (lane, (even, odd)) in lanes.iter_mut().zip(even.into_iter().zip(odd)) {
                 lane[at] = even + (odd << 26);
             }
@@ -509,7 +513,9 @@ impl Field for Four {
 
     #[inline(always)]
     fn splat(_: Avx2, limbs: Limbs) -> Self {
-        Self(ten!(AT => constant(if AT % 2 == 0 { limbs[AT / 2] & MASK26 } else { limbs[AT / 2] >> 26 })))
+        Self(
+            ten!(AT => constant(if AT.is_multiple_of(2) { limbs[AT / 2] & MASK26 } else { limbs[AT / 2] >> 26 })),
+        )
     }
 
     #[inline(always)]
@@ -553,7 +559,7 @@ impl Field for Four {
 
     #[inline(always)]
     fn unpack(packed: Packed) -> Self {
-        Self(ten!(AT => if AT % 2 == 0 {
+        Self(ten!(AT => if AT.is_multiple_of(2) {
             // Whatever is in the upper half: a multiplication does not look at it, but an addition would.
             and(packed.0[AT / 2], constant(0xffff_ffff))
         } else {
@@ -565,7 +571,7 @@ impl Field for Four {
     fn words(_: Avx2, lanes: &[u64]) -> __m256i {
         let words: [u64; 4] = *lanes.first_chunk().expect("a word for each lane");
         // SAFETY: both are 32 bytes of integers, for which every pattern is a value.
-        unsafe { core::mem::transmute(words) }
+        unsafe { core::mem::transmute::<[u64; 4], __m256i>(words) }
     }
 
     #[inline(always)]

@@ -133,7 +133,7 @@ impl Field for Eight {
     fn store(self, lanes: &mut [Limbs]) {
         for (at, limb) in self.0.into_iter().enumerate() {
             // SAFETY: both are 64 bytes of integers, for which every pattern is a value.
-            let words: [u64; 8] = unsafe { core::mem::transmute(limb) };
+            let words: [u64; 8] = unsafe { core::mem::transmute::<__m512i, [u64; 8]>(limb) };
             for (lane, word) in lanes.iter_mut().zip(words) {
                 lane[at] = word;
             }
@@ -275,7 +275,7 @@ impl Field for Eight {
     fn words(_: Avx512, lanes: &[u64]) -> __m512i {
         let words: [u64; 8] = *lanes.first_chunk().expect("a word for each lane");
         // SAFETY: both are 64 bytes of integers, for which every pattern is a value.
-        unsafe { core::mem::transmute(words) }
+        unsafe { core::mem::transmute::<[u64; 8], __m512i>(words) }
     }
 
     #[inline(always)]
