@@ -56,10 +56,8 @@ fuzz_target!(|input: Input| {
     let points: Vec<_> = points.iter().collect();
     let scalars: [Vec<_>; 2] = [0, 1].map(|which| lanes.iter().map(|lane| &lane.scalars[which]).collect());
     let keys: Vec<[u8; 32]> = lanes.iter().map(|lane| lane.scalars[0]).collect();
-    let hash_keys: Vec<[u8; 64]> = lanes
-        .iter()
-        .map(|lane| std::array::from_fn(|at| lane.scalars[at / 32][at % 32]))
-        .collect();
+    let hash_keys: Vec<[u8; 64]> =
+        lanes.iter().map(|lane| std::array::from_fn(|at| lane.scalars[at / 32][at % 32])).collect();
     let data = &input.data[..input.data.len().min(1024)];
 
     let mut expected = None;
