@@ -138,7 +138,8 @@ impl Report {
     ///
     /// There is one of that name.
     pub(super) fn set(&mut self, key: &str, value: f64) -> anyhow::Result<()> {
-        ensure!(self.named.insert(key.into(), value).is_none(), "two figures are called {key}");
+        ensure!(!self.named.contains_key(key), "two figures are called {key}");
+        self.named.insert(key.into(), value);
         Ok(())
     }
 
