@@ -175,7 +175,7 @@ fn random_points_of_every_kind() {
 }
 
 #[test]
-#[ignore = "minutes: part of `cargo xtask soak`"]
+#[ignore = "half an hour or more: part of `cargo xtask soak`"]
 fn a_million_points_of_every_kind() {
     random_batches(2, 1_000_000);
 }

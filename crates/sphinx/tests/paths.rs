@@ -103,7 +103,7 @@ fn batches_are_opened_alike_on_every_path() {
 }
 
 #[test]
-#[ignore = "minutes: part of `cargo xtask soak`"]
+#[ignore = "half an hour or more: part of `cargo xtask soak`"]
 fn a_million_packets_are_opened_alike() {
     open_batches(51, 1_000_000_usize.div_ceil(Path::all().count()));
 }
