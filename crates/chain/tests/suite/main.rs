@@ -1,0 +1,3 @@
+//! The chain, from deployment to payment.
+
+mod keystore;
