@@ -3,7 +3,16 @@
 pub mod artifacts;
 pub mod bindings;
 pub mod devchain;
+mod evm;
 pub mod keystore;
+mod ledger;
+mod revert;
 mod wallet;
 
+pub use evm::{Evm, EvmConfig, EvmTill, UrlError};
+pub use ledger::{
+    Accounts, Block, CheckError, Event, Executed, Fees, Ledger, LedgerError, Logged, Payment, Refusal,
+    SignerState, Till,
+};
+pub use revert::{Revert, claimed_window};
 pub use wallet::{NoKey, SignedTransaction, Wallet};
