@@ -6,6 +6,7 @@ pub mod devchain;
 mod evm;
 pub mod keystore;
 mod ledger;
+pub mod ops;
 mod revert;
 mod wallet;
 
