@@ -9,6 +9,7 @@ mod ledger;
 pub mod ops;
 mod revert;
 mod wallet;
+pub mod watcher;
 
 pub use evm::{Evm, EvmConfig, EvmTill, UrlError};
 pub use ledger::{

@@ -1,8 +1,10 @@
 //! The chain, from deployment to payment.
 
 mod claims;
+mod fake;
 mod keystore;
 mod operations;
 mod redemption;
+mod reorganisations;
 mod server;
 mod world;
