@@ -7,6 +7,7 @@ mod evm;
 pub mod keystore;
 mod ledger;
 pub mod ops;
+pub mod redeemer;
 mod revert;
 mod wallet;
 pub mod watcher;

@@ -4,6 +4,7 @@ mod claims;
 mod fake;
 mod keystore;
 mod operations;
+mod redeeming;
 mod redemption;
 mod reorganisations;
 mod server;
