@@ -23,6 +23,9 @@ pub(super) const MOST_BYTES: usize = 127 * 1024;
 /// Gas that a winner takes at most, by which batches are cut before they are estimated.
 const GAS_OF_A_WINNER: u64 = 60_000;
 
+/// So many seconds after its expiry it is known whether a claim was paid in time.
+const FINAL_WITHIN: u32 = 3600;
+
 /// By which a claim is known.
 pub type Key = (Address, WindowNumber);
 
@@ -209,8 +212,16 @@ impl Core {
     /// What to do next. Claims that expired are dropped, and returned to be counted as lost.
     pub fn next(&mut self, now: UnixSeconds, expired: &mut Vec<Key>) -> Next {
         self.settled.retain(|_, settled| settled.class.expiry >= now);
+        let under_way = self.under_way.as_ref();
         self.claims.retain(|key, waiting| {
-            let valid = waiting.class.expiry >= now || waiting.claimed;
+            // What is in a transaction may have been paid in time, and not be final yet.
+            let sent = under_way.is_some_and(|under_way| under_way.claims.contains(key));
+            let last = if sent {
+                waiting.class.expiry.0.saturating_add(FINAL_WITHIN)
+            } else {
+                waiting.class.expiry.0
+            };
+            let valid = now.0 <= last || waiting.claimed;
             if !valid {
                 expired.push(*key);
             }

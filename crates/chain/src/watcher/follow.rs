@@ -85,15 +85,20 @@ pub(super) struct Known {
     /// The keys of an issuer, once its past was read.
     signers: BTreeMap<Address, BTreeMap<Address, Option<SignerState>>>,
     classes: BTreeSet<ClassNumber>,
+    /// After which block a class was looked for that was not there.
+    missed: BTreeMap<ClassNumber, u64>,
 }
 
 impl Known {
-    /// Something new is followed.
-    pub(super) fn lacks(&self, follow: &Follow, own: Address) -> bool {
+    /// Something new is followed, or may be there now.
+    pub(super) fn lacks(&self, follow: &Follow, own: Address, at: u64) -> bool {
         let wanted = follow.wanted();
         let issuers = wanted.issuers.iter().chain([&own]);
         issuers.into_iter().any(|issuer| !self.signers.contains_key(issuer))
-            || wanted.classes.iter().any(|class| !self.classes.contains(class))
+            || wanted
+                .classes
+                .iter()
+                .any(|class| !self.classes.contains(class) && self.missed.get(class) != Some(&at))
     }
 
     /// A key of which an event told.
@@ -123,11 +128,18 @@ impl Known {
             facts.push(Fact::Deposit(deposit));
         }
         for class in follow.classes() {
-            if !self.classes.contains(&class)
-                && let Some(found) = ledger.class(class, at).await?
-            {
-                self.classes.insert(class);
-                facts.push(Fact::Class { number: class, class: found });
+            if self.classes.contains(&class) {
+                continue;
+            }
+            match ledger.class(class, at).await? {
+                Some(found) => {
+                    self.classes.insert(class);
+                    self.missed.remove(&class);
+                    facts.push(Fact::Class { number: class, class: found });
+                }
+                None => {
+                    self.missed.insert(class, at);
+                }
             }
         }
         let Accounts { issuers, .. } = follow.accounts(own);

@@ -160,8 +160,11 @@ impl<L: Ledger> Watcher<L> {
         let found = self.core.take_facts();
         self.announce(&found);
         facts.extend(found);
+        // State of long ago is kept by few servers, and of use to nobody.
         let more = read?;
-        self.state(facts).await?;
+        if !more {
+            self.state(facts).await?;
+        }
         Ok(more)
     }
 
@@ -188,7 +191,7 @@ impl<L: Ledger> Watcher<L> {
         metrics::gauge!("tombola_chain_final_block").set(place.number as f64);
         let stale = self.refreshed.is_none_or(|at| at.elapsed() >= self.config.refresh);
         let changed = self.core.take_changed();
-        if !changed && !stale && !self.known.lacks(&self.follow, self.config.own) {
+        if !changed && !stale && !self.known.lacks(&self.follow, self.config.own, place.number) {
             return Ok(());
         }
         let Pace { start, range, .. } = self.config.pace;

@@ -323,6 +323,18 @@ async fn what_expires_is_told() {
 }
 
 #[tokio::test]
+async fn what_was_paid_in_the_last_second_is_not_lost_before_it_is_final() {
+    let till = FakeTill::default();
+    let mut redeemer = redeemer(&till, TokenPrice::ANY, 0..1);
+    let last = 1000 + DAY;
+    assert!(matches!(steps(&mut redeemer, last, 1).await[..], [Notice::Sent { .. }]));
+    till.mine();
+    assert_eq!(steps(&mut redeemer, last + 100, 3).await, []);
+    redeemer.order(Order::Settled(key(0)), UnixSeconds(last + 100));
+    assert_eq!(steps(&mut redeemer, last + 10_000, 3).await, []);
+}
+
+#[tokio::test]
 async fn one_bad_claim_does_not_hold_up_the_others() {
     let till = FakeTill::default();
     till.bank(|bank| bank.bad.insert(WindowNumber(3)));
