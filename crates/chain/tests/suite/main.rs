@@ -1,6 +1,8 @@
 //! The chain, from deployment to payment.
 
+mod anvil;
 mod claims;
+mod conformance;
 mod fake;
 mod keystore;
 mod operations;
@@ -8,4 +10,5 @@ mod redeeming;
 mod redemption;
 mod reorganisations;
 mod server;
+mod watching;
 mod world;
