@@ -1,5 +1,7 @@
 //! The chain, from deployment to payment.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
 mod anvil;
 mod claims;
 mod conformance;

@@ -30,7 +30,7 @@ pub(crate) async fn serve(chain: &Arc<DevChain>) -> Server {
 /// The account that deploys and has all the money; who pays; who is paid; who claims for it.
 pub(crate) struct World {
     pub(crate) chain: Arc<DevChain>,
-    pub(crate) server: Server,
+    _server: Server,
     pub(crate) url: String,
     pub(crate) rich: Operator,
     pub(crate) issuer: Operator,
@@ -68,7 +68,7 @@ impl World {
             operator.approve(&contracts, contracts.registry, U256::MAX).await.unwrap();
         }
         let redeemer = Arc::new(Wallet::from_bytes(&keys[3]).unwrap());
-        Self { chain, server, url, rich, issuer, recipient, redeemer, contracts, keys }
+        Self { chain, _server: server, url, rich, issuer, recipient, redeemer, contracts, keys }
     }
 
     pub(crate) fn domain(&self) -> Domain {
