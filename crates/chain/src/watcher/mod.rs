@@ -1,6 +1,6 @@
 //! Tells whoever pays and earns what is final on the chain.
 //!
-//! [`Core`] decides what is read and what is final; [`Watcher`] asks a [`Ledger`] and hands out [`Report`]s. It outlives
+//! [`Core`] decides what is read and what is final; [`Watcher`] asks a [`Ledger`](crate::Ledger) and hands out [`Report`]s. It outlives
 //! whatever its server does: outages, answers that lag behind, ranges that are refused, chains that change.
 
 mod core;
