@@ -241,7 +241,7 @@ impl Machine for ClientMachine {
         // Whoever asked may have given up waiting; what was asked for is done all the same.
         match input {
             Input::Link(connected) => {
-                self.client.handle_link(connected);
+                self.client.handle_link(now, connected);
                 self.push(Notice::Link(connected));
             }
             Input::Frame(frame) => self.client.handle_frame(now, frame),
@@ -254,7 +254,7 @@ impl Machine for ClientMachine {
             Input::Noted(id) => self.client.handle_noted(id),
             Input::Durable(count) => self.client.handle_durable(count),
             Input::Views(views) => {
-                if !self.client.handle_views(*views) {
+                if !self.client.handle_views(now, *views) {
                     self.stop.trigger(Cause::Failure(NO_GATEWAY.to_owned()));
                 }
             }

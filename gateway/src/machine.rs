@@ -62,6 +62,8 @@ impl Machine for GatewayMachine {
                 self.deliver(now, to, frame);
                 Some(None)
             }
+            // Only where packets are paid for.
+            Some(GatewayOutput::Claim(_) | GatewayOutput::Watch(_)) => Some(None),
             None => None,
         };
         self.disk.serve(now, &mut self.gateway);

@@ -81,6 +81,8 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let deliver = move |output| match output {
         RelayOutput::Forward { to, frame } => egress.send(&to, frame),
         RelayOutput::Account { account, frame } => account_links.send(account, frame),
+        // Only where packets are paid for.
+        RelayOutput::Claim(_) | RelayOutput::Watch(_) => {}
     };
     let machine = RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way() };
     let driver = hop.start_driver(&settings, "relay", machine, received, deliver, &service)?;

@@ -54,6 +54,7 @@ fn entry(number: u8, role: Role, epoch: u64, key: SphinxKey) -> Node {
         sphinx_key: key,
         addresses: vec![format!("/ip4/127.0.0.{epoch}/tcp/{}", 1000 + u16::from(number))],
         client_addresses: if role == Role::Gateway { vec!["/ip4/127.0.0.1/tcp/1".into()] } else { vec![] },
+        account: None,
     }
 }
 
@@ -72,6 +73,7 @@ fn epoch(number: u64, mine: Option<SphinxKey>) -> EpochDraft {
         number: EpochNumber(number),
         valid_from: UnixTime(START + (number - 1) * LENGTH),
         valid_until: UnixTime(START + number * LENGTH),
+        payment: None,
         nodes,
     }
 }

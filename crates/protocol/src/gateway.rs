@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tombola_mixing::{PacedSlots, Rng, Time};
+use tombola_tickets::por::{AckCheck, Challenge};
+use tombola_tickets::{Address, WindowClaim};
 use tombola_topology::{IdentityKey, MailboxId, Parameters};
 
 use crate::drops::{DropCounters, DropReason};
@@ -13,6 +15,7 @@ use crate::durable::AwaitDurable;
 use crate::frame::{Frame, FrameKind, LinkMeta};
 use crate::mailbox::{Acknowledged, Fetch, MailSums, MailboxLimits, Mailboxes, Stored, StoredMail};
 use crate::opener::{Occupancy, Opened, Order};
+use crate::payment::{Fact, Owed, PaymentOutput, Payments};
 use crate::store::StoreOp;
 use crate::unix::WallClock;
 use crate::view::OpenViews;
@@ -22,6 +25,9 @@ const RATE_SLACK: f64 = 2.0;
 /// A client may send at once what the network's rate gives in this time, in seconds: what a suspended machine or a link
 /// that stood still has let accumulate.
 const BURST_S: f64 = 10.0;
+/// One slot of a client's downlink in so many carries what there is to say about payment, in a network in which packets are
+/// paid for. With the defaults that is room for more than twice the acknowledgements that a client can need.
+const CONTROL_SLOT: u32 = 16;
 /// And at least so many frames, in a network where clients send next to nothing.
 const BURST_LEAST: f64 = 64.0;
 
@@ -51,6 +57,19 @@ pub enum GatewayInput {
         /// By number.
         mails: Vec<StoredMail>,
     },
+    /// The link to a mix node came up or went down.
+    Link {
+        /// Who.
+        peer: IdentityKey,
+        /// Up or down.
+        up: bool,
+    },
+    /// A mix node sent a control frame.
+    Control(IdentityKey, Frame),
+    /// What the chain says.
+    Fact(Fact),
+    /// The first so many changes that payment asked for are durable.
+    PaymentDurable(u64),
 }
 
 /// What a gateway's operator decides, and what its disk holds.
@@ -81,6 +100,10 @@ pub enum GatewayOutput {
         /// The frame.
         frame: Frame,
     },
+    /// Winners to be claimed.
+    Claim(Box<WindowClaim>),
+    /// What the chain says of this account is wanted.
+    Watch(Address),
 }
 
 /// What a gateway did so far.
@@ -113,6 +136,8 @@ pub struct GatewayCounts {
 struct Session {
     mailbox: MailboxId,
     slots: PacedSlots,
+    /// Slots since the last that carried what there is to say about payment.
+    since_control: u32,
     allowance: f64,
     refilled: Time,
 }
@@ -136,6 +161,7 @@ pub struct Gateway {
     burst: f64,
     drops: Arc<DropCounters>,
     counts: GatewayCounts,
+    payments: Option<Payments>,
 }
 
 impl Gateway {
@@ -176,7 +202,21 @@ impl Gateway {
             drops,
             counts: GatewayCounts::default(),
             views,
+            payments: None,
         }
+    }
+
+    /// From now on packets are paid for.
+    #[must_use]
+    pub fn with_payments(mut self, now: Time, mut payments: Payments) -> Self {
+        payments.handle_views(now, &self.views);
+        self.payments = Some(payments);
+        self
+    }
+
+    /// What it pays and earns; `None` in a network without payment.
+    pub fn payments(&mut self) -> Option<&mut Payments> {
+        self.payments.as_mut()
     }
 
     /// Takes something in.
@@ -188,9 +228,14 @@ impl Gateway {
                     let (within, tag) = (self.downlink_interval, opened.tag.clone());
                     self.undurable.insert(now, opened.arrived, within, tag, opened);
                 }
-                _ => self.handle_opened(opened),
+                _ => self.handle_opened(now, opened),
             },
-            GatewayInput::Views(views) => self.views = *views,
+            GatewayInput::Views(views) => {
+                self.views = *views;
+                if let Some(payments) = &mut self.payments {
+                    payments.handle_views(now, &self.views);
+                }
+            }
             GatewayInput::ClientConnected(client) => self.handle_connected(now, client),
             GatewayInput::ClientDisconnected(client) => self.handle_disconnected(now, client),
             GatewayInput::ClientFrame(client, frame) => {
@@ -208,19 +253,31 @@ impl Gateway {
             GatewayInput::Durable(count) => self.mailboxes.handle_durable(count),
             GatewayInput::StorageTrouble(trouble) => self.mailboxes.handle_trouble(trouble),
             GatewayInput::Fetched { mailbox, mails } => self.mailboxes.handle_fetched(mailbox, mails),
+            input => {
+                if let Some(payments) = &mut self.payments {
+                    handle_payment(payments, now, input);
+                }
+            }
         }
     }
 
     fn take_durable(&mut self, now: Time) {
         self.undurable.look(now);
         while let Some((_, opened)) = self.undurable.pop() {
-            self.handle_opened(opened);
+            self.handle_opened(now, opened);
         }
     }
 
-    fn handle_opened(&mut self, opened: Opened) {
+    fn handle_opened(&mut self, now: Time, opened: Opened) {
         self.counts.opened += 1;
         self.occupancy.give_back();
+        // It is the last that is paid, whatever becomes of the packet here.
+        if let Some(payments) = &mut self.payments {
+            let (parity, number) = (opened.frame.parity(), opened.frame.number());
+            if payments.accept(now, &opened.from, parity, number, opened.ticket, None).is_err() {
+                return self.refuse(DropReason::Unpaid, opened.frame);
+            }
+        }
         match opened.order {
             // Held counts from the packet's arrival: it includes the gateway's own processing.
             Order::Store(mailbox) => {
@@ -241,14 +298,20 @@ impl Gateway {
         self.counts.without_mailbox += u64::from(!self.mailboxes.enter(self.clock.at(now), mailbox));
         let slots = PacedSlots::new(now, self.downlink_interval, self.rng.fork());
         self.slots.insert((slots.poll_timeout(), client));
-        let session = Session { mailbox, slots, allowance: self.burst, refilled: now };
+        let session = Session { mailbox, slots, since_control: 0, allowance: self.burst, refilled: now };
         self.sessions.insert(client, session);
+        if let Some(payments) = &mut self.payments {
+            payments.open_client(now, client);
+        }
     }
 
     fn handle_disconnected(&mut self, now: Time, client: IdentityKey) {
         if let Some(session) = self.sessions.remove(&client) {
             self.slots.remove(&(session.slots.poll_timeout(), client));
             self.mailboxes.leave(self.clock.at(now), session.mailbox);
+            if let Some(payments) = &mut self.payments {
+                payments.close_client(now, client);
+            }
         }
     }
 
@@ -273,7 +336,13 @@ impl Gateway {
                 self.count_acknowledged(acknowledged);
                 return Ok(());
             }
-            Ok(FrameKind::Mail | FrameKind::Padding | FrameKind::Displaced) => {
+            Ok(FrameKind::Control) if self.payments.is_some() => {
+                if let Some(payments) = &mut self.payments {
+                    payments.handle_control(now, &client, frame).map_err(|_| DropReason::BadFrame)?;
+                }
+                return Ok(());
+            }
+            Ok(FrameKind::Mail | FrameKind::Padding | FrameKind::Displaced | FrameKind::Control) => {
                 return Err(DropReason::WrongDirection);
             }
             Err(_) => return Err(DropReason::BadFrame),
@@ -282,9 +351,19 @@ impl Gateway {
         let parity = frame.parity();
         let seat = self.views.get(parity).ok_or(DropReason::NoKey)?;
         let to = seat.successor(meta.next).ok_or(DropReason::BadNextHop)?;
+        let mut owed = Owed::default();
+        if let Some(payments) = &mut self.payments {
+            let check = AckCheck::from_bytes(meta.ack_check);
+            let (number, first) = (frame.number(), Challenge::from_bytes(meta.challenge));
+            let accepted = payments.accept_first(now, &client, parity, number, check, &first);
+            owed = accepted.map_err(|_| DropReason::Unpaid)?;
+        }
         frame.set_link_packet(parity, &LinkMeta { challenge: meta.challenge, ack_check: meta.ack_check });
         self.counts.forwarded += 1;
-        self.out.push_back((now, GatewayOutput::Forward { to, frame }));
+        match &mut self.payments {
+            Some(payments) => payments.forward(now, to, frame, owed),
+            None => self.out.push_back((now, GatewayOutput::Forward { to, frame })),
+        }
         Ok(())
     }
 
@@ -292,6 +371,13 @@ impl Gateway {
     pub fn poll_output(&mut self, now: Time) -> Option<GatewayOutput> {
         if let Some((_, output)) = self.out.pop_front() {
             return Some(output);
+        }
+        if let Some(output) = self.payments.as_mut().and_then(|payments| payments.poll_output(now)) {
+            return Some(match output {
+                PaymentOutput::Send { to, frame } => GatewayOutput::Forward { to, frame },
+                PaymentOutput::Claim(claim) => GatewayOutput::Claim(Box::new(claim)),
+                PaymentOutput::Watch(account) => GatewayOutput::Watch(account),
+            });
         }
         self.take_durable(now);
         while let Some(&(due, client)) = self.slots.first() {
@@ -313,7 +399,8 @@ impl Gateway {
     /// When [`poll_output`](Self::poll_output) has something again.
     pub fn poll_timeout(&self) -> Option<Time> {
         let at_once = self.out.front().map(|(since, _)| *since);
-        let later = [self.undurable.poll_timeout(), self.slots.first().map(|(due, _)| *due)];
+        let payments = self.payments.as_ref().map(Payments::poll_timeout);
+        let later = [self.undurable.poll_timeout(), self.slots.first().map(|(due, _)| *due), payments];
         at_once.or_else(|| later.into_iter().flatten().min())
     }
 
@@ -347,7 +434,16 @@ impl Gateway {
     }
 
     fn next_for(&mut self, now: Time, client: IdentityKey) -> Option<Frame> {
-        let (mailbox, unix) = (self.sessions.get(&client)?.mailbox, self.clock.at(now));
+        let session = self.sessions.get_mut(&client)?;
+        let (mailbox, unix) = (session.mailbox, self.clock.at(now));
+        if let Some(payments) = &mut self.payments {
+            session.since_control += 1;
+            if session.since_control >= CONTROL_SLOT {
+                session.since_control = 0;
+                let frame = self.spare.pop().unwrap_or_else(Frame::zeroed);
+                return Some(payments.take_control(now, &client, frame));
+            }
+        }
         let expired = self.mailboxes.expire_one(unix, mailbox);
         self.count_expired(expired);
         Some(match self.mailboxes.take(unix, mailbox) {
@@ -399,6 +495,18 @@ impl Session {
         }
         self.allowance -= 1.0;
         Ok(())
+    }
+}
+
+/// What of a gateway's inputs is about payment; the others have been handled.
+fn handle_payment(payments: &mut Payments, now: Time, input: GatewayInput) {
+    match input {
+        GatewayInput::Link { peer, up } => payments.handle_link(now, peer, up),
+        // What is wrong in it is counted there.
+        GatewayInput::Control(from, frame) => drop(payments.handle_control(now, &from, frame)),
+        GatewayInput::Fact(fact) => payments.handle_fact(now, fact),
+        GatewayInput::PaymentDurable(count) => payments.set_durable(count),
+        _ => {}
     }
 }
 

@@ -14,6 +14,7 @@ use crate::client::{Client, ClientCounts, ClientEvent, Probe};
 use crate::frame::Frame;
 use crate::packet::{End, FirstLink, Identifier, PacketBuilder, Prepared};
 use crate::payload::payload_type;
+use crate::payment::Payments;
 use crate::relay::RelayOutput;
 use crate::view::{EpochView, Seat, SendViews};
 
@@ -114,7 +115,7 @@ impl HalfLoops {
 
     /// The epochs have changed, and perhaps the accounts. What is under way through accounts that go is forgotten: it cannot
     /// come back, and nobody has lost it.
-    pub(crate) fn handle_views(&mut self, views: SendViews, accounts: Option<Vec<Client>>) {
+    pub(crate) fn handle_views(&mut self, now: Time, views: SendViews, accounts: Option<Vec<Client>>) {
         self.places = places_in(&views, &self.identity);
         self.ready = None;
         if let Some(accounts) = accounts {
@@ -127,7 +128,7 @@ impl HalfLoops {
             self.monitor.retain(|(_, account)| *account >= first);
         }
         self.accounts.iter_mut().for_each(|account| {
-            account.handle_views(views.clone());
+            account.handle_views(now, views.clone());
         });
         self.views = views;
     }
@@ -149,7 +150,7 @@ impl HalfLoops {
 
     pub(crate) fn handle_link(&mut self, now: Time, account: usize, connected: bool) {
         if let Some(account) = self.account_at(account) {
-            self.accounts[account].handle_link(connected);
+            self.accounts[account].handle_link(now, connected);
             if connected {
                 self.reachable[account] = self.reachable[account].min(now + SETTLED);
             }
@@ -242,6 +243,11 @@ impl HalfLoops {
 
     pub(crate) fn account_counts(&self) -> ClientCounts {
         self.accounts.iter().map(Client::counts).fold(self.ended, ClientCounts::plus)
+    }
+
+    /// What the accounts pay, by account, counted from 0.
+    pub(crate) fn payments(&mut self) -> impl Iterator<Item = Option<&mut Payments>> {
+        self.accounts.iter_mut().map(Client::payments)
     }
 
     pub(crate) fn gateways(&self) -> Vec<IdentityKey> {

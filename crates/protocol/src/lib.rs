@@ -2,6 +2,7 @@
 
 mod changes;
 pub mod client;
+pub mod control;
 pub mod drops;
 pub mod durable;
 pub mod erasure;
@@ -16,6 +17,7 @@ pub mod opener;
 pub mod outbox;
 pub mod packet;
 pub mod payload;
+pub mod payment;
 pub mod reassembly;
 pub mod records;
 pub mod relay;

@@ -1,9 +1,10 @@
 //! Opens batches of packets: the stateless half of every hop, shared by its workers.
 //!
 //! The order is fixed by the types of `tombola-sphinx`: header MAC, then freshness, then admission (next hop of the
-//! right role; later the ticket), then the payload, in place. Load is shed before a header is processed: a packet
+//! right role, the ticket that the sender meant), then the payload, in place. Load is shed before a header is processed: a packet
 //! takes its place in the node ([`Occupancy`]) first, and what was opened is never dropped for load.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,11 +13,12 @@ use tombola_sphinx::{
     Admission, Admitted, Destination, PACKET_LEN, RelaySecrets, ReplayFilter, Routing, SecretKey,
     UnwrapError, Verified, unwrap_batch, verify_batch,
 };
+use tombola_tickets::por::{self, Ack, AckCheck, Challenge, Check, Opener as TicketOpener, OwnSecret};
 use tombola_topology::{IdentityKey, MailboxId, Parameters, Role};
 
 use crate::drops::{DropCounters, DropReason};
 use crate::durable::TagPlace;
-use crate::frame::{CHALLENGE_LEN, Frame, FrameKind, Parity};
+use crate::frame::{CHALLENGE_LEN, Frame, FrameKind, LinkMeta, Parity};
 use crate::hop::NextHop;
 use crate::replay::{ReplayError, TagFilter, fingerprint};
 use crate::taglog::TagLog;
@@ -47,12 +49,37 @@ impl AsMut<[u8; PACKET_LEN]> for Inbound {
 pub struct Opened {
     /// When it had arrived: its delay counts from here.
     pub arrived: Time,
-    /// The frame, with the packet for the next hop; at a final hop with the payload. Its parity is still that of the key.
+    /// Who sent it.
+    pub from: IdentityKey,
+    /// The frame, with the packet for the next hop; at a final hop with the payload. Its head is still as it came: the parity of
+    /// the key, and the packet's number on that link.
     pub frame: Frame,
     /// What the header said.
     pub order: Order,
     /// When the packet may leave: not before this is durable.
     pub tag: TagPlace,
+    /// What this hop may earn with it.
+    pub ticket: Ticket,
+}
+
+/// What a hop knows of its ticket for a packet.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// The ticket's challenge, which came beside the packet and is the one that the sender meant.
+    pub challenge: Challenge,
+    /// What this hop reveals to the one before when it takes the packet.
+    pub ack: Ack,
+    /// What opens the ticket.
+    pub half: Half,
+}
+
+/// What a hop has of its ticket's opener.
+#[derive(Clone, Debug)]
+pub enum Half {
+    /// Its own half; the next hop's acknowledgement is the other one.
+    Own(OwnSecret),
+    /// All of it: it is the last hop that is paid.
+    Whole(TicketOpener),
 }
 
 /// What a header tells this node to do.
@@ -275,15 +302,19 @@ impl Opener {
         };
         while batch.len() > start {
             let count = (batch.len() - start).min(BATCH_MAX);
-            let mut orders = [Err(DropReason::BadMac); BATCH_MAX];
+            let mut orders = [const { Err(DropReason::BadMac) }; BATCH_MAX];
             let mut admitted = [const { None }; BATCH_MAX];
             let mut tags = Tags { fingerprints: [0; BATCH_MAX], count: 0 };
+            let mut metas = [LinkMeta::NONE; BATCH_MAX];
+            for (meta, inbound) in metas.iter_mut().zip(&batch[start..start + count]) {
+                *meta = inbound.frame.link_meta();
+            }
             verify_batch(
                 &mut batch[start..start + count],
                 |_| &slot.key.secret,
-                |at, verified| match slot.admit(&mut tags, verified) {
-                    Ok((order, packet)) => {
-                        orders[at] = Ok(order);
+                |at, verified| match slot.admit(&mut tags, &metas[at], verified) {
+                    Ok((order, ticket, packet)) => {
+                        orders[at] = Ok((order, ticket));
                         admitted[at] = Some(packet);
                     }
                     Err(reason) => orders[at] = Err(reason),
@@ -300,9 +331,11 @@ impl Opener {
                     TagPlace::default()
                 }
             };
-            for (Inbound { arrived, frame, .. }, order) in batch.drain(start..start + count).zip(orders) {
+            for (Inbound { arrived, from, frame }, order) in batch.drain(start..start + count).zip(orders) {
                 match order {
-                    Ok(order) => out.push(Opened { arrived, frame, order, tag: tag.clone() }),
+                    Ok((order, ticket)) => {
+                        out.push(Opened { arrived, from, frame, order, tag: tag.clone(), ticket });
+                    }
                     Err(reason) => {
                         self.occupancy.give_back();
                         self.drop(reason, frame, spare);
@@ -343,15 +376,19 @@ impl Slot {
     fn admit<'p>(
         &self,
         tags: &mut Tags,
+        meta: &LinkMeta,
         verified: Result<Verified<'p>, UnwrapError>,
-    ) -> Result<(Order, Admitted<'p>), DropReason> {
+    ) -> Result<(Order, Ticket, Admitted<'p>), DropReason> {
         let verified = verified.map_err(reason_of)?;
         let tag = verified.replay_tag();
         let fresh = verified.check_fresh(&self.key.seen).map_err(reason_of_replay)?;
         tags.fingerprints[tags.count] = fingerprint(&tag);
         tags.count += 1;
         let order = self.order_of(fresh.routing())?;
-        Ok((order, fresh.admit(&Unpaid)?))
+        let toll = Toll { meta, role: self.seat.role(), ticket: Cell::new(None) };
+        let packet = fresh.admit(&toll)?;
+        let ticket = toll.ticket.take().ok_or(DropReason::BadTicket)?;
+        Ok((order, ticket, packet))
     }
 
     /// What a header asks for, if this role does it.
@@ -370,7 +407,41 @@ impl Slot {
     }
 }
 
-/// Admission in an unpaid network: everybody. The ticket's check belongs here, between replay and payload.
+/// Looks, between replay and payload, whether the ticket that came beside a packet is the one that its sender meant.
+struct Toll<'m> {
+    meta: &'m LinkMeta,
+    role: Role,
+    ticket: Cell<Option<Ticket>>,
+}
+
+impl Admission for Toll<'_> {
+    type Refused = DropReason;
+
+    fn admit(&self, relay: &RelaySecrets, routing: &Routing) -> Result<(), DropReason> {
+        let bad = |_| DropReason::BadTicket;
+        let (challenge, ack) = (Challenge::from_bytes(self.meta.challenge), Ack::of(relay));
+        // Gateway and client recognise the first hop's acknowledgement by what came with the packet.
+        if self.role == (Role::Mix { layer: 1 }) {
+            ack.verify(&AckCheck::from_bytes(self.meta.ack_check)).map_err(bad)?;
+        }
+        let next = match routing {
+            Routing::Forward { next, .. } => Some(NextHop::from_bytes(next)),
+            Routing::Final(_) => None,
+        };
+        let half = match next {
+            Some(NextHop::Node { check, .. }) => {
+                por::verify_check(relay, &challenge, &Check::from_bytes(check)).map_err(bad)?;
+                Half::Own(OwnSecret::of(relay))
+            }
+            // A mailbox's gateway, or a final hop: nobody behind it is paid.
+            _ => Half::Whole(por::verify_last(relay, &challenge).map_err(bad)?),
+        };
+        self.ticket.set(Some(Ticket { challenge, ack, half }));
+        Ok(())
+    }
+}
+
+/// A client's own layer: nobody is paid for it.
 struct Unpaid;
 
 impl Admission for Unpaid {

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod account;
 mod ack_list;
 mod batch;
 mod books;
@@ -21,6 +22,7 @@ pub mod records;
 mod signature;
 mod solvency;
 
+pub use account::AccountProof;
 pub use ack_list::{AckList, ListHash};
 pub use batch::{BatchError, BatchHeader, Digest, Domain, Salt, SignedBatch};
 pub use books::{Books, Now, SKIPPED_WINDOWS};

@@ -16,7 +16,7 @@
 //! the window counts it, the number of the next window before a window is opened, a batch before its winners.
 
 use alloy_primitives::Address;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::batch::SignedBatch;
@@ -159,6 +159,16 @@ impl Restore {
             }
         }
         Some(())
+    }
+
+    /// Recipients and classes of the windows in which we issue.
+    pub fn issued_places(&self) -> BTreeSet<(Address, ClassNumber)> {
+        self.issued.iter().map(|((peer, _), record)| (*peer, record.class)).collect()
+    }
+
+    /// Issuers and classes of the windows in which we earn.
+    pub fn earned_places(&self) -> BTreeSet<(Address, ClassNumber)> {
+        self.windows.iter().map(|((peer, _), record)| (*peer, record.class)).collect()
     }
 
     /// A batch's winners of which everything was kept.

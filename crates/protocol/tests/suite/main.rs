@@ -21,6 +21,8 @@ mod load;
 mod loops;
 mod mailboxes;
 mod messages;
+mod paid;
+mod proof;
 mod refusals;
 mod reliable;
 mod repeatable;

@@ -314,6 +314,11 @@ impl Recipient {
         recipient
     }
 
+    /// Another key signs for the issuer from now on: what it has signed is here.
+    pub fn set_signer(&mut self, signer: Address) {
+        self.link.signer = signer;
+    }
+
     /// Our list: how many packets we acknowledged since both sides agreed last, and their hash.
     #[must_use]
     pub const fn list(&self) -> AckList {

@@ -101,6 +101,7 @@ pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError>
                     sphinx_key,
                     addresses: addresses.clone(),
                     client_addresses: client_addresses.clone(),
+                    account: None,
                 })
                 .collect::<Vec<_>>(),
         );
@@ -121,6 +122,7 @@ pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError>
                 _ => UnixTime(end_of(epoch - 1)),
             },
             valid_until: UnixTime(end_of(epoch)),
+            payment: None,
             nodes,
         });
     let draft = Draft { name: "local".to_owned(), serial: now, parameters, epochs: epochs.collect() };

@@ -12,13 +12,15 @@ use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::{Frame, FrameKind, Parity};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
 use tombola_protocol::opener::{Inbound, Occupancy, Opener, Order};
+use tombola_protocol::payment::{Fact, Payments};
 use tombola_protocol::relay::{NewViews, Relay, RelayInput, RelayOutput};
 use tombola_protocol::view::{OpenViews, SendViews};
+use tombola_tickets::{Address, Change, WindowClaim};
 use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
 use super::disk::Disk;
 use super::memory::Memory;
-use super::world::{START, Setup, World, gateway_of};
+use super::world::{PLENTY, START, Setup, World, gateway_of};
 
 /// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,6 +160,8 @@ pub(crate) struct Net {
     disk_answers: BTreeMap<(Time, u64), (usize, GatewayInput)>,
     watching: bool,
     cut: Option<Cut>,
+    /// Control frames that get lost.
+    mute: Option<Cut>,
     identities: BTreeMap<Place, IdentityKey>,
     places: BTreeMap<IdentityKey, Place>,
     online: BTreeSet<Place>,
@@ -168,6 +172,11 @@ pub(crate) struct Net {
     /// What senders use: numbers of epochs.
     sending: (u64, Option<u64>),
     next_phase: Time,
+    /// What is on the disks for payment, by account.
+    pub(crate) purses: BTreeMap<Purse, Kept>,
+    purse_changes: BTreeMap<Purse, u64>,
+    /// What nodes wanted claimed, with who claims.
+    pub(crate) claims: Vec<(u32, WindowClaim)>,
 }
 
 impl Net {
@@ -229,6 +238,7 @@ impl Net {
             disk_answers: BTreeMap::new(),
             watching: false,
             cut: None,
+            mute: None,
             identities,
             online: BTreeSet::new(),
             wire: BinaryHeap::new(),
@@ -236,8 +246,12 @@ impl Net {
             number: 0,
             sending: (setup.epoch, None),
             next_phase: Time::ZERO,
+            purses: BTreeMap::new(),
+            purse_changes: BTreeMap::new(),
+            claims: vec![],
         };
         net.change_phases();
+        net.link_nodes();
         accounts.into_iter().for_each(|account| net.connect(account));
         (0..net.due.len()).for_each(|machine| net.settle(machine));
         net
@@ -251,6 +265,11 @@ impl Net {
     /// From now on, links from one place to another lose everything if `cut` says so.
     pub(crate) fn cut(&mut self, cut: impl Fn(Place, Place) -> bool + 'static) {
         self.cut = Some(Box::new(cut));
+    }
+
+    /// From now on, links from one place to another lose their control frames if `mute` says so.
+    pub(crate) fn mute(&mut self, mute: impl Fn(Place, Place) -> bool + 'static) {
+        self.mute = Some(Box::new(mute));
     }
 
     /// The gateway of a client or an account.
@@ -292,7 +311,7 @@ impl Net {
         );
         match who {
             Place::Client(i) => {
-                self.clients[i].handle_link(up);
+                self.clients[i].handle_link(now, up);
                 self.settle(self.nodes.len() + i);
             }
             Place::Account(node, account) => {
@@ -444,6 +463,10 @@ impl Net {
         if self.cut.as_ref().is_some_and(|cut| cut(from, to)) {
             return;
         }
+        let is_control = frame.kind() == Ok(FrameKind::Control);
+        if is_control && self.mute.as_ref().is_some_and(|mute| mute(from, to)) {
+            return;
+        }
         self.sent += 1;
         let at = self.now + self.world.setup.latency;
         self.wire.push(Reverse(InFlight { at, number: self.sent, from, to, frame }));
@@ -494,6 +517,9 @@ impl Net {
     /// A frame reaches the end of its link.
     fn arrive(&mut self, from: Place, to: Place, frame: Frame) {
         match (from, to) {
+            (Place::Node(from), Place::Node(to)) if frame.kind() == Ok(FrameKind::Control) => {
+                self.tell_control(from, to, frame);
+            }
             (Place::Node(from), Place::Node(to)) => self.inject(from, to, vec![frame]),
             (client, Place::Node(gateway)) => {
                 let input = GatewayInput::ClientFrame(self.identity(client), frame);
@@ -523,6 +549,7 @@ impl Net {
             while let Some(op) = self.clients[client].poll_store() {
                 self.stores[client].take(op);
             }
+            self.keep_purses(machine);
             let durable = self.stores[client].commit();
             self.clients[client].handle_durable(durable);
             while let Some(event) = self.clients[client].poll_event() {
@@ -535,6 +562,7 @@ impl Net {
                 self.send(from, to, frame);
             }
             self.serve_disk(machine);
+            self.keep_purses(machine);
             match &mut self.nodes[machine].machine {
                 Machine::Mix(relay) => {
                     while !self.lazy && relay.work(now) {}
@@ -627,7 +655,7 @@ impl Net {
 
     fn set_views(&mut self, views: &SendViews, anew: bool) {
         for client in &mut self.clients {
-            client.handle_views(views.clone());
+            client.handle_views(self.now, views.clone());
         }
         let mut connecting = Vec::new();
         for node in 0..self.nodes.len() {
@@ -663,10 +691,17 @@ impl Net {
                 RelayOutput::Account { account, frame } => {
                     (Place::Account(index, account), Place::Node(gateway_of(account)), frame)
                 }
+                RelayOutput::Claim(claim) => {
+                    self.claims.push((index, *claim));
+                    return self.poll_node(me, node);
+                }
+                RelayOutput::Watch(_) => return self.poll_node(me, node),
             }),
             Machine::Gateway(gateway) => loop {
                 match gateway.poll_output(self.now)? {
                     GatewayOutput::Forward { to, frame } => return Some((me, self.places[&to], frame)),
+                    GatewayOutput::Claim(claim) => self.claims.push((index, *claim)),
+                    GatewayOutput::Watch(account) => gateway.handle(self.now, guarantee(account)),
                     GatewayOutput::Deliver { to, frame } => match self.places.get(&to) {
                         Some(client) if self.online.contains(client) => return Some((me, *client, frame)),
                         _ => gateway.handle(self.now, GatewayInput::Undelivered(to, frame)),
@@ -675,6 +710,132 @@ impl Net {
             },
         }
     }
+}
+
+impl Net {
+    /// Links between nodes are up.
+    fn link_nodes(&mut self) {
+        for node in 0..self.world.nodes() {
+            for other in 0..self.world.nodes() {
+                if self.world.view.epoch().is_neighbour(NodeIndex(node), NodeIndex(other)) {
+                    self.link_node(node, other, true);
+                }
+            }
+        }
+    }
+
+    /// One end of a link between nodes comes up or goes down.
+    pub(crate) fn link_node(&mut self, node: u32, other: u32, up: bool) {
+        let (now, peer) = (self.now, self.world.identity(other));
+        match &mut self.nodes[node as usize].machine {
+            Machine::Mix(relay) => relay.handle(now, RelayInput::Link { peer, up }),
+            Machine::Gateway(gateway) => gateway.handle(now, GatewayInput::Link { peer, up }),
+        }
+        self.settle(node as usize);
+    }
+
+    fn tell_control(&mut self, from: u32, to: u32, frame: Frame) {
+        let (now, from) = (self.now, self.world.identity(from));
+        match &mut self.nodes[to as usize].machine {
+            Machine::Mix(relay) => relay.handle(now, RelayInput::Control(from, frame)),
+            Machine::Gateway(gateway) => gateway.handle(now, GatewayInput::Control(from, frame)),
+        }
+        self.settle(to as usize);
+    }
+
+    /// A mix node's process ends at once and begins again, with what payment had on disk, and with its key and filter.
+    pub(crate) fn crash_node(&mut self, node: u32) {
+        let others: Vec<_> = (0..self.world.nodes())
+            .filter(|other| self.world.view.epoch().is_neighbour(NodeIndex(node), NodeIndex(*other)))
+            .collect();
+        self.wire.retain(|Reverse(flight)| ![flight.from, flight.to].contains(&Place::Node(node)));
+        for other in &others {
+            self.link_node(*other, node, false);
+        }
+        let mut kept = tombola_tickets::Restore::default();
+        for ((table, key), value) in self.purses.get(&Purse::Node(node)).into_iter().flatten() {
+            kept.feed(tombola_tickets::Table(*table), key, value).unwrap();
+        }
+        self.purse_changes.remove(&Purse::Node(node));
+        let (occupancy, drops) = (Occupancy::new(self.world.setup.capacity), Arc::default());
+        let relay = self.world.restarted_relay(self.now, node, &occupancy, &drops, &kept);
+        let state = &mut self.nodes[node as usize];
+        state.machine = Machine::Mix(Box::new(relay));
+        (state.occupancy, state.drops) = (occupancy.clone(), Arc::clone(&drops));
+        state.opener = self.world.opener(node, &occupancy, &drops);
+        for other in others {
+            self.link_node(node, other, true);
+            self.link_node(other, node, true);
+        }
+    }
+
+    /// What the chain says to a node.
+    pub(crate) fn tell_fact(&mut self, node: u32, fact: Fact) {
+        let now = self.now;
+        self.payments_of(node).handle_fact(now, fact);
+        self.settle(node as usize);
+    }
+
+    /// What a node pays and earns.
+    pub(crate) fn payments_of(&mut self, node: u32) -> &mut Payments {
+        match &mut self.nodes[node as usize].machine {
+            Machine::Mix(relay) => relay.payments(),
+            Machine::Gateway(gateway) => gateway.payments(),
+        }
+        .expect("the network is paid")
+    }
+
+    /// Writes down what a machine's payment asks for; it is durable at once.
+    fn keep_purses(&mut self, machine: usize) {
+        let mut all: Vec<(Purse, &mut Payments)> = vec![];
+        if let Some(client) = machine.checked_sub(self.nodes.len()) {
+            all.extend(self.clients[client].payments().map(|payments| (Purse::Client(client), payments)));
+        } else {
+            let node = u32::try_from(machine).unwrap();
+            match &mut self.nodes[machine].machine {
+                Machine::Gateway(gateway) => {
+                    all.extend(gateway.payments().map(|payments| (Purse::Node(node), payments)));
+                }
+                Machine::Mix(relay) => {
+                    all.extend(relay.payments().map(|payments| (Purse::Node(node), payments)));
+                }
+            }
+        }
+        for (purse, payments) in all {
+            let disk = self.purses.entry(purse).or_default();
+            let count = self.purse_changes.entry(purse).or_default();
+            while let Some(change) = payments.poll_change() {
+                *count += 1;
+                match change {
+                    Change::Put { table, key, value } => drop(disk.insert((table.0, key), value)),
+                    Change::Delete { table, key } => drop(disk.remove(&(table.0, key))),
+                }
+            }
+            payments.set_durable(*count);
+        }
+        let Some(Machine::Mix(relay)) = self.nodes.get_mut(machine).map(|node| &mut node.machine) else {
+            return;
+        };
+        for payments in relay.account_payments().flatten() {
+            while payments.poll_change().is_some() {}
+            payments.set_durable(u64::MAX);
+        }
+    }
+}
+
+/// What the chain of these tests says of whoever wants to pay: it has a large reserve.
+pub(crate) fn guarantee(account: Address) -> GatewayInput {
+    GatewayInput::Fact(Fact::Guarantee { issuer: account, amount: PLENTY })
+}
+
+/// What a journal has written down, by table and key.
+pub(crate) type Kept = BTreeMap<(u8, Box<[u8]>), Box<[u8]>>;
+
+/// Whose journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purse {
+    Node(u32),
+    Client(usize),
 }
 
 fn alpha(frame: &Frame) -> [u8; 32] {

@@ -1,0 +1,56 @@
+//! Anvil, another chain for development, as a process.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// Ends when it is dropped.
+pub(crate) struct Anvil {
+    child: Child,
+    pub(crate) url: String,
+}
+
+/// That of `TOMBOLA_ANVIL`, else the one that is installed for the contracts, else one in the path.
+fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("TOMBOLA_ANVIL") {
+        return named.into();
+    }
+    let packages = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/node_modules/@foundry-rs");
+    let installed = PathBuf::from(packages).join("anvil-linux-amd64/bin/anvil");
+    if installed.exists() { installed } else { "anvil".into() }
+}
+
+impl Anvil {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let program = program();
+        let mut child = Command::new(&program)
+            .args(["--port", "0", "--hardfork", "osaka"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "{}: {error}; `cargo xtask test` installs anvil, or name one in TOMBOLA_ANVIL",
+                    program.display()
+                )
+            });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().expect("anvil ended").unwrap();
+            if let Some(address) = line.strip_prefix("Listening on ") {
+                break address.trim().to_owned();
+            }
+        };
+        // Else it would wait in `write` some time.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, url: format!("http://{address}") }
+    }
+}
+
+impl Drop for Anvil {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

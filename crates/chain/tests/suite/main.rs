@@ -1,0 +1,16 @@
+//! The chain, from deployment to payment.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
+mod anvil;
+mod claims;
+mod conformance;
+mod fake;
+mod keystore;
+mod operations;
+mod redeeming;
+mod redemption;
+mod reorganisations;
+mod server;
+mod watching;
+mod world;

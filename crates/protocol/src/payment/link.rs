@@ -1,0 +1,144 @@
+//! A link as payment sees it: which terms hold on it, and when something may be said.
+
+use std::collections::VecDeque;
+
+use tombola_mixing::Time;
+use tombola_tickets::{AccountProof, Address, Neighbour};
+
+use super::{CONTROL_CADENCE, CONTROL_EVERY, Owed, Side, Terms};
+use crate::frame::Frame;
+
+/// One neighbour or client.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// By which tickets that do not open are counted.
+    pub(super) number: Neighbour,
+    pub(super) up: bool,
+    /// Grows with each time that it comes up.
+    pub(super) session: u32,
+    /// The number of the next packet, by parity.
+    pub(super) counter: [u32; 2],
+    /// It is a client's, and its frames leave in slots that others pace.
+    pub(super) paced: bool,
+    pub(super) paying: [Option<Terms>; 2],
+    pub(super) earning: [Option<Terms>; 2],
+    pub(super) slots: Slots,
+    /// What we show the gateway at the other end.
+    pub(super) proof: Option<AccountProof>,
+    /// From which account, and by which key, the client at the other end says that it pays.
+    pub(super) claims: Option<(Address, Address)>,
+    /// Packets that cannot be paid for yet.
+    pub(super) waiting: VecDeque<(Time, Frame, Owed)>,
+}
+
+impl Link {
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            number: Neighbour(number),
+            up: false,
+            session: 0,
+            counter: [0; 2],
+            paced: false,
+            paying: [None; 2],
+            earning: [None; 2],
+            slots: Slots::default(),
+            proof: None,
+            claims: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn terms(&self, side: Side) -> &[Option<Terms>; 2] {
+        match side {
+            Side::Paying => &self.paying,
+            Side::Earning => &self.earning,
+        }
+    }
+
+    pub(super) fn terms_mut(&mut self, side: Side) -> &mut [Option<Terms>; 2] {
+        match side {
+            Side::Paying => &mut self.paying,
+            Side::Earning => &mut self.earning,
+        }
+    }
+
+    /// It came up: sessions go on, packets are counted anew.
+    pub(super) fn begin_session(&mut self, unix: u32) -> u32 {
+        self.session = unix.max(self.session.saturating_add(1));
+        self.counter = [0; 2];
+        self.slots.hurry();
+        self.session
+    }
+
+    /// The lists have to be agreed on again, though the link is up.
+    pub(super) fn begin_again(&mut self) -> u32 {
+        self.session = self.session.saturating_add(1);
+        self.counter = [0; 2];
+        self.session
+    }
+}
+
+/// When the next control frame is due. That depends on the number of packets and on time, never on what there is to say, but
+/// for the beginning of a link.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    packets: u32,
+    last: Option<Time>,
+    hurry: bool,
+}
+
+impl Slots {
+    /// A packet went over the link, in either direction.
+    pub(super) fn packet(&mut self) {
+        self.packets = self.packets.saturating_add(1);
+    }
+
+    /// The link begins, or its list: one is due at once.
+    pub(super) fn hurry(&mut self) {
+        self.hurry = true;
+    }
+
+    pub(super) fn is_due(&self, now: Time) -> bool {
+        self.hurry
+            || self.packets >= CONTROL_EVERY
+            || self.last.is_none_or(|last| now - last >= CONTROL_CADENCE)
+    }
+
+    /// A control frame leaves.
+    pub(super) fn sent(&mut self, now: Time) {
+        self.packets = self.packets.saturating_sub(CONTROL_EVERY);
+        self.last = Some(now);
+        self.hurry = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+
+    #[test]
+    fn slots_follow_packets_and_time() {
+        let now = Time::ZERO + Duration::from_secs(1);
+        let mut slots = Slots::default();
+        assert!(slots.is_due(now), "the first says that the link is there");
+        slots.sent(now);
+        assert!(!slots.is_due(now + CONTROL_CADENCE / 2) && slots.is_due(now + CONTROL_CADENCE));
+        (0..2 * CONTROL_EVERY).for_each(|_| slots.packet());
+        slots.sent(now);
+        assert!(slots.is_due(now), "two frames for twice as many packets");
+        slots.sent(now);
+        assert!(!slots.is_due(now));
+        slots.hurry();
+        assert!(slots.is_due(now));
+    }
+
+    #[test]
+    fn sessions_grow_though_the_clock_stands_still() {
+        let mut link = Link::new(1);
+        assert_eq!(link.begin_session(100), 100);
+        assert_eq!(link.begin_session(100), 101);
+        assert_eq!(link.begin_again(), 102);
+        assert_eq!(link.begin_session(50), 103);
+    }
+}
