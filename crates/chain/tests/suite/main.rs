@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod anvil;
+mod bindings;
 mod claims;
 mod conformance;
 mod fake;
