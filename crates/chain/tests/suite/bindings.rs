@@ -109,7 +109,8 @@ impl Contract {
 fn declaration(body: &str, text: &str) -> String {
     let (head, rest) = text.split_once('(').unwrap();
     let (inputs, rest) = rest.split_once(')').unwrap();
-    let outputs = rest.split_once("returns").map_or("", |(_, outputs)| outputs.trim().trim_matches(['(', ')']));
+    let outputs =
+        rest.split_once("returns").map_or("", |(_, outputs)| outputs.trim().trim_matches(['(', ')']));
     let types = |list: &str| -> Vec<String> {
         let parameters = list.split(',').map(str::trim).filter(|parameter| !parameter.is_empty());
         parameters.map(|parameter| parameter_type(body, parameter)).collect()
