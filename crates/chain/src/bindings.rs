@@ -1,5 +1,5 @@
 //! The contracts, as the ABI has them. What each function takes, refuses and reports is said in
-//! `contracts/src/interfaces`; a test compares this file with the artefacts that are checked in.
+//! `contracts/src/interfaces`; a test (`tests/suite/bindings.rs`) compares this file with the artefacts that are checked in.
 
 #![allow(
     missing_docs,

@@ -64,6 +64,10 @@ async fn serve(args: &Args) -> Result<()> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("{} cannot be listened on; name another with --listen", args.listen))?;
+    if let Some(path) = &args.state {
+        // A file that cannot be written is told now, rather than when the chain is lost.
+        chain.save(path).context("the chain cannot be written to the file of --state")?;
+    }
     let server = chain.start(listener)?;
     announce(&chain, &server.url())?;
     let mining = async {

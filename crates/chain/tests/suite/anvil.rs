@@ -3,6 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Ends when it is dropped.
 pub(crate) struct Anvil {
@@ -45,6 +48,22 @@ impl Anvil {
         // Else it would wait in `write` some time.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, url: format!("http://{address}") }
+    }
+}
+
+impl Anvil {
+    /// It is asked to end; then its file, if it has one, is written.
+    pub(crate) fn end(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        for _ in 0..1200 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "anvil: {status}");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("anvil does not end within two minutes");
     }
 }
 

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod anvil;
+mod bindings;
 mod claims;
 mod conformance;
 mod fake;
+mod hosts;
 mod keystore;
 mod operations;
+mod paid;
 mod redeeming;
 mod redemption;
 mod reorganisations;

@@ -1,6 +1,7 @@
 //! A chain with contracts and accounts.
 
 use std::net::Ipv4Addr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256};
@@ -22,16 +23,18 @@ pub(crate) fn genesis() -> Genesis {
     Genesis { chain_id: CHAIN_ID, seed: "tests".into(), accounts: 6, time: now() }
 }
 
+/// Of the accounts of [`Parties`].
+pub(crate) fn keys() -> [[u8; 32]; 4] {
+    [0, 1, 2, 3].map(|number| *genesis().key(number))
+}
+
 pub(crate) async fn serve(chain: &Arc<DevChain>) -> Server {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     chain.start(listener).unwrap()
 }
 
-/// The account that deploys and has all the money; who pays; who is paid; who claims for it.
-pub(crate) struct World {
-    pub(crate) chain: Arc<DevChain>,
-    _server: Server,
-    pub(crate) url: String,
+/// Contracts on a chain, and accounts: the one that deploys and has all the money; who pays; who is paid; who claims for it.
+pub(crate) struct Parties {
     pub(crate) rich: Operator,
     pub(crate) issuer: Operator,
     pub(crate) recipient: Operator,
@@ -40,19 +43,32 @@ pub(crate) struct World {
     pub(crate) keys: [[u8; 32]; 4],
 }
 
+/// Parties on a development chain of their own.
+pub(crate) struct World {
+    pub(crate) chain: Arc<DevChain>,
+    _server: Server,
+    pub(crate) url: String,
+    parties: Parties,
+}
+
+impl Deref for World {
+    type Target = Parties;
+
+    fn deref(&self) -> &Parties {
+        &self.parties
+    }
+}
+
 pub(crate) fn operator(url: &str, key: &[u8; 32]) -> Operator {
     let wallet = Arc::new(Wallet::from_bytes(key).unwrap());
     Operator::new(&EvmConfig::new(url), CHAIN_ID, wallet).unwrap()
 }
 
-impl World {
-    /// Contracts, a deposit of the issuer, and a redeemer.
-    pub(crate) async fn new() -> Self {
-        let chain = Arc::new(DevChain::new(genesis()));
-        let server = serve(&chain).await;
-        let keys = [0, 1, 2, 3].map(|number| *genesis().key(number));
-        let url = server.url();
-        let [rich, issuer, recipient] = [0, 1, 2].map(|at| operator(&url, &keys[at]));
+impl Parties {
+    /// Deploys contracts, and gives tokens to the accounts, which have ether.
+    pub(crate) async fn new(url: &str) -> Self {
+        let keys = keys();
+        let [rich, issuer, recipient] = [0, 1, 2].map(|at| operator(url, &keys[at]));
         let token = rich.deploy_token(18).await.unwrap();
         let terms = EscrowTerms {
             max_ticket_life: 2 * DAY,
@@ -68,7 +84,7 @@ impl World {
             operator.approve(&contracts, contracts.registry, U256::MAX).await.unwrap();
         }
         let redeemer = Arc::new(Wallet::from_bytes(&keys[3]).unwrap());
-        Self { chain, _server: server, url, rich, issuer, recipient, redeemer, contracts, keys }
+        Self { rich, issuer, recipient, redeemer, contracts, keys }
     }
 
     pub(crate) fn domain(&self) -> Domain {
@@ -86,6 +102,16 @@ impl World {
             epoch: 0,
         };
         (self.rich.register_class(&self.contracts, &class).await.unwrap(), class)
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let chain = Arc::new(DevChain::new(genesis()));
+        let server = serve(&chain).await;
+        let url = server.url();
+        let parties = Parties::new(&url).await;
+        Self { chain, _server: server, url, parties }
     }
 
     /// A method that is not wrapped.
