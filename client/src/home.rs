@@ -7,6 +7,8 @@
 //! sphinx.key      Sphinx key, mode 0600
 //! client.redb     outbox, inbox, reply blocks: see `crates/protocol/src/records.rs`
 //! lineage.toml    serial number and digest of the document that was in force last
+//! payment.toml    in a network with payment: the chain, and where the account's key is
+//! tickets.redb    in a network with payment: what was signed
 //! lock            held by the process that uses this client
 //! ```
 
@@ -25,6 +27,7 @@ use tombola_node::clock::unix_now;
 use tombola_node::config::{self, ConfigError};
 use tombola_node::keys::{KeyError, Link, SecretFile, Sphinx};
 use tombola_node::membership::{MembershipError, current_view, load_network};
+use tombola_node::payment::PaymentConfig;
 use tombola_node::reload::{Documents, Lineage, ReloadError};
 use tombola_node::{derive, files};
 use tombola_protocol::client::ClientKeys;
@@ -151,6 +154,24 @@ pub struct Home {
 }
 
 impl Home {
+    /// How it pays; `None` if it does not.
+    ///
+    /// # Errors
+    /// The file is there and unusable.
+    pub fn payment(&self) -> Result<Option<PaymentConfig>, HomeError> {
+        let path = self.path.join("payment.toml");
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(config::load(&path)?))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes a client in a new or empty folder.
     ///
     /// # Errors
@@ -244,7 +265,9 @@ impl Home {
         Ok(address_of(&link, &keys))
     }
 
-    pub(crate) fn gateway(&self) -> IdentityKey {
+    /// The gateway that keeps its mail.
+    #[must_use]
+    pub fn gateway(&self) -> IdentityKey {
         self.gateway
     }
 

@@ -36,7 +36,7 @@ enum Event {
     Forward { challenge: [u8; 20] },
     Guarantee { peer: u8, amount: u128 },
     Claimed { window: u32, spent: u128 },
-    Settled { window: u32, paid: u32 },
+    Settled { window: u32, amount: u128 },
     Durable { part: u8 },
     Finish,
 }
@@ -112,9 +112,9 @@ fuzz_target!(|events: Vec<Event>| {
                 let window = tombola_tickets::WindowNumber(window);
                 payments.handle_fact(now, Fact::Claimed { recipient: account(1), window, spent });
             }
-            Event::Settled { window, paid } => {
+            Event::Settled { window, amount } => {
                 let window = tombola_tickets::WindowNumber(window);
-                payments.handle_fact(now, Fact::Settled { issuer: account(0), window, paid });
+                payments.handle_fact(now, Fact::Settled { issuer: account(0), window, amount });
             }
             Event::Durable { part } => payments.set_durable(asked.saturating_sub(part.into())),
             Event::Finish => payments.finish(),

@@ -1,9 +1,10 @@
 //! The node's own client accounts, at gateways that are redrawn each epoch.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tombola_link::{CLIENT_PROTOCOL, LinkConfig, LinkSecret, Links, Peer, Policy};
 use tombola_mixing::Rng;
@@ -13,14 +14,19 @@ use tombola_node::driver::Inputs;
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::keys::{Link, Secret};
 use tombola_node::meters::LinkRegistry;
+use tombola_node::payment::Bank;
+use tombola_node::payment_client::{ClientChain, ClientPayer, signer_of};
+use tombola_node::purse::Purse;
 use tombola_node::rotation::Standing;
 use tombola_node::shutdown::Shutdown;
 use tombola_protocol::client::{Client, ClientKeys};
 use tombola_protocol::frame::Frame;
-use tombola_protocol::relay::{NewViews, RelayInput};
+use tombola_protocol::relay::{NewViews, Relay, RelayInput};
 use tombola_protocol::view::{EpochView, Seat};
 use tombola_sphinx::SecretKey;
+use tombola_tickets::Address;
 use tombola_topology::{IdentityKey, Role};
+use zeroize::Zeroizing;
 
 /// Gateways at which a mix node keeps an account.
 const ACCOUNTS: usize = 2;
@@ -34,6 +40,8 @@ struct Account {
     addresses: Vec<String>,
     link: LinkSecret,
     keys: ClientKeys,
+    /// The key of its account on the chain.
+    purse: Zeroizing<[u8; 32]>,
 }
 
 /// The accounts of this epoch. Everything follows from the node's secret and the epoch's number, so a node that
@@ -52,9 +60,18 @@ fn draw(view: &EpochView, secret: &[u8; 32]) -> Vec<Account> {
             let link = LinkSecret::from_seed(*derive_seed(secret, b"tombola/accounts/link", &context));
             let sphinx = SecretKey::from_bytes(*derive_seed(secret, b"tombola/accounts/sphinx", &context));
             let keys = ClientKeys { sphinx, identity: link.identity(), gateway };
-            Some(Account { gateway, addresses: node.client_addresses.clone(), link, keys })
+            let purse = derive_seed(secret, b"tombola/accounts/chain", &context);
+            Some(Account { gateway, addresses: node.client_addresses.clone(), link, keys, purse })
         })
         .collect()
+}
+
+/// The accounts from which a mix node pays for its loops in an epoch, each with the gateway that is paid: whoever runs it funds
+/// a reserve for that gateway. `secret` is that of its link identity.
+#[must_use]
+pub fn paying_accounts(view: &EpochView, secret: &[u8; 32]) -> Vec<(IdentityKey, Address)> {
+    let drawn = draw(view, secret).into_iter();
+    drawn.filter_map(|account| Some((account.gateway, signer_of(&account.purse).ok()?.address()))).collect()
 }
 
 /// The way to the accounts' gateways, by the numbers of the accounts.
@@ -77,10 +94,53 @@ impl AccountLinks {
     }
 }
 
+/// What the accounts that pay have on disk, by the numbers of the accounts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AccountPurses(Arc<Mutex<BTreeMap<usize, Purse>>>);
+
+impl AccountPurses {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<usize, Purse>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes on what the accounts want written, and what is durable.
+    pub(crate) fn serve(&self, relay: &mut Relay) {
+        let mut purses = self.all();
+        if purses.is_empty() {
+            return;
+        }
+        let first = relay.loops().first_account();
+        for (number, payments) in (first..).zip(relay.account_payments()) {
+            if let (Some(purse), Some(payments)) = (purses.get_mut(&number), payments) {
+                purse.serve(payments);
+            }
+        }
+    }
+
+    /// Writes everything that is left.
+    pub(crate) fn close(&self, relay: &mut Relay) -> Result<()> {
+        let mut purses = core::mem::take(&mut *self.all());
+        let first = relay.loops().first_account();
+        for (number, payments) in (first..).zip(relay.account_payments()) {
+            if let (Some(purse), Some(payments)) = (purses.remove(&number), payments) {
+                purse.close(payments)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Tells the relay of new epochs, and exchanges its accounts when one begins.
 pub(crate) struct AccountKeeper {
     pub(crate) secret: Arc<Secret<Link>>,
     pub(crate) clock: Clock,
+    /// Where accounts keep what payment needs.
+    pub(crate) data: PathBuf,
+    /// What accounts need of the chain; `None` in a network without payment.
+    pub(crate) chain: Option<ClientChain>,
+    pub(crate) bank: Option<Bank>,
+    pub(crate) purses: AccountPurses,
+    pub(crate) stop: Shutdown,
     pub(crate) inputs: Inputs<RelayInput>,
     pub(crate) links: AccountLinks,
     pub(crate) registry: LinkRegistry,
@@ -94,6 +154,10 @@ impl AccountKeeper {
     /// Tells the relay, if what its packets use has changed.
     pub(crate) async fn apply(&mut self, standing: &Arc<Standing>) -> Result<()> {
         let before = self.told.replace(Arc::clone(standing));
+        if let Some(bank) = &self.bank {
+            bank.follow(&standing.open);
+            self.inputs.pass(RelayInput::Open(Box::new(standing.open.clone()))).await;
+        }
         if before.as_ref().is_some_and(|before| before.sends_as(standing)) {
             return Ok(());
         }
@@ -108,17 +172,29 @@ impl AccountKeeper {
             .is_some_and(|seat| matches!(seat.role(), Role::Mix { .. }));
         let drawn = if is_mix { draw(&current, self.secret.expose()) } else { Vec::new() };
         let (mut clients, mut links) = (Vec::new(), Vec::new());
-        for Account { gateway, addresses, link, keys } in drawn {
+        let mut purses = BTreeMap::new();
+        for Account { gateway, addresses, link, keys, purse } in drawn {
             // It is of this epoch's list.
             let seed = derive::random_seed()?;
             let Some(client) = Client::account(self.clock.now(), Arc::clone(&current), keys, seed) else {
                 continue;
+            };
+            let number = self.count + clients.len();
+            let client = match &self.chain {
+                Some(chain) => {
+                    let (client, kept) = self.pay(chain, number, &current, gateway, client, &purse)?;
+                    purses.insert(number, kept);
+                    client
+                }
+                None => client,
             };
             clients.push(client);
             links.push((link, Peer::dialled(gateway, addresses)));
         }
         let first = self.count;
         self.count += clients.len();
+        // Those of accounts that go have written what they had within a tick; nobody signs for them any more.
+        *self.purses.all() = purses;
         // First the relay: what links of accounts say that it does not know, it does not hear.
         let new = NewViews { views, accounts: Some(clients) };
         self.inputs.pass(RelayInput::Views(Box::new(new))).await;
@@ -135,6 +211,37 @@ impl AccountKeeper {
             tokio::spawn(async move { registry.end(&links).await });
         }
         Ok(())
+    }
+
+    /// Lets an account pay its gateway.
+    fn pay(
+        &self,
+        chain: &ClientChain,
+        number: usize,
+        view: &EpochView,
+        gateway: IdentityKey,
+        client: Client,
+        purse: &[u8; 32],
+    ) -> Result<(Client, Purse)> {
+        let signer = signer_of(purse)?;
+        let file = self.data.join(format!("account-{}.redb", signer.address()));
+        let node = view.gateway(&gateway).and_then(|index| view.epoch().node(index));
+        let account = node.and_then(|node| node.account).context("the gateway has no account")?;
+        let payer = ClientPayer {
+            signer,
+            gateway: Address::from(account.0),
+            file: &file,
+            me: client.identity(),
+            clock: self.clock,
+            parameters: view.parameters(),
+        };
+        let inputs = self.inputs.clone();
+        let tell = move |fact| {
+            let inputs = inputs.clone();
+            async move { inputs.pass(RelayInput::AccountFact { account: number, fact }).await }
+        };
+        let (payments, kept) = chain.start(payer, Arc::clone(client.drops()), tell, &self.stop)?;
+        Ok((client.with_payments(self.clock.now(), payments), kept))
     }
 
     async fn start(&self, account: usize, secret: LinkSecret, gateway: Peer) -> Result<Links> {

@@ -7,11 +7,13 @@ use anyhow::Result;
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
+use tombola_node::ingress::{InputSink, LinkChange};
+use tombola_node::payment::PaymentInput;
 use tombola_node::{config, derive, driver};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_topology::Role;
 
-use crate::accounts::{AccountKeeper, AccountLinks};
+use crate::accounts::{AccountKeeper, AccountLinks, AccountPurses};
 use crate::config::Config;
 use crate::machine::RelayMachine;
 
@@ -50,15 +52,24 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         workers: config.workers,
         link_threads: config.link_threads,
         places: config.places,
+        payment: config.payment.as_ref(),
     };
     let mut hop = Hop::load(&settings, |role| matches!(role, Role::Mix { .. }))?;
     let (inputs, received) = driver::inputs(INPUTS);
+    let paid = hop.open_payment(&settings, &service).await?;
     let openers = hop.start_openers(&settings, &inputs, RelayInput::Opened, &service)?;
-    let links = hop.start_links(&settings, &openers).await?;
+    let control = paid.is_some().then(|| {
+        InputSink::new(inputs.clone(), |change| match change {
+            LinkChange::Connected(peer) => RelayInput::Link { peer, up: true },
+            LinkChange::Disconnected(peer) => RelayInput::Link { peer, up: false },
+            LinkChange::Frame(peer, frame) => RelayInput::Control(peer, frame),
+        })
+    });
+    let links = hop.start_links(&settings, &openers, control).await?;
 
     let standing = hop.standing_now();
     let account_links = AccountLinks::default();
-    let relay = Relay::new(
+    let mut relay = Relay::new(
         hop.clock.now(),
         standing.send.clone(),
         links.identity(),
@@ -67,9 +78,26 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         Arc::clone(&hop.drops),
         derive::random_seed()?,
     );
+    let (mut purse, mut bank, mut chain) = (None, None, None);
+    if let Some(paid) = paid {
+        chain = Some(paid.client_chain());
+        let input_of = |input| match input {
+            PaymentInput::Fact(fact) => RelayInput::Fact(fact),
+            PaymentInput::Durable(count) => RelayInput::Durable(count),
+        };
+        let (payments, kept, teller) = paid.start(&inputs, input_of, &service.shutdown)?;
+        relay = relay.with_payments(hop.clock.now(), payments, &standing.open);
+        (purse, bank) = (Some(kept), Some(teller));
+    }
+    let account_purses = AccountPurses::default();
     let mut keeper = AccountKeeper {
         secret: Arc::clone(&hop.secret),
         clock: hop.clock,
+        data: hop.data.path().to_owned(),
+        chain,
+        bank: bank.clone(),
+        purses: account_purses.clone(),
+        stop: service.shutdown.clone(),
         inputs,
         links: account_links.clone(),
         registry: hop.links.clone(),
@@ -81,15 +109,24 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let deliver = move |output| match output {
         RelayOutput::Forward { to, frame } => egress.send(&to, frame),
         RelayOutput::Account { account, frame } => account_links.send(account, frame),
-        // Only where packets are paid for.
-        RelayOutput::Claim(_) | RelayOutput::Watch(_) => {}
+        RelayOutput::Claim(claim) => {
+            if let Some(bank) = &bank {
+                bank.claim(*claim);
+            }
+        }
+        RelayOutput::Watch(account) => {
+            if let Some(bank) = &bank {
+                bank.watch(account);
+            }
+        }
     };
-    let machine = RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way() };
+    let machine =
+        RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way(), purse, account_purses };
     let driver = hop.start_driver(&settings, "relay", machine, received, deliver, &service)?;
     hop.start_rotation(&links, &service)?;
     tokio::spawn(keeper.follow(hop.standing.clone(), service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
     tracing::info!("mix node started");
     service.announce(&links, None);
-    hop.serve(&service, driver, openers, |_| Ok(())).await
+    hop.serve(&service, driver, openers, RelayMachine::close).await
 }

@@ -20,6 +20,27 @@ pub struct Ingress {
     openers: ToOpeners,
     drops: Arc<DropCounters>,
     packets_in: ::metrics::Counter,
+    payment: Option<Arc<dyn Pass>>,
+}
+
+/// Where a neighbour's control frames go, and what happens to its link.
+trait Pass: Send + Sync {
+    fn room(&self) -> usize;
+    fn pass(&self, change: LinkChange) -> Taken;
+}
+
+impl<I, F> Pass for InputSink<I, F>
+where
+    I: Send + 'static,
+    F: Fn(LinkChange) -> I + Send + Sync + 'static,
+{
+    fn room(&self) -> usize {
+        self.inputs.room()
+    }
+
+    fn pass(&self, change: LinkChange) -> Taken {
+        InputSink::pass(self, change)
+    }
 }
 
 impl Ingress {
@@ -27,25 +48,57 @@ impl Ingress {
     #[must_use]
     pub fn new(clock: Clock, openers: ToOpeners, drops: Arc<DropCounters>) -> Self {
         let packets_in = ::metrics::counter!(crate::metrics::PACKETS_IN_TOTAL);
-        Self { clock, openers, drops, packets_in }
+        Self { clock, openers, drops, packets_in, payment: None }
+    }
+
+    /// Passes control frames, and links that come and go, to a driver: packets are paid for.
+    #[must_use]
+    pub fn with_payment<I, F>(mut self, sink: InputSink<I, F>) -> Self
+    where
+        I: Send + 'static,
+        F: Fn(LinkChange) -> I + Send + Sync + 'static,
+    {
+        self.payment = Some(Arc::new(sink));
+        self
+    }
+
+    fn tell(&self, change: LinkChange) -> Taken {
+        self.payment.as_ref().map_or(Taken::Yes, |payment| payment.pass(change))
+    }
+
+    /// How many frames there is room for, whatever they are: packets and control frames may end in the same queue.
+    fn room(&self) -> usize {
+        self.payment.as_ref().map_or(usize::MAX, |payment| payment.room()).min(self.openers.room())
+    }
+
+    fn is_control(&self, frame: &Frame) -> bool {
+        self.payment.is_some() && frame.kind() == Ok(FrameKind::Control)
     }
 }
 
 impl FrameSink for Ingress {
-    fn connected(&self, _: &IdentityKey) -> Taken {
-        Taken::Yes
+    fn connected(&self, peer: &IdentityKey) -> Taken {
+        self.tell(LinkChange::Connected(*peer))
     }
 
     fn frames(&self, from: &IdentityKey, batch: &mut Vec<Frame>) {
         let arrived = self.clock.now();
-        let room = self.openers.room().min(batch.len());
-        self.packets_in.increment(room as u64);
-        let packets = batch.drain(..room).map(|frame| Inbound { arrived, from: *from, frame });
-        self.openers.open(packets, |_| self.drops.count(DropReason::Overload));
+        let room = self.room().min(batch.len());
+        let mut packets = 0;
+        let inbound = batch.drain(..room).filter_map(|frame| {
+            if self.is_control(&frame) {
+                let _ = self.tell(LinkChange::Frame(*from, frame));
+                return None;
+            }
+            packets += 1;
+            Some(Inbound { arrived, from: *from, frame })
+        });
+        self.openers.open(inbound, |_| self.drops.count(DropReason::Overload));
+        self.packets_in.increment(packets);
     }
 
-    fn disconnected(&self, _: &IdentityKey) -> Taken {
-        Taken::Yes
+    fn disconnected(&self, peer: &IdentityKey) -> Taken {
+        self.tell(LinkChange::Disconnected(*peer))
     }
 }
 

@@ -42,6 +42,14 @@ pub const LOOP_ALARM: &str = "tombola_loop_alarm";
 pub const RELEASE_LATENESS_SECONDS: &str = "tombola_release_lateness_seconds";
 /// Packets that waited for the disk.
 pub const TAGS_LATE_TOTAL: &str = "tombola_tags_late_total";
+/// Tickets, by how far they have come.
+pub const TICKETS_TOTAL: &str = "tombola_tickets_total";
+/// What they are worth.
+pub const TICKET_VALUE_TOTAL: &str = "tombola_ticket_value_total";
+/// What neighbours and clients said about payment that they must not.
+pub const PAYMENT_VIOLATIONS_TOTAL: &str = "tombola_payment_violations_total";
+/// Packets that cannot be paid for yet.
+pub const PAYMENT_WAITING_PACKETS: &str = "tombola_payment_waiting_packets";
 /// The epoch of a node's own packets.
 pub const EPOCH: &str = "tombola_epoch";
 /// Serial number of the document in force.
@@ -217,6 +225,34 @@ pub const DESCRIPTIONS: &[Description] = {
             "packets",
             &[],
             "Packets whose delay was over before their replay tag was safe on disk, so that they left late.",
+        ),
+        row(
+            TICKETS_TOTAL,
+            Counter,
+            "tickets",
+            &["stage"],
+            "Tickets, by how far they have come since this process began: what it pays with is `issued`, `redeemed`, `withheld`; what it is paid with `accepted`, `signed`, `opened`, `unopened`, `won`, `paid`, `lost`.",
+        ),
+        row(
+            TICKET_VALUE_TOTAL,
+            Counter,
+            "smallest units",
+            &["stage"],
+            "What winners were worth that are `won`, `paid` or `lost`, and what was `spent` on others'. Rounded: the ledger is exact.",
+        ),
+        row(
+            PAYMENT_VIOLATIONS_TOTAL,
+            Counter,
+            "records",
+            &[],
+            "What neighbours and clients said about payment that they must not: damaged records, wrong batches, wrong acknowledgements.",
+        ),
+        row(
+            PAYMENT_WAITING_PACKETS,
+            Gauge,
+            "packets",
+            &[],
+            "Packets that wait until the next hop can be paid for.",
         ),
         row(EPOCH, Gauge, "number", &[], "Number of the epoch that nearly all packets of senders use now."),
         row(DOCUMENT_SERIAL, Gauge, "number", &[], "Serial number of the network document in force."),
@@ -412,7 +448,7 @@ mod tests {
         for row in DESCRIPTIONS {
             for label in row.labels {
                 assert!(
-                    ["reason", "queue", "half", "gateway", "bytes", "kind"].contains(label),
+                    ["reason", "queue", "half", "gateway", "bytes", "kind", "stage"].contains(label),
                     "{}: {label}",
                     row.name
                 );

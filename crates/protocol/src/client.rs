@@ -313,6 +313,11 @@ impl Client {
         }
     }
 
+    /// Its link identity.
+    pub fn identity(&self) -> IdentityKey {
+        self.keys.identity
+    }
+
     /// Its Sphinx key, as packets to it use it.
     pub fn public_key(&self) -> PublicKey {
         self.keys.sphinx.public_key()

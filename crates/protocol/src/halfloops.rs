@@ -14,7 +14,7 @@ use crate::client::{Client, ClientCounts, ClientEvent, Probe};
 use crate::frame::Frame;
 use crate::packet::{End, FirstLink, Identifier, PacketBuilder, Prepared};
 use crate::payload::payload_type;
-use crate::payment::Payments;
+use crate::payment::{Fact, Payments};
 use crate::relay::RelayOutput;
 use crate::view::{EpochView, Seat, SendViews};
 
@@ -154,6 +154,13 @@ impl HalfLoops {
             if connected {
                 self.reachable[account] = self.reachable[account].min(now + SETTLED);
             }
+        }
+    }
+
+    /// What the chain says of an account.
+    pub(crate) fn handle_fact(&mut self, now: Time, account: usize, fact: Fact) {
+        if let Some(payments) = self.account_at(account).and_then(|at| self.accounts[at].payments()) {
+            payments.handle_fact(now, fact);
         }
     }
 

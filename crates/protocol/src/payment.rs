@@ -132,8 +132,8 @@ pub enum Fact {
         issuer: Address,
         /// Which.
         window: WindowNumber,
-        /// How many winners were paid.
-        paid: u32,
+        /// How much was paid, in the smallest unit of the token.
+        amount: u128,
     },
 }
 
@@ -257,6 +257,8 @@ pub struct Payments {
     durable: u64,
     drops: Arc<DropCounters>,
     next_number: u32,
+    /// The epochs whose packets are taken.
+    views: OpenViews,
     /// What clients pay, by parity.
     client_classes: [Option<ClassNumber>; 2],
 }
@@ -302,6 +304,7 @@ impl Payments {
             durable: 0,
             drops,
             next_number: 0,
+            views: OpenViews::default(),
             client_classes: [None; 2],
         };
         for (account, class) in issued {
@@ -376,6 +379,7 @@ impl Payments {
 
     /// The epochs whose packets are taken have changed: so has what is agreed with neighbours, and with clients.
     pub fn handle_views(&mut self, now: Time, views: &OpenViews) {
+        self.views = views.clone();
         for parity in [Parity::of(0), Parity::of(1)] {
             let seat = views.get(parity);
             let agreed: BTreeMap<_, _> = seat
@@ -533,15 +537,20 @@ impl Payments {
                 clients.collect::<Vec<_>>().into_iter().for_each(|client| self.admit(now, client));
             }
             Fact::Class(number, price) => {
-                self.prices.entry(number).or_insert(price);
+                // What was agreed on without its price is agreed on now.
+                if self.prices.insert(number, price).is_none() {
+                    let views = self.views.clone();
+                    self.handle_views(now, &views);
+                }
             }
             Fact::Claimed { recipient, window, spent } => {
                 for paying in self.machines.paying_to(&recipient) {
                     paying.issuer.claimed(window, spent, &mut self.books);
                 }
             }
-            Fact::Settled { issuer, window, paid } => {
+            Fact::Settled { issuer, window, amount } => {
                 for earning in self.machines.earning_from(&issuer) {
+                    let paid = earning.winners_for(amount);
                     earning.recipient.settled(window, Settlement { paid }, &mut self.books);
                 }
             }

@@ -51,6 +51,13 @@ pub enum RelayInput {
     Control(IdentityKey, Frame),
     /// What the chain says.
     Fact(Fact),
+    /// What the chain says of one of its accounts.
+    AccountFact {
+        /// Which account.
+        account: usize,
+        /// What it says.
+        fact: Fact,
+    },
     /// The first so many changes that payment asked for are durable.
     Durable(u64),
 }
@@ -172,6 +179,7 @@ impl Relay {
             RelayInput::Opened(opened) => self.handle_opened(now, opened),
             RelayInput::AccountLink { account, connected } => self.loops.handle_link(now, account, connected),
             RelayInput::AccountFrame { account, frame } => self.loops.handle_frame(now, account, frame),
+            RelayInput::AccountFact { account, fact } => self.loops.handle_fact(now, account, fact),
             RelayInput::Views(new) => self.loops.handle_views(now, new.views, new.accounts),
             input => {
                 if let Some(payments) = &mut self.payments {

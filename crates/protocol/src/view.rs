@@ -227,6 +227,11 @@ impl OpenViews {
         self
     }
 
+    /// The epochs, with its place in each.
+    pub fn iter(&self) -> impl Iterator<Item = &Seat> {
+        self.0.iter().flatten()
+    }
+
     /// The epoch of that parity.
     pub fn get(&self, parity: Parity) -> Option<&Seat> {
         self.0[parity.index()].as_ref()

@@ -12,6 +12,7 @@ mod left_behind;
 mod mailboxes;
 mod observed;
 mod operator;
+mod paid;
 mod report;
 mod sdk;
 mod sizes;

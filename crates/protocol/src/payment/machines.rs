@@ -215,6 +215,12 @@ impl Earning {
         Self { recipient, price, on_their_way: 0, messages: VecDeque::new(), finished: false }
     }
 
+    /// How many winners an amount has paid.
+    pub(super) fn winners_for(&self, amount: u128) -> u32 {
+        let winners = amount.checked_div(self.price.face_value).unwrap_or_default();
+        u32::try_from(winners).unwrap_or(u32::MAX)
+    }
+
     /// No window follows the one that is open.
     pub(super) fn finish_once(&mut self, books: &Books) {
         if !core::mem::replace(&mut self.finished, true) {

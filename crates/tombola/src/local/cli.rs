@@ -28,6 +28,9 @@ const EPOCHS_MAX: u32 = 40;
 /// Arguments of the local network.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Pay for every packet, on a chain of the network's own.
+    #[arg(long)]
+    paid: bool,
     /// Mix layers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
     layers: u8,
@@ -95,6 +98,7 @@ pub fn run(args: &Args) -> Result<()> {
         width: args.width,
         gateways: args.gateways,
         mean_delay: args.mean_delay,
+        paid: args.paid,
         ..defaults
     };
     let mut parameters = options.parameters();

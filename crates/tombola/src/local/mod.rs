@@ -1,6 +1,7 @@
 //! A whole network on this machine: every node and client a process of its own, on free loopback ports, in a temporary
 //! folder. Nothing of it outlives the process that started it.
 
+mod bank;
 mod child;
 mod cli;
 mod keeper;

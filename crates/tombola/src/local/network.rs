@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use thiserror::Error;
+use tombola_chain::keystore::KeystoreError;
+use tombola_chain::ops::OpsError;
 use tombola_client::{Home, HomeError, NewHome};
+use tombola_node::files;
 use tombola_node::keys::KeyError;
 use tombola_node::metrics::LINKS_CONNECTED;
+use tombola_tickets::Address;
 use tombola_topology::{AuthorityKey, DocumentError, Network, Parameters, Role};
 
+use super::bank::Bank;
 use super::child::Child;
 use super::keeper::FOLDER_PREFIX;
 use super::node::{Node, NodeInfo, Restart};
@@ -44,6 +49,8 @@ pub struct Options {
     pub epochs: u32,
     /// How long each lasts, in whole seconds; at least (layers + 1) times the longest delay.
     pub epoch_length: Duration,
+    /// Whether packets are paid for, on a chain of the network's own.
+    pub paid: bool,
     /// The `tombola` binary; `None`: looked for as the crate's documentation says.
     pub binary: Option<PathBuf>,
 }
@@ -59,6 +66,7 @@ impl Default for Options {
             parameters: None,
             epochs: 1,
             epoch_length: Duration::from_secs(7 * 24 * 3600),
+            paid: false,
             binary: None,
         }
     }
@@ -151,6 +159,12 @@ pub enum LocalError {
         /// Those that there are.
         there_are: Vec<String>,
     },
+    /// Something on the chain did not happen.
+    #[error("the chain: {0}")]
+    Money(Box<OpsError>),
+    /// A key of the chain could not be made.
+    #[error(transparent)]
+    Purse(Box<KeystoreError>),
     /// The network was told to end while it was starting.
     #[error("interrupted")]
     Interrupted,
@@ -166,6 +180,7 @@ pub struct LocalNetwork {
     network: Network,
     document: PathBuf,
     folder: Option<TempDir>,
+    bank: Option<Bank>,
 }
 
 impl LocalNetwork {
@@ -209,7 +224,8 @@ impl LocalNetwork {
             binary,
             &["keeper".as_ref(), "--folder".as_ref(), folder.path().as_os_str()],
         )?;
-        let Plan { nodes, network, document } = plan::make(folder.path(), options)?;
+        let bank = options.paid.then(|| Bank::open(binary, options.layers)).transpose()?;
+        let Plan { nodes, network, document } = plan::make(folder.path(), options, bank.as_ref())?;
         let mut running = Self {
             nodes: Vec::new(),
             keeper,
@@ -217,7 +233,11 @@ impl LocalNetwork {
             network,
             document,
             folder: Some(folder),
+            bank,
         };
+        if let Some(bank) = &mut running.bank {
+            running.keeper.tell(&bank.process().pid().to_string())?;
+        }
         let mut children = Vec::new();
         for node in nodes {
             let child = spawn_node(&mut running.keeper, binary, &node)?;
@@ -310,7 +330,28 @@ impl LocalNetwork {
         let new = NewHome { network: &self.document, authority: &authority, gateway: identity.as_deref() };
         Home::create(&home, &new)
             .map_err(|source| LocalError::Client { name: name.to_owned(), source: Box::new(source) })?;
+        self.pay_for(name, &home)?;
         Ok(home)
+    }
+
+    /// Gives a new client an account with a reserve for its gateway.
+    fn pay_for(&self, name: &str, home: &Path) -> Result<(), LocalError> {
+        let Some(bank) = &self.bank else { return Ok(()) };
+        let (account, config) = bank.account(home)?;
+        let at = |source| LocalError::Folder { path: home.to_owned(), source };
+        let text = toml::to_string(&config).map_err(|error| at(io::Error::other(error)))?;
+        files::replace(&home.join("payment.toml"), text.as_bytes(), 0o644).map_err(at)?;
+        let opened = Home::open(home)
+            .map_err(|source| LocalError::Client { name: name.to_owned(), source: Box::new(source) })?;
+        let epoch = self.network.epochs().first();
+        let gateway = epoch.and_then(|epoch| {
+            let node = epoch.node(epoch.index_of(&opened.gateway())?)?;
+            Some(Address::from(node.account?.0))
+        });
+        match gateway {
+            Some(gateway) => bank.reserve(account, gateway),
+            None => Ok(()),
+        }
     }
 
     /// The nodes, mix nodes first.
@@ -417,6 +458,10 @@ impl Drop for LocalNetwork {
         }
         for node in &mut self.nodes {
             node.process().wait();
+        }
+        if let Some(bank) = &mut self.bank {
+            bank.process().dismiss();
+            bank.process().wait();
         }
         drop(self.folder.take());
         // It waits for stragglers itself.

@@ -51,16 +51,17 @@ impl Chain {
                 self.claimed.insert(place);
                 let value: u128 = worth[0].value.to();
                 *self.paid.entry(claim.issuer).or_default() += value;
-                self.tell(net, node, &claim, winners, value);
+                self.tell(net, node, &claim, value, value);
             } else {
-                self.tell(net, node, &claim, winners, 0);
+                let amount = u128::from(winners) * self.prices[&claim.class].face_value;
+                self.tell(net, node, &claim, amount, 0);
             }
         }
     }
 
-    fn tell(&self, net: &mut Net, node: u32, claim: &WindowClaim, paid: u32, spent: u128) {
+    fn tell(&self, net: &mut Net, node: u32, claim: &WindowClaim, amount: u128, spent: u128) {
         let (issuer, window) = (claim.issuer, claim.window);
-        net.tell_fact(node, Fact::Settled { issuer, window, paid });
+        net.tell_fact(node, Fact::Settled { issuer, window, amount });
         let recipient = account_of(u8::try_from(node).unwrap() + 1);
         let payer =
             (0..net.world.nodes()).find(|other| account_of(u8::try_from(*other).unwrap() + 1) == issuer);

@@ -1,0 +1,507 @@
+//! Payment of a node: its account, what it keeps, and the chain behind it.
+//!
+//! The machine that pays and earns runs in the node's driver. Beside it run a watcher, which tells it what is so on the chain,
+//! and a redeemer, which gets its claims paid. Both outlive outages of the chain's server; until it answers for the first time
+//! the node waits, because it cannot know what its tickets are worth.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tombola_chain::keystore::{Keystore, Password};
+use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, TokenPrice};
+use tombola_chain::watcher::{Cursor, Fact as ChainFact, Follow, Pace, Report, Watcher, WatcherConfig};
+use tombola_chain::{CheckError, Evm, EvmConfig, EvmTill, Ledger, Wallet, redeemer};
+use tombola_mixing::Time;
+use tombola_protocol::drops::DropCounters;
+use tombola_protocol::payment::{Account, Fact, Payments, Setting, Side, terms_of};
+use tombola_protocol::unix::{UnixNanos, WallClock};
+use tombola_protocol::view::OpenViews;
+use tombola_storage::files;
+use tombola_tickets::{
+    Address, ClassNumber, Domain, Limits, PriceClass, Restore, SignerKey, UnixSeconds, WindowClaim,
+};
+use tombola_topology::{IdentityKey, Network, Parameters};
+
+use crate::clock::{Clock, unix_time_now};
+use crate::config::duration;
+use crate::derive::{derive_seed, random_seed};
+use crate::driver::Inputs;
+use crate::payment_client::ClientChain;
+use crate::purse::{FILE, Purse, PurseFile};
+use crate::shutdown::Shutdown;
+
+/// How far the chain was read, in the data folder.
+const CURSOR_FILE: &str = "chain.cursor";
+/// What a report told is on disk by then; only then the next start may begin behind it.
+const CURSOR_DELAY: Duration = Duration::from_secs(2);
+/// How often a chain that does not answer at the start is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Reports, orders and notices that may wait.
+const CHANNEL: usize = 1024;
+/// Two cadences of control frames, and a second.
+const AFTER_THE_LAST_PACKET: Duration = Duration::from_secs(3);
+/// Before its class expires a window is claimed whatever its issuer says, this long or a quarter of the class's life.
+const CLAIM_BEFORE_EXPIRY: u32 = 3600;
+
+/// The section `[payment]` of a configuration.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentConfig {
+    /// The JSON-RPC of a full node of the chain: `http://…` or `https://…`.
+    pub rpc_url: String,
+    /// The Web3 keystore of the key that signs, claims, and pays for gas.
+    pub keystore: PathBuf,
+    /// The file of its password, one line.
+    pub password: PathBuf,
+    /// The account that pays and is paid; absent: the key's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Blocks that must follow before something counts as final.
+    #[serde(default = "default_confirmations")]
+    pub confirmations: u64,
+    /// The block in which the escrow was deployed, or an earlier one.
+    #[serde(default)]
+    pub start_block: u64,
+    /// How often the chain is looked at.
+    #[serde(default = "default_poll", with = "duration")]
+    pub poll: Duration,
+    /// How long claims wait on average, so that redemptions do not show when windows end.
+    #[serde(default = "default_spread", with = "duration")]
+    pub redeem_spread: Duration,
+}
+
+impl PaymentConfig {
+    /// The key that signs; paths start at `base`.
+    ///
+    /// # Errors
+    /// Keystore or password are unusable.
+    pub fn signer(&self, base: &Path) -> Result<SignerKey> {
+        let password = Password::read(&base.join(&self.password))?;
+        let bytes = Keystore::new(base.join(&self.keystore)).open_bytes(&password)?;
+        SignerKey::from_bytes(&bytes).context("the keystore's key")
+    }
+}
+
+fn default_confirmations() -> u64 {
+    12
+}
+
+fn default_poll() -> Duration {
+    Duration::from_secs(4)
+}
+
+fn default_spread() -> Duration {
+    Duration::from_secs(3600)
+}
+
+/// What comes to the driver.
+#[derive(Debug)]
+pub enum PaymentInput {
+    /// What the chain says.
+    Fact(Fact),
+    /// So many changes are durable.
+    Durable(u64),
+}
+
+/// The way from a driver to the chain.
+#[derive(Clone, Debug)]
+pub struct Bank {
+    orders: mpsc::Sender<Order>,
+    follow: Follow,
+    prices: Prices,
+    runtime: tokio::runtime::Handle,
+}
+
+/// Classes that the chain has confirmed.
+#[derive(Clone, Debug, Default)]
+struct Prices(Arc<Mutex<BTreeMap<ClassNumber, PriceClass>>>);
+
+impl Prices {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<ClassNumber, PriceClass>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bank {
+    /// Gets winners paid. Never waits.
+    pub fn claim(&self, claim: WindowClaim) {
+        let Some(class) = self.prices.all().get(&claim.class).copied() else { return };
+        let order = Order::Claim(Box::new(claim), class);
+        if let Err(mpsc::error::TrySendError::Full(order)) = self.orders.try_send(order) {
+            // Thousands wait, because the chain does not answer: none may be lost.
+            let orders = self.orders.clone();
+            self.runtime.spawn(async move { orders.send(order).await });
+        }
+    }
+
+    /// Finds out what the chain says of an account that wants to pay us.
+    pub fn watch(&self, account: Address) {
+        self.follow.issuer(account);
+    }
+
+    /// Follows whoever pays us in these epochs, and their price classes.
+    pub fn follow(&self, views: &OpenViews) {
+        for seat in views.iter() {
+            if let Some(payment) = seat.view().epoch().payment() {
+                payment.classes.iter().for_each(|class| self.follow.class(ClassNumber(*class)));
+            }
+            for (_, side, terms) in terms_of(seat) {
+                if side == Side::Earning {
+                    self.follow.issuer(terms.account);
+                }
+            }
+        }
+    }
+}
+
+/// Who a node is, as far as payment goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Payer<'a> {
+    /// Where relative paths start.
+    pub base: &'a Path,
+    /// The folder of what must survive.
+    pub data: &'a Path,
+    /// The link identity.
+    pub me: IdentityKey,
+    /// The link identity's secret, from which the secret of windows is derived.
+    pub secret: &'a [u8; 32],
+    /// The node's clock.
+    pub clock: Clock,
+}
+
+/// An account that is about to pay and to be paid.
+#[derive(Debug)]
+pub struct Paid {
+    payments: Payments,
+    purse: PurseFile,
+    evm: Evm,
+    wallet: Arc<Wallet>,
+    prices: Prices,
+    cursor: (PathBuf, Cursor),
+    config: PaymentConfig,
+    own: Address,
+}
+
+impl Paid {
+    /// Opens keys and files, and waits until the chain has said what tickets are worth.
+    ///
+    /// # Errors
+    /// A key, a file or the chain is unusable, or another one than the document names.
+    pub async fn open(
+        config: &PaymentConfig,
+        payer: Payer<'_>,
+        network: &Network,
+        drops: Arc<DropCounters>,
+        stop: &Shutdown,
+    ) -> Result<Self> {
+        let domain = domain_of(network)?;
+        let password = Password::read(&payer.base.join(&config.password))?;
+        let keystore = Keystore::new(payer.base.join(&config.keystore));
+        let bytes = keystore.open_bytes(&password)?;
+        let signer = SignerKey::from_bytes(&bytes).context("the keystore's key")?;
+        let wallet = Arc::new(Wallet::from_bytes(&bytes).context("the keystore's key")?);
+        let own = match &config.account {
+            Some(text) => {
+                let account: tombola_topology::ChainAddress =
+                    text.parse().context("the key \"payment.account\" of the configuration")?;
+                Address::from(account.0)
+            }
+            None => wallet.address(),
+        };
+        let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain)?;
+        let (purse, kept) = PurseFile::open(&payer.data.join(FILE))?;
+        let wanted = classes(network, &kept);
+        let prices = prices(&evm, wanted, config.confirmations, stop).await?;
+        let cursor_path = payer.data.join(CURSOR_FILE);
+        let cursor = match std::fs::read(&cursor_path) {
+            Ok(bytes) => Cursor::from_bytes(&bytes).with_context(|| cursor_path.display().to_string())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Cursor::default(),
+            Err(error) => return Err(error).with_context(|| cursor_path.display().to_string()),
+        };
+        let secret = derive_seed(payer.secret, b"tombola/windows", &[]);
+        let account = Account { address: own, signer, secret: (*secret).into(), domain };
+        let setting = Setting {
+            me: payer.me,
+            wall: WallClock { at_zero: UnixNanos(payer.clock.unix_nanos(Time::ZERO)) },
+            limits: limits(network.parameters(), &prices),
+            drops,
+            seed: random_seed()?,
+        };
+        let payments = Payments::new(payer.clock.now(), account, setting, prices.clone(), &kept);
+        let payments =
+            payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
+        let prices = Prices(Arc::new(Mutex::new(prices)));
+        let (cursor, config) = ((cursor_path, cursor), config.clone());
+        Ok(Self { payments, purse, evm, wallet, prices, cursor, config, own })
+    }
+
+    /// What clients of the same owner need of the chain.
+    #[must_use]
+    pub fn client_chain(&self) -> ClientChain {
+        ClientChain {
+            evm: self.evm.clone(),
+            prices: self.prices.all().clone(),
+            confirmations: self.config.confirmations,
+            start_block: self.config.start_block,
+            poll: self.config.poll,
+        }
+    }
+
+    /// Starts watcher, redeemer and the thread that writes; what they say becomes inputs of the driver.
+    ///
+    /// # Errors
+    /// The operating system gave no thread or no randomness.
+    pub fn start<I: Send + 'static>(
+        self,
+        inputs: &Inputs<I>,
+        input_of: impl Fn(PaymentInput) -> I + Clone + Send + Sync + 'static,
+        stop: &Shutdown,
+    ) -> Result<(Payments, Purse, Bank)> {
+        let Self { payments, purse, evm, wallet, prices, cursor, config, own } = self;
+        let (wake, waking) = (inputs.clone(), input_of.clone());
+        // Only to wake the driver: if there is no room, it is awake, and looks itself.
+        let purse = purse.start(move |count| drop(wake.try_send(waking(PaymentInput::Durable(count)))))?;
+
+        let pace = Pace { confirmations: config.confirmations, start: config.start_block, ..Pace::default() };
+        let watching = WatcherConfig { pace, interval: config.poll, ..WatcherConfig::new(own) };
+        let watcher = Watcher::new(evm.clone(), watching, cursor.1, random_seed()?);
+        let mut terms = redeemer::Terms::new(own, TokenPrice::ANY);
+        terms.spread = config.redeem_spread;
+        let redeeming = RedeemerConfig {
+            interval: config.poll,
+            confirmations: config.confirmations,
+            start: config.start_block,
+            ..RedeemerConfig::new(terms)
+        };
+        let redeemer = Redeemer::new(EvmTill::new(evm, wallet), redeeming, random_seed()?);
+
+        let (orders, ordered) = mpsc::channel(CHANNEL);
+        let (reporting, reports) = mpsc::channel(CHANNEL);
+        let (noticing, notices) = mpsc::channel(CHANNEL);
+        let follow = watcher.follow();
+        let bank = Bank {
+            orders: orders.clone(),
+            follow,
+            prices: prices.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let teller = Teller { inputs: inputs.clone(), input_of, orders, prices };
+        tokio::spawn(until(stop.clone(), watcher.run(reporting)));
+        let clock = || UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX));
+        tokio::spawn(until(stop.clone(), redeemer.run(clock, ordered, noticing)));
+        tokio::spawn(until(stop.clone(), teller.clone().tell_reports(reports, cursor.0)));
+        tokio::spawn(until(stop.clone(), teller.tell_notices(notices)));
+        Ok((payments, purse, bank))
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(stop: Shutdown, work: impl Future<Output = ()>) {
+    tokio::select! {
+        _ = stop.triggered() => {}
+        () = work => {}
+    }
+}
+
+/// Passes on what watcher and redeemer say.
+struct Teller<I, F> {
+    inputs: Inputs<I>,
+    input_of: F,
+    orders: mpsc::Sender<Order>,
+    prices: Prices,
+}
+
+impl<I, F: Clone> Clone for Teller<I, F> {
+    fn clone(&self) -> Self {
+        let (inputs, orders) = (self.inputs.clone(), self.orders.clone());
+        Self { inputs, input_of: self.input_of.clone(), orders, prices: self.prices.clone() }
+    }
+}
+
+impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
+    async fn tell(&self, fact: Fact) {
+        self.inputs.pass((self.input_of)(PaymentInput::Fact(fact))).await;
+    }
+
+    /// Facts go on at once; how far the chain was read is kept when they have been written down, or else the next start reads them
+    /// again.
+    async fn tell_reports(self, mut reports: mpsc::Receiver<Report>, path: PathBuf) {
+        let mut told: VecDeque<(Instant, Cursor)> = VecDeque::new();
+        loop {
+            let due = told.front().map(|(at, _)| *at + CURSOR_DELAY);
+            tokio::select! {
+                report = reports.recv() => {
+                    let Some(Report { facts, cursor }) = report else { return };
+                    for fact in facts {
+                        self.tell_chain(fact).await;
+                    }
+                    told.push_back((Instant::now(), cursor));
+                }
+                () = sleep_until(due) => {
+                    let mut last = None;
+                    while let Some((_, cursor)) = told.pop_front_if(|(at, _)| at.elapsed() >= CURSOR_DELAY) {
+                        last = Some(cursor);
+                    }
+                    if let Some(cursor) = last
+                        && let Err(error) = files::replace(&path, &cursor.to_bytes(), 0o600)
+                    {
+                        tracing::warn!(%error, path = %path.display(), "how far the chain was read could not be kept");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn tell_chain(&self, fact: ChainFact) {
+        match fact {
+            ChainFact::Deposit(amount) => self.tell(Fact::Deposit(amount)).await,
+            ChainFact::Guarantee { issuer, amount } => self.tell(Fact::Guarantee { issuer, amount }).await,
+            ChainFact::Signer { issuer, signer, state } => {
+                let usable = state.is_some_and(|state| state.last_expiry.is_none());
+                self.tell(Fact::Signer { issuer, signer: usable.then_some(signer) }).await;
+            }
+            ChainFact::Class { number, class } => {
+                self.prices.all().insert(number, class);
+                self.tell(Fact::Class(number, class)).await;
+            }
+            ChainFact::Claimed(claimed) => {
+                let (recipient, window) = (claimed.recipient, claimed.window);
+                self.tell(Fact::Claimed { recipient, window, spent: claimed.spent.total() }).await;
+            }
+            ChainFact::Settled(settled) => self.settle(&settled).await,
+            ChainFact::Withdrawn(fact) => {
+                if let ChainFact::Settled(settled) = *fact {
+                    let _ = self.orders.send(Order::Withdrawn((settled.issuer, settled.window))).await;
+                }
+            }
+            // Logged where they are found.
+            ChainFact::Time(_) | ChainFact::Gone | ChainFact::Back | ChainFact::Reorganised { .. } => {}
+        }
+    }
+
+    async fn settle(&self, settled: &tombola_chain::watcher::Settled) {
+        let (issuer, window) = (settled.issuer, settled.window);
+        self.tell(Fact::Settled { issuer, window, amount: settled.amount }).await;
+        let _ = self.orders.send(Order::Settled((issuer, window))).await;
+    }
+
+    async fn tell_notices(self, mut notices: mpsc::Receiver<Notice>) {
+        while let Some(notice) = notices.recv().await {
+            match notice {
+                Notice::Settled(settled) => self.settle(&settled).await,
+                Notice::Sent { windows, again } => {
+                    tracing::info!(windows, again, "claims were sent to the chain");
+                }
+                Notice::Refused { reason, .. } => {
+                    tracing::warn!(reason, "the escrow refuses a claim; it is tried again");
+                }
+                Notice::Expired(_) => tracing::error!("a claim has expired unpaid"),
+                other => tracing::warn!(notice = ?other, "claims wait"),
+            }
+        }
+    }
+}
+
+/// Which escrow, on which chain. All epochs of a document have the same.
+///
+/// # Errors
+/// The document says nothing of payment, or names several.
+pub fn domain_of(network: &Network) -> Result<Domain> {
+    let mut domains: Vec<_> = network
+        .epochs()
+        .iter()
+        .filter_map(|epoch| epoch.payment())
+        .map(|payment| (payment.chain_id, payment.escrow))
+        .collect();
+    domains.dedup();
+    match domains[..] {
+        [(chain, escrow)] => Ok(Domain::new(chain, Address::from(escrow.0))),
+        [] => bail!(
+            "the configuration has a section \"payment\", but the network document says nothing of payment: leave it out"
+        ),
+        _ => bail!("the epochs of the network document name several escrows; this version pays into one"),
+    }
+}
+
+/// The classes of a document, and of what was kept.
+pub(crate) fn classes(network: &Network, kept: &Restore) -> BTreeSet<ClassNumber> {
+    let epochs = network.epochs().iter().filter_map(|epoch| epoch.payment());
+    let named = epochs.flat_map(|payment| payment.classes.iter().copied().map(ClassNumber));
+    let issued = kept.issued_places().into_iter().map(|(_, class)| class);
+    let earned = kept.earned_places().into_iter().map(|(_, class)| class);
+    named.chain(issued).chain(earned).collect()
+}
+
+/// Waits until the chain answers, and has confirmed these classes.
+///
+/// # Errors
+/// It is another chain, or the process is told to end.
+pub async fn prices(
+    evm: &Evm,
+    wanted: BTreeSet<ClassNumber>,
+    confirmations: u64,
+    stop: &Shutdown,
+) -> Result<BTreeMap<ClassNumber, PriceClass>> {
+    let mut said = false;
+    loop {
+        match read_prices(evm, &wanted, confirmations).await {
+            Ok(prices) if prices.len() == wanted.len() => return Ok(prices),
+            Ok(prices) => {
+                if !std::mem::replace(&mut said, true) {
+                    let missing: Vec<_> = wanted.iter().filter(|class| !prices.contains_key(class)).collect();
+                    tracing::warn!(
+                        ?missing,
+                        "price classes are not final on the chain yet; waiting for them"
+                    );
+                }
+            }
+            Err(CheckError::Ledger(error)) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "the chain does not answer; waiting for it");
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            cause = stop.triggered() => bail!("ended while waiting for the chain: {cause}"),
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+async fn read_prices(
+    evm: &Evm,
+    wanted: &BTreeSet<ClassNumber>,
+    confirmations: u64,
+) -> Result<BTreeMap<ClassNumber, PriceClass>, CheckError> {
+    evm.check().await?;
+    let head = evm.head().await?;
+    let at = head.number.saturating_sub(confirmations);
+    let mut prices = BTreeMap::new();
+    for class in wanted {
+        if let Some(price) = evm.class(*class, at).await? {
+            prices.insert(*class, price);
+        }
+    }
+    Ok(prices)
+}
+
+/// What depends on the network's parameters and on how long classes live.
+#[must_use]
+pub fn limits(parameters: &Parameters, prices: &BTreeMap<ClassNumber, PriceClass>) -> Limits {
+    let life = prices.values().map(|price| price.expiry.0.saturating_sub(price.valid_from.0)).min();
+    let claim_before_expiry = CLAIM_BEFORE_EXPIRY.min(life.unwrap_or(CLAIM_BEFORE_EXPIRY * 4) / 4);
+    Limits { settled_after: parameters.max_delay + AFTER_THE_LAST_PACKET, claim_before_expiry }
+}

@@ -1,0 +1,166 @@
+//! How a client pays its gateway: an account with a reserve for that gateway, and no deposit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+use tombola_chain::watcher::{Cursor, Fact as ChainFact, Pace, Watcher, WatcherConfig};
+use tombola_chain::{Evm, EvmConfig, Ledger, LedgerError};
+use tombola_mixing::Time;
+use tombola_protocol::drops::DropCounters;
+use tombola_protocol::payment::{Account, Fact, Payments, Setting};
+use tombola_protocol::unix::{UnixNanos, WallClock};
+use tombola_tickets::{Address, ClassNumber, PriceClass, Restore, SignerKey};
+use tombola_topology::{IdentityKey, Network, Parameters};
+
+use crate::clock::Clock;
+use crate::derive::random_seed;
+use crate::payment::{PaymentConfig, classes, domain_of, limits, prices};
+use crate::purse::{Purse, PurseFile};
+use crate::shutdown::Shutdown;
+
+/// Reports that may wait.
+const CHANNEL: usize = 64;
+
+/// Where a client's payment leads.
+#[derive(Clone, Debug)]
+pub struct ClientChain {
+    /// The chain.
+    pub evm: Evm,
+    /// What its tickets are worth.
+    pub prices: BTreeMap<ClassNumber, PriceClass>,
+    /// Blocks that must follow before something counts.
+    pub confirmations: u64,
+    /// The block in which the escrow was deployed, or an earlier one.
+    pub start_block: u64,
+    /// How often the chain is looked at.
+    pub poll: Duration,
+}
+
+/// Who pays, and whom.
+#[derive(Debug)]
+pub struct ClientPayer<'a> {
+    /// Signs for the account, which is its own.
+    pub signer: SignerKey,
+    /// The gateway's account.
+    pub gateway: Address,
+    /// Where what must survive is kept.
+    pub file: &'a Path,
+    /// The client's link identity.
+    pub me: IdentityKey,
+    /// The process's clock.
+    pub clock: Clock,
+    /// What the network's participants do alike.
+    pub parameters: &'a Parameters,
+}
+
+impl ClientChain {
+    /// Waits until the chain has said what tickets are worth.
+    ///
+    /// # Errors
+    /// The chain is unusable, or another one than the document names.
+    pub async fn open(config: &PaymentConfig, network: &Network, stop: &Shutdown) -> Result<Self> {
+        let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain_of(network)?)?;
+        let prices = prices(&evm, classes(network, &Restore::default()), config.confirmations, stop).await?;
+        let PaymentConfig { confirmations, start_block, poll, .. } = *config;
+        Ok(Self { evm, prices, confirmations, start_block, poll })
+    }
+
+    /// Opens what a client has kept, and starts what tells it of its reserve: `tell` says whether anybody listens.
+    ///
+    /// # Errors
+    /// The file is unusable, or the operating system gave no thread.
+    pub fn start<T: Future<Output = bool> + Send>(
+        &self,
+        payer: ClientPayer<'_>,
+        drops: Arc<DropCounters>,
+        tell: impl Fn(Fact) -> T + Send + Sync + 'static,
+        stop: &Shutdown,
+    ) -> Result<(Payments, Purse)> {
+        let ClientPayer { signer, gateway, file, me, clock, parameters } = payer;
+        let (purse, kept) = PurseFile::open(file)?;
+        let own = signer.address();
+        let domain = *self.evm.domain();
+        // It is never paid, so it opens no window.
+        let account = Account { address: own, signer, secret: [0; 32].into(), domain };
+        let setting = Setting {
+            me,
+            wall: WallClock { at_zero: UnixNanos(clock.unix_nanos(Time::ZERO)) },
+            limits: limits(parameters, &self.prices),
+            drops,
+            seed: random_seed()?,
+        };
+        let payments = Payments::new(clock.now(), account, setting, self.prices.clone(), &kept);
+        let payments =
+            payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
+        // The tick of the client's clock looks itself.
+        let purse = purse.start(|_| {})?;
+        let pace = Pace { confirmations: self.confirmations, start: self.start_block, ..Pace::default() };
+        let watching = WatcherConfig { pace, interval: self.poll, ..WatcherConfig::new(own) };
+        let watcher = Watcher::new(self.evm.clone(), watching, Cursor::default(), random_seed()?);
+        let (evm, poll, confirmations, stop) =
+            (self.evm.clone(), self.poll, self.confirmations, stop.clone());
+        tokio::spawn(async move {
+            let (reporting, reports) = mpsc::channel(CHANNEL);
+            tokio::select! {
+                _ = stop.triggered() => {}
+                () = watcher.run(reporting) => {}
+                () = follow(evm, own, gateway, poll, confirmations, reports, tell) => {}
+            }
+        });
+        Ok((payments, purse))
+    }
+}
+
+/// Tells what the gateway may rely on, and which windows were claimed, until nobody listens.
+async fn follow<T: Future<Output = bool> + Send>(
+    evm: Evm,
+    own: Address,
+    gateway: Address,
+    poll: Duration,
+    confirmations: u64,
+    mut reports: mpsc::Receiver<tombola_chain::watcher::Report>,
+    tell: impl Fn(Fact) -> T + Send + Sync,
+) {
+    let mut known = None;
+    let mut look = tokio::time::interval(poll);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {
+                // An outage is logged by the watcher.
+                let Ok(reserve) = reserve(&evm, own, gateway, confirmations).await else { continue };
+                if known.replace(reserve) != Some(reserve) && !tell(Fact::Deposit(reserve)).await {
+                    return;
+                }
+            }
+            report = reports.recv() => {
+                let Some(report) = report else { return };
+                for fact in report.facts {
+                    if let ChainFact::Claimed(claimed) = fact {
+                        let (recipient, window) = (claimed.recipient, claimed.window);
+                        let spent = claimed.spent.total();
+                        if !tell(Fact::Claimed { recipient, window, spent }).await {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn reserve(evm: &Evm, own: Address, gateway: Address, confirmations: u64) -> Result<u128, LedgerError> {
+    let head = evm.head().await?;
+    evm.guarantee(own, gateway, head.number.saturating_sub(confirmations)).await
+}
+
+/// The account of a key that was derived.
+///
+/// # Errors
+/// The bytes are no key, which happens to nobody.
+pub fn signer_of(secret: &[u8; 32]) -> Result<SignerKey> {
+    SignerKey::from_bytes(secret).context("the account's key")
+}

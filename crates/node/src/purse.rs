@@ -1,0 +1,108 @@
+//! The disk behind payment: what an account has signed, won and claimed, in a file of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tombola_protocol::payment::Payments;
+use tombola_protocol::store::{StoreOp, Table};
+use tombola_storage::{Backlog, Format, Store, Writer};
+use tombola_tickets::{Restore, records::tables};
+
+/// The file in the data folder.
+pub const FILE: &str = "tickets.redb";
+const FORMAT: Format = Format { name: "tombola tickets", version: 1 };
+/// How long what is to be written waits for more. A batch leaves when it is durable: this is part of how long it takes.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// The store, before anything is written.
+#[derive(Debug)]
+pub struct PurseFile {
+    store: Arc<Store>,
+    is_new: bool,
+}
+
+impl PurseFile {
+    /// Opens the file, or makes it, and reads what is in it.
+    ///
+    /// # Errors
+    /// The file is damaged, holds something else, is in use, or the disk fails; each error names the file.
+    pub fn open(path: &Path) -> Result<(Self, Restore)> {
+        let is_new = !path.exists();
+        let store = Store::open(path, FORMAT)?;
+        let mut kept = Restore::default();
+        for table in tables::ALL {
+            store.for_each(Table(table.0), |key, value| {
+                kept.feed(table, key, value).map_err(|error| error.to_string())
+            })?;
+        }
+        Ok((Self { store: Arc::new(store), is_new }, kept))
+    }
+
+    /// Whether nothing was there: this account has never paid or earned from here, or what it had is lost.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Starts the thread that writes. `wake` is called from it, and must not wait: something is durable.
+    ///
+    /// # Errors
+    /// The operating system gave no thread.
+    pub fn start(self, wake: impl Fn(u64) + Send + 'static) -> Result<Purse> {
+        let durable = Arc::new(AtomicU64::new(0));
+        let latest = Arc::clone(&durable);
+        let writer = self.store.start_writer(LINGER, move |count| {
+            latest.store(count, Ordering::Release);
+            wake(count);
+        });
+        let writer = writer.context("the thread that writes tickets")?;
+        Ok(Purse { writer, durable, refused: Vec::new() })
+    }
+}
+
+/// The disk, as a driver sees it: it never makes the driver wait.
+#[derive(Debug)]
+pub struct Purse {
+    writer: Writer,
+    durable: Arc<AtomicU64>,
+    /// Changes that the writer had no room for: they go before all others.
+    refused: Vec<StoreOp>,
+}
+
+impl Purse {
+    /// Passes on what is to be written, and what is durable. Called after everything that happens to `payments`.
+    pub fn serve(&mut self, payments: &mut Payments) {
+        payments.set_durable(self.durable.load(Ordering::Acquire));
+        let mut changes = std::mem::take(&mut self.refused);
+        changes.extend(std::iter::from_fn(|| payments.poll_change()).map(StoreOp::from));
+        if !changes.is_empty()
+            && let Err(Backlog(changes)) = self.writer.submit(changes)
+        {
+            self.refused = changes;
+        }
+    }
+
+    /// Why the disk does not take what is to be kept, if it does not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.writer
+            .trouble()
+            .or_else(|| (!self.refused.is_empty()).then(|| "the disk is too slow".to_owned()))
+    }
+
+    /// Writes everything that is left, and ends the thread. Waits for the disk.
+    ///
+    /// # Errors
+    /// Something could not be written.
+    pub fn close(mut self, payments: &mut Payments) -> Result<()> {
+        self.serve(payments);
+        self.writer.close()?;
+        if !self.refused.is_empty() {
+            bail!("the disk did not take {} changes of tickets", self.refused.len());
+        }
+        Ok(())
+    }
+}
