@@ -12,24 +12,24 @@
 //! lock            held by the process that uses this client
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tombola_link::LinkSecret;
 use tombola_mixing::Rng;
 use tombola_node::clock::unix_now;
 use tombola_node::config::{self, ConfigError};
+use tombola_node::derive;
+use tombola_node::files::{self, Lock};
 use tombola_node::keys::{KeyError, Link, SecretFile, Sphinx};
 use tombola_node::membership::{MembershipError, current_view, load_network};
 use tombola_node::payment::PaymentConfig;
 use tombola_node::reload::{Documents, Lineage, ReloadError};
-use tombola_node::{derive, files};
 use tombola_protocol::client::ClientKeys;
 use tombola_protocol::records::{OutboxMessage, Restore, tables};
 use tombola_protocol::view::{EpochView, ViewError};
@@ -150,7 +150,7 @@ pub struct Home {
     view: Arc<EpochView>,
     authority: AuthorityKey,
     gateway: IdentityKey,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Home {
@@ -351,15 +351,12 @@ fn address_of(link: &LinkSecret, keys: &ClientKeys) -> ClientAddress {
     }
 }
 
-fn lock(path: &Path) -> Result<File, HomeError> {
+fn lock(path: &Path) -> Result<Lock, HomeError> {
     let file = path.join("lock");
-    let at = |source| HomeError::Io { path: file.clone(), source };
-    let lock =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&file).map_err(at)?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(HomeError::InUse(path.to_owned())),
-        Err(errno) => Err(at(errno.into())),
+    match Lock::create(&file) {
+        Ok(lock) => Ok(lock),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(HomeError::InUse(path.to_owned())),
+        Err(source) => Err(HomeError::Io { path: file, source }),
     }
 }
 

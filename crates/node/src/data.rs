@@ -1,13 +1,10 @@
 //! The folder in which a process keeps what has to survive it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-
-use crate::files;
+use crate::files::{self, Lock};
 use crate::keys::{KeyError, check_mode};
 
 /// Why the folder cannot be used.
@@ -37,7 +34,7 @@ pub enum DataError {
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl DataFolder {
@@ -50,12 +47,10 @@ impl DataFolder {
         files::create_directory(path).map_err(at)?;
         check_mode(path, &fs::metadata(path).map_err(at)?, "700")?;
         let lock = path.join("lock");
-        let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
-        let file = open.map_err(|source| DataError::Io { path: lock.clone(), source })?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataError::InUse(path.to_owned())),
-            Err(errno) => Err(DataError::Io { path: lock, source: errno.into() }),
+        match Lock::create(&lock) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(DataError::InUse(path.to_owned())),
+            Err(source) => Err(DataError::Io { path: lock, source }),
         }
     }
 

@@ -10,6 +10,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
 /// Puts `content` in place of whatever `path` holds, with exactly the permission bits `mode`.
 ///
 /// # Errors
@@ -31,6 +33,47 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     fs::hard_link(&temporary.0, path)?;
     drop(temporary);
     flush_directory_of(path)
+}
+
+/// A file that is locked for as long as this lives: no other process can lock it, nor this one again.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Locks a file that is there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if it is locked, [`io::ErrorKind::NotFound`], or opening failed.
+    pub fn open(path: &Path) -> io::Result<Lock> {
+        Lock::take(OpenOptions::new().read(true).write(true).open(path)?)
+    }
+
+    /// Locks a file, which it makes, with the permission bits 0600, if it is not there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if it is locked; or opening failed.
+    pub fn create(path: &Path) -> io::Result<Lock> {
+        Lock::take(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?)
+    }
+
+    fn take(file: File) -> io::Result<Lock> {
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Lock(file))
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Lock {
+    /// Not left to closing: a process that another thread starts at this moment holds the descriptor, and with it the
+    /// lock, until it runs its own program.
+    fn drop(&mut self) {
+        // An error leaves the lock to closing.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 /// A file that is deleted when this is dropped.
@@ -111,6 +154,25 @@ mod tests {
 
     fn names(directory: &Path) -> Vec<OsString> {
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_owner_also_while_a_child_still_holds_the_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = Lock::create(&path).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        for second in [Lock::open(&path), Lock::create(&path)] {
+            assert_eq!(second.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        // What `fork` does to it.
+        let inherited = lock.file().try_clone().unwrap();
+        drop(lock);
+        let next = Lock::open(&path).unwrap();
+        drop(inherited);
+        assert_eq!(Lock::open(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(next);
+        Lock::open(&path).unwrap();
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What stores and logs are written to: a file, or whatever a test puts in its place.
 
 use std::fmt::Debug;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::files::Lock;
 
 /// Bytes that survive, once synced.
 ///
@@ -54,9 +55,7 @@ pub trait Medium: Debug + Send + Sync + 'static {
 
 /// A file that is locked for as long as this lives: no other process can open it, nor this one again.
 #[derive(Debug)]
-pub struct LockedFile {
-    file: File,
-}
+pub struct LockedFile(Lock);
 
 impl LockedFile {
     /// Opens an existing file.
@@ -64,31 +63,29 @@ impl LockedFile {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if it is locked, [`io::ErrorKind::NotFound`], or opening failed.
     pub fn open(path: &Path) -> io::Result<LockedFile> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-        Ok(LockedFile { file })
+        Lock::open(path).map(LockedFile)
     }
 }
 
 impl Medium for LockedFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.0.file().metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+        self.0.file().read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+        self.0.file().write_all_at(bytes, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.0.file().set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.0.file().sync_data()
     }
 }
 
