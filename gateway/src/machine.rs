@@ -14,7 +14,7 @@ use tombola_node::purse::Purse;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::frame::Frame;
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
-use tombola_tickets::{Address, WindowClaim};
+use tombola_tickets::{Account, Address, WindowClaim};
 use tombola_topology::IdentityKey;
 
 use crate::disk::Disk;
@@ -66,6 +66,8 @@ pub(crate) enum Out {
     Claim(Box<WindowClaim>),
     /// What the chain says of this account is wanted.
     Watch(Address),
+    /// Nothing is left to be claimed or paid.
+    Settled(Box<Account>),
 }
 
 impl Machine for GatewayMachine {
@@ -84,6 +86,7 @@ impl Machine for GatewayMachine {
             Some(GatewayOutput::Forward { to, frame }) => return Some(Some(Out::Forward(to, frame))),
             Some(GatewayOutput::Claim(claim)) => Some(Some(Out::Claim(claim))),
             Some(GatewayOutput::Watch(account)) => Some(Some(Out::Watch(account))),
+            Some(GatewayOutput::Settled(sum)) => Some(Some(Out::Settled(sum))),
             Some(GatewayOutput::Deliver { to, frame }) => {
                 self.deliver(now, to, frame);
                 Some(None)

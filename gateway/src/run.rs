@@ -9,10 +9,11 @@ use tombola_link::{CLIENT_PROTOCOL, ClientLimits, LinkConfig, Policy};
 use tombola_mixing::Time;
 use tombola_node::driver::Inputs;
 use tombola_node::egress::Egress;
-use tombola_node::entry::{RunFlags, Service};
+use tombola_node::entry::{RunFlags, Service, print_line};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
-use tombola_node::payment::{Bank, PaymentInput};
+use tombola_node::meters::settled_line;
+use tombola_node::payment::{Bank, PaymentInput, wind_up};
 use tombola_node::rotation::Standing;
 use tombola_node::shutdown::Shutdown;
 use tombola_node::{config, derive, driver};
@@ -116,7 +117,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     });
     let client_links = tombola_link::start(client_config, Vec::new(), Arc::new(sink)).await?;
     hop.links.add(client_links.clone());
-    let epochs = inputs.clone();
+    let (epochs, winding_up) = (inputs.clone(), inputs.clone());
 
     let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let teller = bank.clone();
@@ -124,6 +125,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         (Some(Out::Forward(to, frame)), _) => egress.send(&to, frame),
         (Some(Out::Claim(claim)), Some(bank)) => bank.claim(*claim),
         (Some(Out::Watch(account)), Some(bank)) => bank.watch(account),
+        (Some(Out::Settled(sum)), _) => print_line(settled_line(&sum)),
         // Without payment there is nothing to claim.
         (Some(Out::Claim(_) | Out::Watch(_)), None) | (None, _) => {}
     };
@@ -140,6 +142,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     hop.start_rotation(&links, &service)?;
     tokio::spawn(follow(hop.standing.clone(), epochs, bank, service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
+    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, || GatewayInput::WindUp));
     tracing::info!("gateway started");
     service.announce(&links, Some(&client_links));
     hop.serve(&service, driver, openers, GatewayMachine::close).await

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use tombola_node::egress::Egress;
-use tombola_node::entry::{RunFlags, Service};
+use tombola_node::entry::{RunFlags, Service, print_line};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
-use tombola_node::payment::PaymentInput;
+use tombola_node::meters::settled_line;
+use tombola_node::payment::{PaymentInput, wind_up};
 use tombola_node::{config, derive, driver};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_topology::Role;
@@ -90,6 +91,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         (purse, bank) = (Some(kept), Some(teller));
     }
     let account_purses = AccountPurses::default();
+    let winding_up = inputs.clone();
     let mut keeper = AccountKeeper {
         secret: Arc::clone(&hop.secret),
         clock: hop.clock,
@@ -119,6 +121,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
                 bank.watch(account);
             }
         }
+        RelayOutput::Settled(sum) => print_line(settled_line(&sum)),
     };
     let machine =
         RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way(), purse, account_purses };
@@ -126,6 +129,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     hop.start_rotation(&links, &service)?;
     tokio::spawn(keeper.follow(hop.standing.clone(), service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
+    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, || RelayInput::WindUp));
     tracing::info!("mix node started");
     service.announce(&links, None);
     hop.serve(&service, driver, openers, RelayMachine::close).await

@@ -65,6 +65,8 @@ pub struct Service {
     pub shutdown: Shutdown,
     /// Asks to bring to an end what was begun, and then to end.
     pub drain: Shutdown,
+    /// Asks to claim what was won, because the node leaves the network.
+    pub wind_up: Shutdown,
     metrics: Option<SocketAddr>,
 }
 
@@ -74,8 +76,9 @@ impl Service {
     /// # Errors
     /// The metrics address is unusable, or the operating system refused a handler.
     pub async fn start(flags: &RunFlags, metrics: Option<SocketAddr>) -> Result<Self> {
-        let (shutdown, drain) = (Shutdown::new(), Shutdown::new());
+        let (shutdown, drain, wind_up) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
         shutdown.on_signals_draining(drain.clone())?;
+        wind_up.on_user_signal()?;
         if flags.exit_with_stdin {
             shutdown.on_stdin_closed()?;
         }
@@ -83,7 +86,7 @@ impl Service {
             Some(address) => Some(metrics::serve(address, shutdown.clone()).await?),
             None => None,
         };
-        Ok(Self { shutdown, drain, metrics })
+        Ok(Self { shutdown, drain, wind_up, metrics })
     }
 
     /// Says on standard output, as one line of JSON, that the process is up and where. Addresses are its own: nothing

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tombola_link::{LinkStats, Links};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::payment::Payments;
-use tombola_tickets::Account;
+use tombola_tickets::{Account, Winners};
 
 use crate::metrics::{
     CONNECTIONS_REFUSED_TOTAL, DIALS_FAILED_TOTAL, FRAME_LENGTHS_TOTAL, FRAMES_IN_TOTAL, FRAMES_OUT_TOTAL,
@@ -26,22 +26,7 @@ pub fn publish_drops(drops: &DropCounters) {
 /// What an account pays and earns.
 pub fn publish_payments(payments: &Payments) {
     let counts = payments.counts();
-    let mut sum = Account::default();
-    for (_, account) in payments.ledger().accounts() {
-        sum.issued += account.issued;
-        sum.redeemed += account.redeemed;
-        sum.listed += account.listed;
-        sum.batched += account.batched;
-        sum.opened += account.opened;
-        sum.unopened += account.unopened;
-        sum.spent = sum.spent.saturating_add(account.spent);
-        for (sum, one) in
-            [(&mut sum.won, account.won), (&mut sum.paid, account.paid), (&mut sum.lost, account.lost)]
-        {
-            sum.tickets += one.tickets;
-            sum.value = sum.value.saturating_add(one.value);
-        }
-    }
+    let sum = payments.ledger().sum();
     for (stage, count) in [
         ("issued", sum.issued),
         ("redeemed", sum.redeemed),
@@ -64,6 +49,28 @@ pub fn publish_payments(payments: &Payments) {
     }
     ::metrics::counter!(PAYMENT_VIOLATIONS_TOTAL).absolute(counts.violations);
     ::metrics::gauge!(PAYMENT_WAITING_PACKETS).set(counts.waiting as f64);
+}
+
+/// What an account has paid and earned, as one line of JSON for whoever started the process. Values are decimal strings in the
+/// smallest unit of the token.
+#[must_use]
+pub fn settled_line(sum: &Account) -> String {
+    let winners =
+        |winners: Winners| format!("{{\"tickets\":{},\"value\":\"{}\"}}", winners.tickets, winners.value);
+    format!(
+        "{{\"event\":\"settled\",\"issued\":{},\"accepted\":{},\"signed\":{},\"opened\":{},\"unopened\":{},\
+         \"won\":{},\"paid\":{},\"lost\":{},\"expired\":{},\"spent\":\"{}\"}}",
+        sum.issued,
+        sum.listed,
+        sum.batched,
+        sum.opened,
+        sum.unopened,
+        winners(sum.won),
+        winners(sum.paid),
+        winners(sum.lost),
+        winners(sum.expired),
+        sum.spent,
+    )
 }
 
 /// All links of a process. Some come and go with the epochs; what those that went have counted stays in the sums.

@@ -414,6 +414,13 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
     }
 }
 
+/// Tells the driver when the node shall leave the network.
+pub async fn wind_up<I: Send + 'static>(token: Shutdown, inputs: Inputs<I>, input: impl FnOnce() -> I) {
+    let cause = token.triggered().await;
+    tracing::info!(%cause, "claiming what was won; no windows follow");
+    inputs.pass(input()).await;
+}
+
 /// Which escrow, on which chain. All epochs of a document have the same.
 ///
 /// # Errors

@@ -216,6 +216,8 @@ pub struct Client {
     payments: Option<Payments>,
     /// Ticks since the last control frame.
     since_control: u32,
+    /// Nothing is emitted but what there is to say about payment.
+    silent: bool,
 }
 
 impl Client {
@@ -299,6 +301,7 @@ impl Client {
             drops: Arc::default(),
             payments: None,
             since_control: 0,
+            silent: false,
             views,
             keys,
         })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tombola_mixing::{PacedSlots, Rng, Time};
 use tombola_tickets::por::{AckCheck, Challenge};
-use tombola_tickets::{Address, WindowClaim};
+use tombola_tickets::{Account, Address, WindowClaim};
 use tombola_topology::{IdentityKey, MailboxId, Parameters};
 
 use crate::drops::{DropCounters, DropReason};
@@ -70,6 +70,8 @@ pub enum GatewayInput {
     Fact(Fact),
     /// The first so many changes that payment asked for are durable.
     PaymentDurable(u64),
+    /// It shall leave the network: what it has won is claimed.
+    WindUp,
 }
 
 /// What a gateway's operator decides, and what its disk holds.
@@ -104,6 +106,8 @@ pub enum GatewayOutput {
     Claim(Box<WindowClaim>),
     /// What the chain says of this account is wanted.
     Watch(Address),
+    /// Nothing is left to be claimed or paid after [`GatewayInput::WindUp`].
+    Settled(Box<Account>),
 }
 
 /// What a gateway did so far.
@@ -377,6 +381,7 @@ impl Gateway {
                 PaymentOutput::Send { to, frame } => GatewayOutput::Forward { to, frame },
                 PaymentOutput::Claim(claim) => GatewayOutput::Claim(Box::new(claim)),
                 PaymentOutput::Watch(account) => GatewayOutput::Watch(account),
+                PaymentOutput::Settled(sum) => GatewayOutput::Settled(sum),
             });
         }
         self.take_durable(now);
@@ -506,6 +511,7 @@ fn handle_payment(payments: &mut Payments, now: Time, input: GatewayInput) {
         GatewayInput::Control(from, frame) => drop(payments.handle_control(now, &from, frame)),
         GatewayInput::Fact(fact) => payments.handle_fact(now, fact),
         GatewayInput::PaymentDurable(count) => payments.set_durable(count),
+        GatewayInput::WindUp => payments.wind_up(now),
         _ => {}
     }
 }

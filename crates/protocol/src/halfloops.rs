@@ -83,6 +83,8 @@ pub struct HalfLoops {
     /// The next outbound loop, built ahead so that it leaves on its tick.
     ready: Option<Outbound>,
     turn: usize,
+    /// No loops any more.
+    silent: bool,
 }
 
 impl HalfLoops {
@@ -109,8 +111,16 @@ impl HalfLoops {
             ready: None,
             rng,
             turn: 0,
+            silent: false,
             views,
         }
+    }
+
+    /// No loop leaves any more, and its accounts send nothing but what there is to say about payment.
+    pub(crate) fn fall_silent(&mut self) {
+        self.silent = true;
+        self.ready = None;
+        self.accounts.iter_mut().for_each(Client::fall_silent);
     }
 
     /// The epochs have changed, and perhaps the accounts. What is under way through accounts that go is forgotten: it cannot
@@ -123,6 +133,9 @@ impl HalfLoops {
             self.ended = self.account_counts();
             self.reachable = vec![Time::MAX; accounts.len()];
             self.accounts = accounts;
+            if self.silent {
+                self.accounts.iter_mut().for_each(Client::fall_silent);
+            }
             self.turn = 0;
             let first = self.first_account;
             self.monitor.retain(|(_, account)| *account >= first);
@@ -145,7 +158,7 @@ impl HalfLoops {
 
     /// Whether it sends loops: it has accounts, and a place in the current epoch.
     fn sends(&self) -> bool {
-        !self.accounts.is_empty() && self.places[0].is_some()
+        !self.accounts.is_empty() && self.places[0].is_some() && !self.silent
     }
 
     pub(crate) fn handle_link(&mut self, now: Time, account: usize, connected: bool) {

@@ -52,6 +52,11 @@ const TICK: Duration = Duration::from_millis(100);
 const WAITING_MAX: usize = 1024;
 /// They wait no longer than an acknowledgement is waited for.
 const WAITING_LIFE: Duration = Duration::from_secs(30);
+/// Nothing has come for so long when an account that winds up ends its windows. Longer than an exponential delay ever
+/// takes at each of three hops, but for one in a thousand.
+const QUIET: Duration = Duration::from_secs(4);
+/// It does not wait longer, whatever still comes.
+const WINDING_UP: Duration = Duration::from_secs(60);
 /// Packets of a client that the first hop has not acknowledged, and that are unsigned.
 const CLIENT_OPEN_MAX: usize = 512;
 
@@ -151,6 +156,8 @@ pub enum PaymentOutput {
     Claim(WindowClaim),
     /// Somebody new wants to pay from this account: what the chain says of it is wanted.
     Watch(Address),
+    /// Nothing is left to be claimed or paid after [`Payments::wind_up`]: the sum over all accounts.
+    Settled(Box<tombola_tickets::Account>),
 }
 
 /// What a packet earns when the one behind us acknowledges it. To be kept beside the packet.
@@ -236,6 +243,27 @@ pub struct Setting {
     pub seed: [u8; 32],
 }
 
+/// How far an account is that shall end.
+#[derive(Clone, Copy, Debug)]
+enum WindingUp {
+    /// It shall not. When the last packet came.
+    No { last: Time },
+    /// It waits until nothing comes any more.
+    Quieting { since: Time, last: Time },
+    /// No windows follow those that there are.
+    Finishing,
+    /// Everything was claimed and paid.
+    Settled,
+}
+
+impl WindingUp {
+    fn packet(&mut self, now: Time) {
+        if let Self::No { last } | Self::Quieting { last, .. } = self {
+            *last = now;
+        }
+    }
+}
+
 /// All that one account pays and earns.
 pub struct Payments {
     account: Account,
@@ -253,7 +281,7 @@ pub struct Payments {
     rng: Rng,
     next_tick: Time,
     counts: PaymentCounts,
-    finishing: bool,
+    winding_up: WindingUp,
     durable: u64,
     drops: Arc<DropCounters>,
     next_number: u32,
@@ -300,7 +328,7 @@ impl Payments {
             rng: Rng::from_seed(seed),
             next_tick: now,
             counts: PaymentCounts::default(),
-            finishing: false,
+            winding_up: WindingUp::No { last: now },
             durable: 0,
             drops,
             next_number: 0,
@@ -573,6 +601,7 @@ impl Payments {
         next: Option<&IdentityKey>,
     ) -> Result<Owed, Unpaid> {
         let taken = self.take(now, from, parity, number, ticket, next);
+        self.winding_up.packet(now);
         self.counts.refused += u64::from(taken.is_err());
         taken
     }
@@ -622,6 +651,7 @@ impl Payments {
         first: &Challenge,
     ) -> Result<Owed, Unpaid> {
         let taken = self.take_first(now, client, parity, number, check, first);
+        self.winding_up.packet(now);
         self.counts.refused += u64::from(taken.is_err());
         taken
     }
@@ -909,10 +939,30 @@ impl Payments {
         }
     }
 
-    /// No windows follow: the process is about to end, or the network is. What is won is claimed as soon as nothing can be added to
-    /// it any more.
+    /// The account shall end. When nothing comes any more, or after a minute, no windows follow those that there are, and what
+    /// is won is claimed as soon as nothing can be added to it. Then [`PaymentOutput::Settled`] comes.
+    pub fn wind_up(&mut self, now: Time) {
+        if let WindingUp::No { last } = self.winding_up {
+            self.winding_up = WindingUp::Quieting { since: now, last };
+        }
+    }
+
+    fn tend_winding_up(&mut self, now: Time) {
+        match self.winding_up {
+            WindingUp::Quieting { since, last } if now - last >= QUIET || now - since >= WINDING_UP => {
+                self.finish();
+            }
+            WindingUp::Finishing if self.is_settled() => {
+                self.winding_up = WindingUp::Settled;
+                self.out.push_back(PaymentOutput::Settled(Box::new(self.books.ledger.sum())));
+            }
+            _ => {}
+        }
+    }
+
+    /// No windows follow: what is won is claimed as soon as nothing can be added to it any more.
     pub fn finish(&mut self) {
-        self.finishing = true;
+        self.winding_up = WindingUp::Finishing;
         for earning in self.machines.earning.values_mut() {
             earning.recipient.finish(&self.books);
         }
@@ -984,8 +1034,10 @@ impl Payments {
                 self.forget(old);
             }
         }
+        self.tend_winding_up(now);
+        let finishing = matches!(self.winding_up, WindingUp::Finishing | WindingUp::Settled);
         for earning in self.machines.earning.values_mut() {
-            if self.finishing {
+            if finishing {
                 earning.finish_once(&self.books);
             }
             earning.recipient.handle_timeout(at, &mut self.books, &mut self.openings);

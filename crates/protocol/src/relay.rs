@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use tombola_mixing::{DelayPool, Rng, Time};
-use tombola_tickets::{Address, WindowClaim};
+use tombola_tickets::{Account, Address, WindowClaim};
 use tombola_topology::IdentityKey;
 
 use crate::client::{Client, ClientCounts};
@@ -60,6 +60,8 @@ pub enum RelayInput {
     },
     /// The first so many changes that payment asked for are durable.
     Durable(u64),
+    /// It shall leave the network: no loops any more, and what it has won is claimed.
+    WindUp,
 }
 
 /// What changes for a mix node with the epochs that senders use.
@@ -93,6 +95,8 @@ pub enum RelayOutput {
     Claim(Box<WindowClaim>),
     /// What the chain says of this account is wanted.
     Watch(Address),
+    /// Nothing is left to be claimed or paid after [`RelayInput::WindUp`].
+    Settled(Box<Account>),
 }
 
 /// A packet in the pool.
@@ -181,6 +185,12 @@ impl Relay {
             RelayInput::AccountFrame { account, frame } => self.loops.handle_frame(now, account, frame),
             RelayInput::AccountFact { account, fact } => self.loops.handle_fact(now, account, fact),
             RelayInput::Views(new) => self.loops.handle_views(now, new.views, new.accounts),
+            RelayInput::WindUp => {
+                self.loops.fall_silent();
+                if let Some(payments) = &mut self.payments {
+                    payments.wind_up(now);
+                }
+            }
             input => {
                 if let Some(payments) = &mut self.payments {
                     handle_payment(payments, now, input);
@@ -242,6 +252,7 @@ impl Relay {
                     PaymentOutput::Send { to, frame } => RelayOutput::Forward { to, frame },
                     PaymentOutput::Claim(claim) => RelayOutput::Claim(Box::new(claim)),
                     PaymentOutput::Watch(account) => RelayOutput::Watch(account),
+                    PaymentOutput::Settled(sum) => RelayOutput::Settled(sum),
                 });
             }
             let (to, frame, owed) = match self.release(now) {

@@ -73,7 +73,15 @@ impl Books {
         for (recipient, window) in kept.issued.keys() {
             books.commit(*recipient, *window);
         }
+        for (peer, over) in &kept.over {
+            books.ledger.with(*peer).restore(over);
+        }
         books
+    }
+
+    /// Something between us and a peer is over. In the journal before the windows go that it was in.
+    pub(crate) fn keep_over(&mut self, peer: &Address) {
+        self.journal.put_over(peer, &self.ledger.account(peer).over());
     }
 
     /// What an issuer guarantees to us, and what we have at risk with it.

@@ -465,6 +465,7 @@ impl Issuer {
             self.close(books);
             for (window, mut record) in core::mem::take(&mut self.windows) {
                 books.ledger.with(self.link.recipient).lapse(record.tickets.into());
+                books.keep_over(&self.link.recipient);
                 if books.is_highest(&self.link.recipient, window) {
                     // Else its number could be used again after a restart.
                     record.tickets = 0;
@@ -502,6 +503,7 @@ impl Issuer {
         let tickets = core::mem::take(&mut record.tickets);
         books.solvency.claimed(self.link.recipient, window);
         books.ledger.with(self.link.recipient).redeem(tickets.into(), spent);
+        books.keep_over(&self.link.recipient);
         if books.is_highest(&self.link.recipient, window) {
             // Else its number could be used again after a restart.
             books.journal.put_issued(&self.link.recipient, window, record);

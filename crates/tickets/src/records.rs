@@ -23,6 +23,7 @@ use crate::batch::SignedBatch;
 use crate::claim::WinnerClaim;
 use crate::class::ClassNumber;
 use crate::journal::{Journal, Table};
+use crate::ledger::{Over, Winners};
 use crate::lottery::{Commitment, WindowNumber};
 use crate::merkle::{MAX_DEPTH, Node, depth};
 use crate::por::Opener;
@@ -44,8 +45,10 @@ pub mod tables {
     pub const WON: Table = Table(5);
     /// Winners.
     pub const WINNERS: Table = Table(6);
+    /// What is over, by peer: sums of windows that are in no other table any more.
+    pub const OVER: Table = Table(7);
     /// All of them.
-    pub const ALL: [Table; 6] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS];
+    pub const ALL: [Table; 7] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS, OVER];
 }
 
 const VERSION: u8 = 1;
@@ -92,6 +95,7 @@ pub struct Restore {
     pub(crate) windows: BTreeMap<Place, WindowRecord>,
     pub(crate) won: BTreeMap<(Place, u8), SignedBatch>,
     pub(crate) winners: BTreeMap<(Place, u8), Vec<WinnerClaim>>,
+    pub(crate) over: BTreeMap<Address, Over>,
 }
 
 impl Restore {
@@ -116,6 +120,13 @@ impl Restore {
         let peer = Address::from(key.array()?);
         if table == tables::SERIES {
             self.series.insert(peer, value.u32()?);
+            return Some(());
+        }
+        if table == tables::OVER {
+            let mut winners = || Some(Winners { tickets: value.u64()?, value: value.u128()? });
+            let (paid, lost, expired) = (winners()?, winners()?, winners()?);
+            let (redeemed, lapsed, spent) = (value.u64()?, value.u64()?, value.u128()?);
+            self.over.insert(peer, Over { paid, lost, expired, redeemed, lapsed, spent });
             return Some(());
         }
         let place = (peer, WindowNumber(key.u32()?));
@@ -239,6 +250,19 @@ impl Journal {
 
     pub(crate) fn put_series(&mut self, issuer: &Address, next: u32) {
         self.put(tables::SERIES, issuer.as_slice(), versioned(&[&next.to_be_bytes()]));
+    }
+
+    pub(crate) fn put_over(&mut self, peer: &Address, over: &Over) {
+        let Over { paid, lost, expired, redeemed, lapsed, spent } = over;
+        let mut value = versioned(&[]);
+        for winners in [paid, lost, expired] {
+            value.extend_from_slice(&winners.tickets.to_be_bytes());
+            value.extend_from_slice(&winners.value.to_be_bytes());
+        }
+        value.extend_from_slice(&redeemed.to_be_bytes());
+        value.extend_from_slice(&lapsed.to_be_bytes());
+        value.extend_from_slice(&spent.to_be_bytes());
+        self.put(tables::OVER, peer.as_slice(), value);
     }
 
     pub(crate) fn put_window(&mut self, issuer: &Address, window: WindowNumber, record: &WindowRecord) {

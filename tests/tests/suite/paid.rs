@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tombola::local::{LocalNetwork, Options};
+use tombola::local::{Chain, LocalNetwork, Options};
 use tombola_client::{Client, Content, Home};
 use tombola_node::clock::unix_now;
 use tombola_tests::PATIENCE;
@@ -18,7 +18,7 @@ fn metric(address: std::net::SocketAddr, start: &str) -> f64 {
 #[test]
 fn every_node_earns_and_redeems_while_messages_arrive() {
     tombola_client::install_crypto_provider();
-    let options = Options { paid: true, ..Options::default() };
+    let options = Options { chain: Chain::Own, ..Options::default() };
     let network = LocalNetwork::start(&options).unwrap();
     let homes = ["alice", "bob"].map(|name| Home::open(network.new_client(name).unwrap()).unwrap());
     let begun = unix_now();

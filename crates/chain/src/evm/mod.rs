@@ -16,7 +16,7 @@ use tombola_tickets::Domain;
 
 pub use rpc::UrlError;
 pub use till::EvmTill;
-pub(crate) use wire::Receipt;
+pub(crate) use wire::{Receipt, ReceiptLog};
 
 use crate::ledger::LedgerError;
 use rpc::Rpc;
@@ -91,6 +91,22 @@ pub(crate) async fn read<C: SolCall>(
 pub(crate) async fn chain_id(rpc: &Rpc) -> Result<u64, LedgerError> {
     let id: U64 = rpc.ask("eth_chainId", ()).await?;
     Ok(id.to())
+}
+
+/// The number of the latest block.
+pub(crate) async fn block_number(rpc: &Rpc) -> Result<u64, LedgerError> {
+    let number: U64 = rpc.ask("eth_blockNumber", ()).await?;
+    Ok(number.to())
+}
+
+/// All that these contracts have reported since a block.
+pub(crate) async fn all_logs(
+    rpc: &Rpc,
+    contracts: &[Address],
+    from: u64,
+) -> Result<Vec<ReceiptLog>, LedgerError> {
+    let filter = json!({ "address": contracts, "fromBlock": hex(from), "toBlock": "latest" });
+    rpc.ask("eth_getLogs", (filter,)).await
 }
 
 /// What an account has of the chain's own money, in wei.

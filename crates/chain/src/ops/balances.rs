@@ -38,8 +38,7 @@ impl Operator {
     /// See [`OpsError`].
     pub async fn balances(&self, contracts: &Contracts, account: Address) -> Result<Balances, OpsError> {
         let &Contracts { token, escrow, registry } = contracts;
-        let wei = evm::balance(&self.rpc, account).await;
-        let wei = wei.map_err(|source| OpsError::Ledger { what: "reading a balance", source })?;
+        let wei = self.wei(account).await?;
         let deposit = self.read(escrow, &Escrow::depositOfCall { issuer: account }).await?;
         let node = self.read(registry, &Registry::nodeOfCall { account }).await?;
         Ok(Balances {
@@ -53,6 +52,16 @@ impl Operator {
             stake: node.left,
             stake_leaves_at: node.releaseAt.to(),
         })
+    }
+
+    /// What an account has of the chain's own money, in wei.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn wei(&self, account: Address) -> Result<U256, OpsError> {
+        let wei = evm::balance(&self.rpc, account).await;
+        wei.map_err(|source| OpsError::Ledger { what: "reading a balance", source })
     }
 
     /// A reserve, and when it may leave, in Unix seconds; 0 without notice.

@@ -4,6 +4,7 @@
 //! asked first what the transaction would use.
 
 mod actions;
+mod audit;
 mod balances;
 mod deploy;
 
@@ -18,6 +19,7 @@ use serde_json::json;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
+pub use audit::Audit;
 pub use balances::Balances;
 pub use deploy::{Contracts, EscrowTerms};
 
@@ -111,6 +113,27 @@ impl Operator {
     pub const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// The id of the chain that a server has, before there is an operator on it.
+    ///
+    /// # Errors
+    ///
+    /// The URL is none, or the server does not answer.
+    pub async fn chain_id(config: &EvmConfig) -> Result<u64, OpsError> {
+        let rpc = Rpc::new(&config.url, config.timeout)?;
+        let id = evm::chain_id(&rpc).await;
+        id.map_err(|source| OpsError::Ledger { what: "asking which chain it is", source })
+    }
+
+    /// The number of the latest block.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn block(&self) -> Result<u64, OpsError> {
+        let number = evm::block_number(&self.rpc).await;
+        number.map_err(|source| OpsError::Ledger { what: "asking for the latest block", source })
     }
 
     /// Whose account it is.

@@ -27,7 +27,7 @@ impl Client {
     /// frames, so that these tell an observer nothing that the clock does not.
     pub(super) fn tick(&mut self, now: Time, due: Time, stream: Stream) {
         let tells = stream == Stream::Main && self.told != self.collects;
-        if tells || self.can_pay(now) {
+        if !self.silent && (tells || self.can_pay(now)) {
             let frame = self.emit(due, stream);
             if let Some(frame) = self.pay(now, frame) {
                 self.out.push_back(frame);
@@ -39,6 +39,11 @@ impl Client {
                 self.push_control_frame(now);
             }
         }
+    }
+
+    /// From now on no packet is emitted. The clock goes on, and with it what there is to say about payment.
+    pub(crate) fn fall_silent(&mut self) {
+        self.silent = true;
     }
 
     /// Whether the next packet could be paid for, whichever epoch it uses.

@@ -337,10 +337,10 @@ impl Recipient {
         self.current
     }
 
-    /// Whether the machine has nothing left to claim or to be paid.
+    /// Whether the machine has nothing left to claim or to be paid. Who has gone signs nothing any more.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.unsigned() == 0
+        (self.unsigned() == 0 || !self.agreed)
             && self.pending.is_empty()
             && self.windows.values().all(|window| window.won.is_empty())
     }

@@ -63,8 +63,10 @@ impl Recipient {
         let numbers: Vec<_> = self.windows.keys().copied().collect();
         for number in numbers {
             let Some(window) = self.windows.get_mut(&number) else { continue };
-            let done = window.closed.is_some_and(|closed| window.restored || window.next >= closed)
-                && now.time >= window.last + self.limits.settled_after;
+            let closed = window.closed.is_some_and(|closed| window.restored || window.next >= closed);
+            // Who has gone says nothing any more, and nothing is accepted from it when no window is to follow.
+            let left = self.ended && !self.agreed;
+            let done = (closed || left) && now.time >= window.last + self.limits.settled_after;
             if expired {
                 self.expire(number, books);
             } else if (done || forced) && !window.claimed {
@@ -164,6 +166,7 @@ impl Recipient {
         let paid = settlement.paid.min(window.winners);
         let (paid, lost) = (self.link.winners(paid), self.link.winners(window.winners - paid));
         books.ledger.with(self.link.issuer).settle(paid, lost);
+        books.keep_over(&self.link.issuer);
         // What is lost is in the ledger; it is not at risk any more.
         books.credit(self.link.issuer).settled(paid.value.saturating_add(lost.value));
         self.forget(number, &window, books);
@@ -177,6 +180,9 @@ impl Recipient {
             account.expire_claimed(winners);
         } else {
             account.expire_pending(winners);
+        }
+        if winners.tickets > 0 {
+            books.keep_over(&self.link.issuer);
         }
         books.credit(self.link.issuer).settled(self.link.winners(window.winners).value);
         self.forget(number, &window, books);

@@ -1,5 +1,5 @@
-//! The money of a local network: a chain for development in a process of its own, contracts, and an account with all that it
-//! needs for every node and client.
+//! The money of a local network: a chain for development, in a process of its own or one that is there; contracts; and an account
+//! with all that it needs for every node and client.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tombola_chain::devchain::Genesis;
 use tombola_chain::keystore::{Keystore, KeystoreError, Password, Work};
-use tombola_chain::ops::{Contracts, EscrowTerms, Operator, OpsError};
+use tombola_chain::ops::{Audit, Contracts, EscrowTerms, Operator, OpsError};
 use tombola_chain::{EvmConfig, Wallet};
 use tombola_node::clock::unix_now;
 use tombola_node::payment::PaymentConfig;
@@ -17,11 +17,17 @@ use tombola_tickets::{Address, ClassNumber, PriceClass, UnixSeconds, WinProbabil
 use tombola_topology::{ChainAddress, Payment};
 
 use super::child::Child;
-use super::network::LocalError;
+use super::network::{Chain, Funder, LocalError};
 
 /// How long the chain may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 const CHAIN_ID: u64 = 31_337;
+/// The key of the first account of "test test test test test test test test test test test junk", by which Anvil, Hardhat and
+/// others begin. No secret: nothing of worth may ever be sent there.
+const FIRST_OF_ALL: [u8; 32] = [
+    0xac, 0x09, 0x74, 0xbe, 0xc3, 0x9a, 0x17, 0xe3, 0x6b, 0xa4, 0xa6, 0xb4, 0xd2, 0x38, 0xff, 0x94, 0x4b,
+    0xac, 0xb4, 0x78, 0xcb, 0xed, 0x5e, 0xfc, 0xae, 0x78, 0x4d, 0x7b, 0xf4, 0xf2, 0xff, 0x80,
+];
 /// What a hop keeps of each packet, in the smallest unit of the token: a millionth of one with 18 decimals.
 const FEE: u128 = 1_000_000_000_000;
 /// One ticket in so many wins: as many as a class may have, so that windows end and are claimed within a minute.
@@ -32,58 +38,62 @@ const PLENTY: u128 = 1_000 * 1_000_000_000_000_000_000;
 const GAS_MONEY: u128 = 10 * 1_000_000_000_000_000_000;
 const DAY: u32 = 86_400;
 
-/// The chain and who may spend on it.
+/// Which money there is, and who may spend it.
 pub(super) struct Bank {
     runtime: Runtime,
     operator: Operator,
     contracts: Contracts,
+    chain_id: u64,
     url: String,
     classes: Vec<ClassNumber>,
-    /// The chain's process.
-    chain: Child,
+    /// The block before the contracts were deployed.
+    start_block: u64,
+    /// The chain's process, if it is the network's own.
+    chain: Option<Child>,
 }
 
 impl std::fmt::Debug for Bank {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bank")
-            .field("url", &self.url)
-            .field("contracts", &self.contracts)
-            .finish_non_exhaustive()
+        f.debug_struct("Bank").field("contracts", &self.contracts).finish_non_exhaustive()
     }
 }
 
 impl Bank {
-    /// Starts a chain, deploys the contracts, and registers a price class for each link of a route through `layers` layers.
-    pub(super) fn open(binary: &Path, layers: u8) -> Result<Self, LocalError> {
-        let port = free_port().map_err(LocalError::Ports)?;
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
-        let args = ["devchain", "--exit-with-stdin", "--listen", &listen];
-        let mut chain = Child::spawn("the chain", binary, &args)?;
-        let deadline = Instant::now() + PATIENCE;
-        while chain.line(Duration::from_millis(100))?.is_none() {
-            if Instant::now() > deadline {
-                return Err(LocalError::Late {
-                    name: "the chain".to_owned(),
-                    what: "has not come up",
-                    patience: PATIENCE,
-                    last_words: chain.last_words(),
-                });
-            }
-        }
-        let url = format!("http://{listen}");
-        let builder = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = builder.map_err(LocalError::Ports)?;
+    /// Finds a chain or starts one, deploys the contracts, and registers a price class for each link of a route through
+    /// `layers` layers. `None`: nothing is paid for.
+    pub(super) fn open(chain: &Chain, binary: &Path, layers: u8) -> Result<Option<Self>, LocalError> {
         let genesis = Genesis { chain_id: CHAIN_ID, seed: "tombola".to_owned(), accounts: 10, time: 0 };
-        let wallet = Arc::new(Wallet::from_bytes(&genesis.key(0)).map_err(|_| LocalError::NoBinary)?);
-        let operator = Operator::new(&EvmConfig::new(&url), CHAIN_ID, wallet)?;
+        let known = |key: &[u8; 32]| Wallet::from_bytes(key).map_err(|_| LocalError::NoBinary);
+        let (url, wallet, process) = match chain {
+            Chain::None => return Ok(None),
+            Chain::Own => {
+                let (url, process) = start_chain(binary)?;
+                (url, known(&genesis.key(0))?, Some(process))
+            }
+            Chain::At { url, funder: Some(Funder { keystore, password }) } => {
+                (url.clone(), Keystore::new(keystore).open(&Password::read(password)?)?, None)
+            }
+            Chain::At { url, funder: None } => (url.clone(), known(&FIRST_OF_ALL)?, None),
+        };
+        // A thread of its own: connections that the server has closed must be noticed between calls, too.
+        let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = builder.map_err(LocalError::Ports)?;
+        let config = EvmConfig::new(&url);
+        let chain_id = runtime.block_on(Operator::chain_id(&config))?;
+        let operator = Operator::new(&config, chain_id, Arc::new(wallet))?;
+        let account = operator.address();
+        if runtime.block_on(operator.wei(account))?.is_zero() {
+            return Err(LocalError::NoFunds { account, url });
+        }
+        let start_block = runtime.block_on(operator.block())?;
         let (contracts, classes) = runtime.block_on(deploy(&operator, layers))?;
-        Ok(Self { runtime, operator, contracts, url, classes, chain })
+        Ok(Some(Self { runtime, operator, contracts, chain_id, url, classes, start_block, chain: process }))
     }
 
     /// What the network document says.
     pub(super) fn payment(&self) -> Payment {
         Payment {
-            chain_id: CHAIN_ID,
+            chain_id: self.chain_id,
             escrow: ChainAddress(self.contracts.escrow.into()),
             classes: self.classes.iter().map(|class| class.0).collect(),
         }
@@ -104,7 +114,7 @@ impl Bank {
             account: None,
             // Nothing is ever reorganised there.
             confirmations: 0,
-            start_block: 0,
+            start_block: self.start_block,
             poll: Duration::from_secs(1),
             redeem_spread: Duration::ZERO,
         };
@@ -123,10 +133,34 @@ impl Bank {
         Ok(())
     }
 
-    /// The chain's process.
-    pub(super) fn process(&mut self) -> &mut Child {
-        &mut self.chain
+    /// The chain's process, if it is the network's own.
+    pub(super) fn process(&mut self) -> Option<&mut Child> {
+        self.chain.as_mut()
     }
+
+    /// All money that there is.
+    pub(super) fn audit(&self) -> Result<Audit, LocalError> {
+        Ok(self.runtime.block_on(self.operator.audit(&self.contracts, self.start_block))?)
+    }
+}
+
+fn start_chain(binary: &Path) -> Result<(String, Child), LocalError> {
+    let port = free_port().map_err(LocalError::Ports)?;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
+    let args = ["devchain", "--exit-with-stdin", "--listen", &listen];
+    let mut chain = Child::spawn("the chain", binary, &args)?;
+    let deadline = Instant::now() + PATIENCE;
+    while chain.line(Duration::from_millis(100))?.is_none() {
+        if Instant::now() > deadline {
+            return Err(LocalError::Late {
+                name: "the chain".to_owned(),
+                what: "has not come up",
+                patience: PATIENCE,
+                last_words: chain.last_words(),
+            });
+        }
+    }
+    Ok((format!("http://{listen}"), chain))
 }
 
 async fn deploy(operator: &Operator, layers: u8) -> Result<(Contracts, Vec<ClassNumber>), OpsError> {

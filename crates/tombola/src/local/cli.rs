@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tombola_mixing::Rng;
 use tombola_node::entry::{RunFlags, print_line};
-use tombola_node::shutdown::Shutdown;
+use tombola_node::shutdown::{Cause, Shutdown};
 use tombola_node::{derive, process};
 use tombola_topology::duration;
 
 use super::ledger::{Kind, Ledger, Load, NAMES};
-use super::network::{LocalNetwork, Options};
+use super::network::{Chain, Funder, LocalNetwork, Options};
 use super::node::Restart;
 use super::report::{Measured, Report};
 use super::traffic::Traffic;
@@ -28,9 +28,20 @@ const EPOCHS_MAX: u32 = 40;
 /// Arguments of the local network.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Pay for every packet, on a chain of the network's own.
+    /// Pay for packets on this chain instead of one of the network's own: its JSON-RPC, such as "http://127.0.0.1:8545". For
+    /// chains for development: contracts are deployed and tokens made.
+    #[arg(long, value_name = "URL", conflicts_with = "unpaid")]
+    rpc_url: Option<String>,
+    /// The Web3 keystore of an account with money for gas on that chain; default: the first account of chains for
+    /// development.
+    #[arg(long, value_name = "FILE", requires = "rpc_url", requires = "funder_password")]
+    funder: Option<PathBuf>,
+    /// The file of its password, one line.
+    #[arg(long, value_name = "FILE", requires = "funder")]
+    funder_password: Option<PathBuf>,
+    /// Pay for nothing, and start no chain.
     #[arg(long)]
-    paid: bool,
+    unpaid: bool,
     /// Mix layers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
     layers: u8,
@@ -73,6 +84,20 @@ pub struct Args {
     flags: RunFlags,
 }
 
+impl Args {
+    fn chain(&self) -> Chain {
+        match &self.rpc_url {
+            Some(url) => {
+                let funder = self.funder.clone().zip(self.funder_password.clone());
+                let funder = funder.map(|(keystore, password)| Funder { keystore, password });
+                Chain::At { url: url.clone(), funder }
+            }
+            None if self.unpaid => Chain::None,
+            None => Chain::Own,
+        }
+    }
+}
+
 /// Runs a local network: starts it, sends messages and a file through it, reports.
 ///
 /// # Errors
@@ -98,7 +123,7 @@ pub fn run(args: &Args) -> Result<()> {
         width: args.width,
         gateways: args.gateways,
         mean_delay: args.mean_delay,
-        paid: args.paid,
+        chain: args.chain(),
         ..defaults
     };
     let mut parameters = options.parameters();
@@ -137,13 +162,10 @@ pub fn run(args: &Args) -> Result<()> {
     traffic.finish()?;
     // Nodes publish once a second; their last counts are read below.
     std::thread::sleep(Duration::from_millis(1100));
-    let report = Report::new(&network, &traffic.ledger, load, meter.measured(&network, begun.elapsed()));
+    let mut report = Report::new(&network, &traffic.ledger, load, meter.measured(&network, begun.elapsed()));
     print_line(report.table());
-    if let Some(path) = &args.report {
-        let text = serde_json::to_string_pretty(&report).context("the report")?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
-    }
+    // What was delivered is known now; what it was worth only when the network has ended.
+    write_report(args, &report)?;
     if args.hold {
         print_line(instructions(&network, &traffic));
         while !shutdown.is_triggered() {
@@ -154,11 +176,27 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     traffic.stop();
+    // Who ends a network that stays up wants to see what it was worth; whoever else asks it to end does not wait.
+    let at_leisure = args.hold && shutdown.cause() == Some(Cause::Interrupt);
+    if network.is_paid() && (at_leisure || !shutdown.is_triggered()) {
+        print_line("Every node claims what it has won. Ctrl-C leaves it unclaimed.");
+        if let Some(tickets) = network.wind_up(&|| !at_leisure && shutdown.is_triggered())? {
+            print_line(tickets.table());
+            report.set_tickets(tickets);
+            write_report(args, &report)?;
+        }
+    }
     network.stop();
     match report.failure() {
         Some(failure) => bail!("{failure}"),
         None => Ok(()),
     }
+}
+
+fn write_report(args: &Args, report: &Report) -> Result<()> {
+    let Some(path) = &args.report else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report).context("the report")?;
+    std::fs::write(path, text + "\n").with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 /// As many as fit into a week. Each node needs a key for each.

@@ -6,6 +6,7 @@ mod child;
 mod cli;
 mod keeper;
 mod ledger;
+mod money;
 mod network;
 mod node;
 mod plan;
@@ -15,5 +16,6 @@ mod traffic;
 
 pub use cli::{Args, run};
 pub use keeper::{KeeperArgs, keep};
-pub use network::{LocalError, LocalNetwork, Options};
+pub use money::{Settled, Tickets};
+pub use network::{Chain, Funder, LocalError, LocalNetwork, Options};
 pub use node::{NodeInfo, Restart};

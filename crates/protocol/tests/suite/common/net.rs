@@ -177,6 +177,8 @@ pub(crate) struct Net {
     purse_changes: BTreeMap<Purse, u64>,
     /// What nodes wanted claimed, with who claims.
     pub(crate) claims: Vec<(u32, WindowClaim)>,
+    /// Nodes that have nothing left to claim.
+    pub(crate) settled: BTreeSet<u32>,
 }
 
 impl Net {
@@ -249,6 +251,7 @@ impl Net {
             purses: BTreeMap::new(),
             purse_changes: BTreeMap::new(),
             claims: vec![],
+            settled: BTreeSet::new(),
         };
         net.change_phases();
         net.link_nodes();
@@ -696,12 +699,17 @@ impl Net {
                     return self.poll_node(me, node);
                 }
                 RelayOutput::Watch(_) => return self.poll_node(me, node),
+                RelayOutput::Settled(_) => {
+                    self.settled.insert(index);
+                    return self.poll_node(me, node);
+                }
             }),
             Machine::Gateway(gateway) => loop {
                 match gateway.poll_output(self.now)? {
                     GatewayOutput::Forward { to, frame } => return Some((me, self.places[&to], frame)),
                     GatewayOutput::Claim(claim) => self.claims.push((index, *claim)),
                     GatewayOutput::Watch(account) => gateway.handle(self.now, guarantee(account)),
+                    GatewayOutput::Settled(_) => drop(self.settled.insert(index)),
                     GatewayOutput::Deliver { to, frame } => match self.places.get(&to) {
                         Some(client) if self.online.contains(client) => return Some((me, *client, frame)),
                         _ => gateway.handle(self.now, GatewayInput::Undelivered(to, frame)),
