@@ -46,6 +46,8 @@ pub(super) struct Bank {
     chain_id: u64,
     url: String,
     classes: Vec<ClassNumber>,
+    /// Blocks that must follow before something counts. None on a chain of its own: nothing is ever reorganised there.
+    confirmations: u64,
     /// The block before the contracts were deployed.
     start_block: u64,
     /// The chain's process, if it is the network's own.
@@ -70,10 +72,10 @@ impl Bank {
                 let (url, process) = start_chain(binary)?;
                 (url, known(&genesis.key(0))?, Some(process))
             }
-            Chain::At { url, funder: Some(Funder { keystore, password }) } => {
+            Chain::At { url, funder: Some(Funder { keystore, password }), .. } => {
                 (url.clone(), Keystore::new(keystore).open(&Password::read(password)?)?, None)
             }
-            Chain::At { url, funder: None } => (url.clone(), known(&FIRST_OF_ALL)?, None),
+            Chain::At { url, funder: None, .. } => (url.clone(), known(&FIRST_OF_ALL)?, None),
         };
         // A thread of its own: connections that the server has closed must be noticed between calls, too.
         let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -85,9 +87,24 @@ impl Bank {
         if runtime.block_on(operator.wei(account))?.is_zero() {
             return Err(LocalError::NoFunds { account, url });
         }
+        let confirmations = match chain {
+            Chain::At { confirmations, .. } => *confirmations,
+            Chain::None | Chain::Own => 0,
+        };
         let start_block = runtime.block_on(operator.block())?;
         let (contracts, classes) = runtime.block_on(deploy(&operator, layers))?;
-        Ok(Some(Self { runtime, operator, contracts, chain_id, url, classes, start_block, chain: process }))
+        let chain = process;
+        Ok(Some(Self {
+            runtime,
+            operator,
+            contracts,
+            chain_id,
+            url,
+            classes,
+            confirmations,
+            start_block,
+            chain,
+        }))
     }
 
     /// What the network document says.
@@ -112,8 +129,7 @@ impl Bank {
             keystore,
             password,
             account: None,
-            // Nothing is ever reorganised there.
-            confirmations: 0,
+            confirmations: self.confirmations,
             start_block: self.start_block,
             poll: Duration::from_secs(1),
             redeem_spread: Duration::ZERO,

@@ -39,6 +39,9 @@ pub struct Args {
     /// The file of its password, one line.
     #[arg(long, value_name = "FILE", requires = "funder")]
     funder_password: Option<PathBuf>,
+    /// Blocks of that chain that must follow before something counts as final. More than 0 only if it makes blocks by itself.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 0, requires = "rpc_url")]
+    confirmations: u64,
     /// Pay for nothing, and start no chain.
     #[arg(long)]
     unpaid: bool,
@@ -90,7 +93,7 @@ impl Args {
             Some(url) => {
                 let funder = self.funder.clone().zip(self.funder_password.clone());
                 let funder = funder.map(|(keystore, password)| Funder { keystore, password });
-                Chain::At { url: url.clone(), funder }
+                Chain::At { url: url.clone(), funder, confirmations: self.confirmations }
             }
             None if self.unpaid => Chain::None,
             None => Chain::Own,

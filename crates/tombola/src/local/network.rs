@@ -46,6 +46,8 @@ pub enum Chain {
         url: String,
         /// Who pays for that; `None`: the first account of chains for development, whose key everybody knows.
         funder: Option<Funder>,
+        /// Blocks that must follow before something counts as final. More than 0 only on a chain that makes blocks by itself.
+        confirmations: u64,
     },
 }
 
