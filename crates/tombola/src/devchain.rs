@@ -2,20 +2,27 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpListener;
 use tombola_chain::devchain::{DevChain, Genesis, MOST_ACCOUNTS};
-use tombola_node::entry::RunFlags;
+use tombola_client::Home;
+use tombola_node::entry::{RunFlags, print_line};
 use tombola_node::shutdown::Shutdown;
+use tombola_tickets::Address;
 use tombola_topology::duration;
+
+use crate::local::{Funder, Till};
 
 /// Its flags.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where JSON-RPC is served; port 0 takes any.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8545")]
     listen: SocketAddr,
@@ -41,6 +48,43 @@ pub struct Args {
     run: RunFlags,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Give a client of a network on such a chain an account of its own: a key, what gas costs, and a reserve from which its
+    /// gateway is paid.
+    Fund {
+        /// The client's folder.
+        #[arg(long, value_name = "FOLDER")]
+        home: PathBuf,
+        /// The chain's JSON-RPC.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8545")]
+        rpc_url: String,
+        /// The Web3 keystore of an account that pays; default: the first account of chains for development.
+        #[arg(long, value_name = "FILE", requires = "funder_password")]
+        funder: Option<PathBuf>,
+        /// The file of its password, one line.
+        #[arg(long, value_name = "FILE", requires = "funder")]
+        funder_password: Option<PathBuf>,
+        /// Blocks that must follow before something counts as final.
+        #[arg(long, value_name = "BLOCKS", default_value_t = 0)]
+        confirmations: u64,
+    },
+}
+
+/// Makes a client of a network for development able to pay.
+fn fund(home: &Path, url: &str, funder: Option<Funder>, confirmations: u64) -> Result<()> {
+    let opened = Home::open(home)?;
+    let config = home.join("payment.toml");
+    ensure!(!config.exists(), "{}: the client has an account already", config.display());
+    let payment = opened.view().epoch().payment();
+    let escrow =
+        payment.context("packets of this client's network are not paid for: it needs no account")?.escrow;
+    drop(opened);
+    let till = Till::of(url, funder.as_ref(), confirmations, Address::from(escrow.0))?;
+    print_line(till.equip(home)?);
+    Ok(())
+}
+
 /// Serves a chain until a signal comes.
 ///
 /// # Errors
@@ -48,6 +92,11 @@ pub struct Args {
 /// The flags make no sense, the state cannot be read or written, or the port is taken.
 pub fn run(args: &Args) -> Result<()> {
     args.run.init_logging()?;
+    if let Some(Command::Fund { home, rpc_url, funder, funder_password, confirmations }) = &args.command {
+        let funder = funder.clone().zip(funder_password.clone());
+        let funder = funder.map(|(keystore, password)| Funder { keystore, password });
+        return fund(home, rpc_url, funder, *confirmations);
+    }
     ensure!(args.accounts <= MOST_ACCOUNTS, "--accounts is at most {MOST_ACCOUNTS}");
     ensure!(args.block_time.is_none_or(|time| !time.is_zero()), "--block-time is more than 0");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -1,6 +1,7 @@
 //! The money of a local network: a chain for development, in a process of its own or one that is there; contracts; and an account
 //! with all that it needs for every node and client.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use tombola_chain::devchain::Genesis;
 use tombola_chain::keystore::{Keystore, KeystoreError, Password, Work};
 use tombola_chain::ops::{Audit, Contracts, EscrowTerms, Operator, OpsError};
 use tombola_chain::{EvmConfig, Wallet};
+use tombola_client::Home;
 use tombola_node::clock::unix_now;
+use tombola_node::files;
 use tombola_node::payment::PaymentConfig;
 use tombola_tickets::{Address, ClassNumber, PriceClass, UnixSeconds, WinProbability};
 use tombola_topology::{ChainAddress, Payment};
@@ -38,89 +41,138 @@ const PLENTY: u128 = 1_000 * 1_000_000_000_000_000_000;
 const GAS_MONEY: u128 = 10 * 1_000_000_000_000_000_000;
 const DAY: u32 = 86_400;
 
-/// Which money there is, and who may spend it.
-pub(super) struct Bank {
+/// Somebody who can pay for things on a chain for development.
+pub(crate) struct Till {
     runtime: Runtime,
     operator: Operator,
     contracts: Contracts,
-    chain_id: u64,
     url: String,
-    classes: Vec<ClassNumber>,
     /// Blocks that must follow before something counts. None on a chain of its own: nothing is ever reorganised there.
     confirmations: u64,
-    /// The block before the contracts were deployed.
+    /// The contracts were deployed in a later block.
     start_block: u64,
+}
+
+/// The contracts of a network, and who may pay for it.
+pub(super) struct Bank {
+    till: Till,
+    chain_id: u64,
+    classes: Vec<ClassNumber>,
     /// The chain's process, if it is the network's own.
     chain: Option<Child>,
 }
 
 impl std::fmt::Debug for Bank {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bank").field("contracts", &self.contracts).finish_non_exhaustive()
+        f.debug_struct("Bank").field("contracts", &self.till.contracts).finish_non_exhaustive()
     }
+}
+
+/// Who pays when nobody is named: the first account of a chain of ours, or else of the others.
+fn known_funders() -> Result<[Wallet; 2], LocalError> {
+    let genesis = Genesis { chain_id: CHAIN_ID, seed: "tombola".to_owned(), accounts: 1, time: 0 };
+    let wallet = |key: &[u8; 32]| Wallet::from_bytes(key).map_err(|_| LocalError::NoBinary);
+    Ok([wallet(&genesis.key(0))?, wallet(&FIRST_OF_ALL)?])
+}
+
+fn runtime() -> Result<Runtime, LocalError> {
+    // A thread of its own: connections that the server has closed must be noticed between calls, too.
+    let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    builder.map_err(LocalError::Ports)
+}
+
+/// The first of those who could pay that has money, on whichever chain that is.
+fn find_operator(
+    runtime: &Runtime,
+    url: &str,
+    funder: Option<&Funder>,
+) -> Result<(Operator, u64), LocalError> {
+    let wallets = match funder {
+        Some(Funder { keystore, password }) => {
+            vec![Keystore::new(keystore).open(&Password::read(password)?)?]
+        }
+        None => known_funders()?.into(),
+    };
+    let config = EvmConfig::new(url);
+    let chain_id = runtime.block_on(Operator::chain_id(&config))?;
+    let mut poor = Address::ZERO;
+    for wallet in wallets {
+        let operator = Operator::new(&config, chain_id, Arc::new(wallet))?;
+        poor = operator.address();
+        if !runtime.block_on(operator.wei(poor))?.is_zero() {
+            return Ok((operator, chain_id));
+        }
+    }
+    Err(LocalError::NoFunds { account: poor, url: url.to_owned() })
 }
 
 impl Bank {
     /// Finds a chain or starts one, deploys the contracts, and registers a price class for each link of a route through
     /// `layers` layers. `None`: nothing is paid for.
     pub(super) fn open(chain: &Chain, binary: &Path, layers: u8) -> Result<Option<Self>, LocalError> {
-        let genesis = Genesis { chain_id: CHAIN_ID, seed: "tombola".to_owned(), accounts: 10, time: 0 };
-        let known = |key: &[u8; 32]| Wallet::from_bytes(key).map_err(|_| LocalError::NoBinary);
-        let (url, wallet, process) = match chain {
+        let (url, process, funder, confirmations) = match chain {
             Chain::None => return Ok(None),
             Chain::Own => {
                 let (url, process) = start_chain(binary)?;
-                (url, known(&genesis.key(0))?, Some(process))
+                (url, Some(process), None, 0)
             }
-            Chain::At { url, funder: Some(Funder { keystore, password }), .. } => {
-                (url.clone(), Keystore::new(keystore).open(&Password::read(password)?)?, None)
-            }
-            Chain::At { url, funder: None, .. } => (url.clone(), known(&FIRST_OF_ALL)?, None),
+            Chain::At { url, funder, confirmations } => (url.clone(), None, funder.as_ref(), *confirmations),
         };
-        // A thread of its own: connections that the server has closed must be noticed between calls, too.
-        let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = builder.map_err(LocalError::Ports)?;
-        let config = EvmConfig::new(&url);
-        let chain_id = runtime.block_on(Operator::chain_id(&config))?;
-        let operator = Operator::new(&config, chain_id, Arc::new(wallet))?;
-        let account = operator.address();
-        if runtime.block_on(operator.wei(account))?.is_zero() {
-            return Err(LocalError::NoFunds { account, url });
-        }
-        let confirmations = match chain {
-            Chain::At { confirmations, .. } => *confirmations,
-            Chain::None | Chain::Own => 0,
-        };
+        let runtime = runtime()?;
+        let (operator, chain_id) = find_operator(&runtime, &url, funder)?;
         let start_block = runtime.block_on(operator.block())?;
         let (contracts, classes) = runtime.block_on(deploy(&operator, layers))?;
-        let chain = process;
-        Ok(Some(Self {
-            runtime,
-            operator,
-            contracts,
-            chain_id,
-            url,
-            classes,
-            confirmations,
-            start_block,
-            chain,
-        }))
+        let till = Till { runtime, operator, contracts, url, confirmations, start_block };
+        Ok(Some(Self { till, chain_id, classes, chain: process }))
     }
 
     /// What the network document says.
     pub(super) fn payment(&self) -> Payment {
         Payment {
             chain_id: self.chain_id,
-            escrow: ChainAddress(self.contracts.escrow.into()),
+            escrow: ChainAddress(self.till.contracts.escrow.into()),
             classes: self.classes.iter().map(|class| class.0).collect(),
         }
+    }
+
+    /// Pays.
+    pub(super) fn till(&self) -> &Till {
+        &self.till
+    }
+
+    /// Where the chain is.
+    pub(super) fn url(&self) -> &str {
+        &self.till.url
+    }
+
+    /// The chain's process, if it is the network's own.
+    pub(super) fn process(&mut self) -> Option<&mut Child> {
+        self.chain.as_mut()
+    }
+}
+
+impl Till {
+    /// For a network that is there: the contracts of its document's escrow.
+    pub(crate) fn of(
+        url: &str,
+        funder: Option<&Funder>,
+        confirmations: u64,
+        escrow: Address,
+    ) -> Result<Self, LocalError> {
+        let runtime = runtime()?;
+        let (operator, _) = find_operator(&runtime, url, funder)?;
+        let contracts = runtime.block_on(operator.contracts(escrow))?;
+        // Whoever it is that pays may have been another one before.
+        runtime.block_on(stock(&operator, &contracts))?;
+        let url = url.to_owned();
+        Ok(Self { runtime, operator, contracts, url, confirmations, start_block: 0 })
     }
 
     /// Makes a key for whoever lives in a folder, with money for gas; returns its account and its configuration.
     pub(super) fn account(&self, folder: &Path) -> Result<(Address, PaymentConfig), LocalError> {
         let (keystore, password) = (PathBuf::from("chain.json"), PathBuf::from("chain.password"));
         let secret = Password::generate(&folder.join(&password))?;
-        // The key of a chain that ends with this network need not be hard to guess.
+        // The key of a chain for development need not be hard to guess.
         let wallet: Wallet = Keystore::new(folder.join(&keystore)).create(&secret, Work::Light)?;
         let account = wallet.address();
         self.runtime.block_on(self.operator.send_wei(account, GAS_MONEY.try_into().unwrap_or_default()))?;
@@ -149,15 +201,35 @@ impl Bank {
         Ok(())
     }
 
-    /// The chain's process, if it is the network's own.
-    pub(super) fn process(&mut self) -> Option<&mut Child> {
-        self.chain.as_mut()
+    /// Gives a client an account with a reserve for its gateway, and returns the account.
+    pub(crate) fn equip(&self, home: &Path) -> Result<Address, LocalError> {
+        let client =
+            |source| LocalError::Client { name: home.display().to_string(), source: Box::new(source) };
+        let opened = Home::open(home).map_err(client)?;
+        let epoch = opened.view().epoch();
+        let gateway = epoch.index_of(&opened.gateway()).and_then(|index| epoch.node(index)?.account);
+        let (account, config) = self.account(home)?;
+        let at = |source| LocalError::Folder { path: home.to_owned(), source };
+        let text = toml::to_string(&config).map_err(|error| at(io::Error::other(error)))?;
+        if let Some(gateway) = gateway {
+            self.reserve(account, Address::from(gateway.0))?;
+        }
+        // Last: a client that has it can pay.
+        files::replace(&home.join("payment.toml"), text.as_bytes(), 0o644).map_err(at)?;
+        Ok(account)
     }
 
     /// All money that there is.
     pub(super) fn audit(&self) -> Result<Audit, LocalError> {
         Ok(self.runtime.block_on(self.operator.audit(&self.contracts, self.start_block))?)
     }
+}
+
+/// Lets an account pay out of a full purse.
+async fn stock(operator: &Operator, contracts: &Contracts) -> Result<(), OpsError> {
+    // Enough for everything that follows.
+    operator.mint(contracts, operator.address(), u128::MAX / 1024).await?;
+    operator.approve(contracts, contracts.escrow, u128::MAX.try_into().unwrap_or_default()).await
 }
 
 fn start_chain(binary: &Path) -> Result<(String, Child), LocalError> {
@@ -190,9 +262,7 @@ async fn deploy(operator: &Operator, layers: u8) -> Result<(Contracts, Vec<Class
         min_stake: 1,
     };
     let contracts = operator.deploy_escrow(token, &terms).await?;
-    // Enough for everything that follows.
-    operator.mint(&contracts, operator.address(), u128::MAX / 4).await?;
-    operator.approve(&contracts, contracts.escrow, u128::MAX.try_into().unwrap_or_default()).await?;
+    stock(operator, &contracts).await?;
     let mut classes = Vec::new();
     for link in 0..u128::from(layers) + 2 {
         let price = PriceClass {
@@ -207,7 +277,7 @@ async fn deploy(operator: &Operator, layers: u8) -> Result<(Contracts, Vec<Class
     Ok((contracts, classes))
 }
 
-fn free_port() -> std::io::Result<u16> {
+fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 

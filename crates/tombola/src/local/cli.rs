@@ -225,6 +225,10 @@ fn instructions(network: &LocalNetwork, traffic: &Traffic) -> String {
     let authority = network.authority();
     let [alice, _] = traffic.homes();
     let [first, second] = traffic.pids();
+    let fund = |name: &str| match network.bank() {
+        Some(bank) => format!("    tombola devchain fund --home {folder}/{name} --rpc-url {}\n", bank.url()),
+        None => String::new(),
+    };
     let nodes: String = network
         .nodes()
         .map(|node| {
@@ -235,15 +239,19 @@ fn instructions(network: &LocalNetwork, traffic: &Traffic) -> String {
         "The network stays up until Ctrl-C. Two more clients by hand, in two other terminals:\n\n\
          \x20   export PATH=\"{path}:$PATH\"\n\
          \x20   tombola client --home {folder}/carol init --network {document} --authority {authority}\n\
+         {carol}\
          \x20   tombola client --home {folder}/carol receive --save {folder}/carol\n\n\
          \x20   export PATH=\"{path}:$PATH\"\n\
          \x20   tombola client --home {folder}/dave init --network {document} --authority {authority}\n\
+         {dave}\
          \x20   tombola client --home {folder}/dave send ADDRESS-OF-CAROL \"hello\"\n\
          \x20   tombola client --home {folder}/dave send ADDRESS-OF-CAROL --file FILE\n\n\
          `init` prints the address. {alice_name} and {bob_name} are in use by this program (processes {first} and {second}, {clients}).\n\n\
          Document     {document}\n\
          Authority    {authority}\n\
          Nodes, each of which is started again when it ends (try kill -9):\n{nodes}",
+        carol = fund("carol"),
+        dave = fund("dave"),
         path = parent(&program),
         alice_name = NAMES[0],
         bob_name = NAMES[1],

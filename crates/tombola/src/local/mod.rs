@@ -14,6 +14,7 @@ mod report;
 mod scrape;
 mod traffic;
 
+pub(crate) use bank::Till;
 pub use cli::{Args, run};
 pub use keeper::{KeeperArgs, keep};
 pub use money::{Settled, Tickets};

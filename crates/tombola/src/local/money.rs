@@ -150,7 +150,7 @@ impl LocalNetwork {
             std::thread::sleep(PAUSE);
         }
         let Some(bank) = self.bank() else { return Ok(None) };
-        let audit = bank.audit()?;
+        let audit = bank.till().audit()?;
         Ok(Some(Tickets::new(self, &settled, &audit)))
     }
 }

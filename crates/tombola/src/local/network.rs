@@ -10,7 +10,6 @@ use thiserror::Error;
 use tombola_chain::keystore::KeystoreError;
 use tombola_chain::ops::OpsError;
 use tombola_client::{Home, HomeError, NewHome};
-use tombola_node::files;
 use tombola_node::keys::KeyError;
 use tombola_node::metrics::LINKS_CONNECTED;
 use tombola_tickets::Address;
@@ -369,28 +368,10 @@ impl LocalNetwork {
         let new = NewHome { network: &self.document, authority: &authority, gateway: identity.as_deref() };
         Home::create(&home, &new)
             .map_err(|source| LocalError::Client { name: name.to_owned(), source: Box::new(source) })?;
-        self.pay_for(name, &home)?;
-        Ok(home)
-    }
-
-    /// Gives a new client an account with a reserve for its gateway.
-    fn pay_for(&self, name: &str, home: &Path) -> Result<(), LocalError> {
-        let Some(bank) = &self.bank else { return Ok(()) };
-        let (account, config) = bank.account(home)?;
-        let at = |source| LocalError::Folder { path: home.to_owned(), source };
-        let text = toml::to_string(&config).map_err(|error| at(io::Error::other(error)))?;
-        files::replace(&home.join("payment.toml"), text.as_bytes(), 0o644).map_err(at)?;
-        let opened = Home::open(home)
-            .map_err(|source| LocalError::Client { name: name.to_owned(), source: Box::new(source) })?;
-        let epoch = self.network.epochs().first();
-        let gateway = epoch.and_then(|epoch| {
-            let node = epoch.node(epoch.index_of(&opened.gateway())?)?;
-            Some(Address::from(node.account?.0))
-        });
-        match gateway {
-            Some(gateway) => bank.reserve(account, gateway),
-            None => Ok(()),
+        if let Some(bank) = &self.bank {
+            bank.till().equip(&home)?;
         }
+        Ok(home)
     }
 
     /// The nodes, mix nodes first.

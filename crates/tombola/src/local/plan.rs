@@ -22,7 +22,7 @@ use tombola_topology::{
     Parameters, Role, UnixTime,
 };
 
-use super::bank::Bank;
+use super::bank::{Bank, Till};
 use super::network::{LocalError, Options};
 
 /// A node that is going to be started.
@@ -100,7 +100,7 @@ pub(super) fn make(folder: &Path, options: &Options, bank: Option<&Bank>) -> Res
             Role::Mix { .. } => Vec::new(),
         };
         let identity = LinkSecret::from_seed(*link.expose()).identity();
-        let (account, payment) = bank.map(|bank| bank.account(&home)).transpose()?.unzip();
+        let (account, payment) = bank.map(|bank| bank.till().account(&home)).transpose()?.unzip();
         listed.push(
             keys.into_iter()
                 .map(|sphinx_key| Node {
@@ -139,13 +139,13 @@ pub(super) fn make(folder: &Path, options: &Options, bank: Option<&Bank>) -> Res
     let network = draft.sign(&authority).map_err(|source| LocalError::Document(Box::new(source)))?;
     files::replace(&document, network.to_json().as_bytes(), 0o644).map_err(at)?;
     if let Some(bank) = bank {
-        fund(bank, &network, &secrets)?;
+        fund(bank.till(), &network, &secrets)?;
     }
     Ok(Plan { nodes, network, document })
 }
 
 /// Gives every node a deposit, reserves for those that it pays, and its accounts at gateways what they pay from.
-fn fund(bank: &Bank, network: &Network, secrets: &[Secret<Link>]) -> Result<(), LocalError> {
+fn fund(bank: &Till, network: &Network, secrets: &[Secret<Link>]) -> Result<(), LocalError> {
     let account_of = |epoch: &Epoch, index| {
         let account = epoch.node(index).and_then(|node| node.account)?;
         Some(Address::from(account.0))
