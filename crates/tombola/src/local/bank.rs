@@ -34,7 +34,7 @@ const FIRST_OF_ALL: [u8; 32] = [
 /// What a hop keeps of each packet, in the smallest unit of the token: a millionth of one with 18 decimals.
 const FEE: u128 = 1_000_000_000_000;
 /// One ticket in so many wins: as many as a class may have, so that windows end and are claimed within a minute.
-const ONE_IN: u32 = 64;
+pub(super) const ONE_IN: u32 = 64;
 /// What each deposit and each reserve has: a thousand tokens, more than a day's traffic.
 const PLENTY: u128 = 1_000 * 1_000_000_000_000_000_000;
 /// What an account has to pay gas with, in wei: ten of the chain's own coins.

@@ -22,6 +22,9 @@ use super::traffic::Traffic;
 /// Length of the file that is sent when none is given.
 const FILE_LEN: usize = 1 << 20;
 
+/// Wins that every node can expect before the network is wound up: that one has none then happens once in 10^8 runs.
+const EXPECTED_WINS: u32 = 20;
+
 /// Epochs that are planned at most.
 const EPOCHS_MAX: u32 = 40;
 
@@ -177,6 +180,10 @@ pub fn run(args: &Args) -> Result<()> {
                 print_line(restart);
             }
         }
+    }
+    if network.is_paid() && !shutdown.is_triggered() {
+        // A short run ends before luck has evened out; loops go on meanwhile.
+        network.wait_for_wins(EXPECTED_WINS, &|| shutdown.is_triggered())?;
     }
     traffic.stop();
     // Who ends a network that stays up wants to see what it was worth; whoever else asks it to end does not wait.

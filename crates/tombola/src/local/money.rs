@@ -7,13 +7,18 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tombola_chain::ops::Audit;
+use tombola_node::metrics::TICKETS_TOTAL;
 use tombola_tickets::Address;
 
 use super::network::{LocalError, LocalNetwork};
+use super::node::NodeInfo;
+use super::scrape;
 
 /// How long nodes may take until everything was claimed and paid: windows end after a minute at most, are claimed after the
 /// longest delay, and the chain takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How long nodes may take to earn enough for luck to even out.
+const EARNING: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Winning tickets and their face values, in the smallest unit of the token.
@@ -113,6 +118,29 @@ mod decimal {
 }
 
 impl LocalNetwork {
+    /// Waits until every node can expect so many wins, as its metrics say, or a minute.
+    pub(super) fn wait_for_wins(
+        &mut self,
+        wins: u32,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<(), LocalError> {
+        let tickets = f64::from(wins) * f64::from(super::bank::ONE_IN);
+        let deadline = Instant::now() + EARNING;
+        while !interrupted() && Instant::now() < deadline {
+            self.supervise()?;
+            let has = |node: &NodeInfo| {
+                let samples = scrape::scrape(node.metrics).unwrap_or_default();
+                let stages = scrape::by_label(&samples, TICKETS_TOTAL, "stage");
+                stages.into_iter().any(|(stage, count)| stage == "opened" && count >= tickets)
+            };
+            if self.nodes().all(has) {
+                break;
+            }
+            std::thread::sleep(4 * PAUSE);
+        }
+        Ok(())
+    }
+
     /// Ends the earning: nodes send no packets of their own any more, claim what they have won, and wait until it was paid. `None`
     /// in a network without payment. Clients should be gone: what they send would be refused. What the network was worth
     /// is complete then; it earns nothing any more.
