@@ -183,6 +183,45 @@ fn a_crash_after_any_change_loses_no_winner() {
 }
 
 #[test]
+fn what_was_kept_is_claimed_without_the_machines() {
+    let mut link = Link::new(3);
+    link.work(3000);
+    link.pump();
+    let kept = link.payee.store.restore();
+    let windows = kept.won_windows();
+    let won: u32 = windows.iter().map(|window| window.winners).sum();
+    assert_eq!(won, link.won.values().sum::<u32>());
+    assert!(won > 5 && windows.iter().any(|window| !window.claimed), "{windows:?}");
+    let mut seen = Seen { at: (link.batches.len(), 0, 0, link.commitments.len()), ..Seen::default() };
+    let mut store = common::Store(link.payee.store.0.clone());
+    for window in &windows {
+        let claim = kept.claim_of(window, &common::SECRET, &common::domain()).unwrap();
+        assert_eq!(claim.winners(), window.winners);
+        kept.mark_claimed(window).into_iter().for_each(|change| store.apply(change));
+        seen.claims.insert(window.window, claim.clone());
+        link.claims.push(claim);
+    }
+    link.verify_claims();
+    assert!(store.restore().won_windows().iter().all(|window| window.claimed));
+    // The machines that come after take nothing more under what has left, and claim the same.
+    let mut after = Link::on(&link.payer.store, &store, &link);
+    seen.at = (link.batches.len(), 0, 0, link.commitments.len());
+    after.connect();
+    seen.check(&after);
+    after.work(1000);
+    after.finish();
+    seen.check(&after);
+    assert!(windows.iter().all(|window| after.claims.iter().any(|claim| claim.window == window.window)));
+    // When it is final nothing of it is left.
+    for window in &windows {
+        kept.forget_settled(window.issuer, window.window).into_iter().for_each(|change| store.apply(change));
+    }
+    assert_eq!(store.restore().won_windows(), []);
+    let of_winners = |(table, _): &&(Table, Vec<u8>)| [tables::WON, tables::WINNERS].contains(table);
+    assert_eq!(store.0.keys().filter(of_winners).count(), 0);
+}
+
+#[test]
 fn damaged_records_are_errors_and_never_passed_over() {
     let mut link = Link::new(2);
     link.work(1024);

@@ -14,11 +14,12 @@ use alloy_sol_types::SolCall;
 use serde_json::json;
 use tombola_tickets::Domain;
 
+pub(crate) use events::logs;
 pub use rpc::UrlError;
 pub use till::EvmTill;
-pub(crate) use wire::Receipt;
+pub(crate) use wire::{Receipt, WireLog};
 
-use crate::ledger::LedgerError;
+use crate::ledger::{Block, LedgerError};
 use rpc::Rpc;
 use wire::hex;
 
@@ -91,6 +92,13 @@ pub(crate) async fn read<C: SolCall>(
 pub(crate) async fn chain_id(rpc: &Rpc) -> Result<u64, LedgerError> {
     let id: U64 = rpc.ask("eth_chainId", ()).await?;
     Ok(id.to())
+}
+
+/// The last block.
+pub(crate) async fn last_block(rpc: &Rpc) -> Result<Block, LedgerError> {
+    let block: Option<wire::WireBlock> = rpc.ask("eth_getBlockByNumber", ("latest", false)).await?;
+    let none = || LedgerError::Answer { method: "eth_getBlockByNumber", what: "no last block".into() };
+    block.map(Block::from).ok_or_else(none)
 }
 
 /// What an account has of the chain's own money, in wei.

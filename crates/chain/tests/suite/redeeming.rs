@@ -434,7 +434,7 @@ async fn a_reorganisation_after_a_restart_takes_nothing_away() {
     assert_eq!(settled, BTreeSet::from([1]), "{told:?}");
     assert!(told.contains(&Notice::Sent { windows: 2, again: 0 }), "{told:?}");
     assert_eq!(till.bank(|bank| (bank.paid.len(), bank.twice)), (3, 0));
-    [0, 2].map(|window| second.order(Order::Settled(key(window)), UnixSeconds(2100)));
+    [0, 2].into_iter().for_each(|at| second.order(Order::Settled(key(at)), UnixSeconds(2100)));
     assert_eq!(second.waiting(), 0);
 }
 
