@@ -107,6 +107,7 @@ impl Bank {
             start_block: 0,
             poll: Duration::from_secs(1),
             redeem_spread: Duration::ZERO,
+            account_reserves: None,
         };
         Ok((account, config))
     }
