@@ -253,7 +253,9 @@ impl AccountKeeper {
         let need = Need {
             account: signer.address(),
             gateway: Address::from(account.0),
-            class: EpochPrices::of(view).and_then(|prices| prices.client()).context("the epoch has no prices")?,
+            class: EpochPrices::of(view)
+                .and_then(|prices| prices.client())
+                .context("the epoch has no prices")?,
             rate: rate_of(view.parameters()),
             until: view.epoch().valid_until(),
             outstanding: Arc::default(),

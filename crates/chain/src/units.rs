@@ -143,7 +143,8 @@ mod tests {
         ] {
             assert_eq!(units.parse(text), Ok(amount), "{text}");
         }
-        for text in ["", ".", "1.", ".5", "-1", "+1", "1,5", "1e3", "0x10", "1.5.0", " 1", "1_000", "\u{661}"] {
+        for text in ["", ".", "1.", ".5", "-1", "+1", "1,5", "1e3", "0x10", "1.5.0", " 1", "1_000", "\u{661}"]
+        {
             assert_eq!(units.parse(text), Err(AmountError::Syntax(text.into())), "{text}");
         }
         let error = units.parse("0.0000001").unwrap_err().to_string();

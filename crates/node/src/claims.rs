@@ -160,11 +160,12 @@ impl ClaimBook {
             .map(|(key, _)| *key)
             .take(8)
             .collect();
-        gone.iter().map(|key| {
-            known.remove(key);
-            StoreOp::Delete { table: CLAIMS, key: key_of(key) }
-        })
-        .collect()
+        gone.iter()
+            .map(|key| {
+                known.remove(key);
+                StoreOp::Delete { table: CLAIMS, key: key_of(key) }
+            })
+            .collect()
     }
 
     /// Writes a claim down, and only then hands it to the redeemer.
@@ -199,8 +200,8 @@ impl ClaimBook {
 #[cfg(test)]
 mod tests {
     use tombola_tickets::{
-        Address, BatchClaim, BatchHeader, Challenge, ClassNumber, Domain, Opener, Randomness, Salt, SignerKey,
-        TicketCount, WindowNumber, merkle,
+        Address, BatchClaim, BatchHeader, Challenge, ClassNumber, Domain, Opener, Randomness, Salt,
+        SignerKey, TicketCount, WindowNumber, merkle,
     };
 
     use super::*;

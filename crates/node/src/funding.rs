@@ -94,7 +94,12 @@ pub struct Funder {
 }
 
 impl Funder {
-    pub(crate) fn new(config: &PaymentConfig, domain: Domain, wallet: Arc<Wallet>, own: Address) -> Result<Self> {
+    pub(crate) fn new(
+        config: &PaymentConfig,
+        domain: Domain,
+        wallet: Arc<Wallet>,
+        own: Address,
+    ) -> Result<Self> {
         let chain = EvmConfig::new(&config.rpc_url);
         let limit = config.account_reserves.as_deref().map(|text| text.parse::<u128>());
         let limit = limit.transpose().context(
@@ -171,7 +176,9 @@ impl Funder {
             (Some(why), false) => {
                 tracing::warn!("the reserves from which this node pays for its loops run low, and {why}");
             }
-            (None, true) => tracing::info!("the reserves from which this node pays for its loops are filled again"),
+            (None, true) => {
+                tracing::info!("the reserves from which this node pays for its loops are filled again")
+            }
             _ => {}
         }
         self.lacking = lacking > 0;

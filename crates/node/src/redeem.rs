@@ -137,7 +137,8 @@ impl Work {
         let pace = Pace { confirmations: config.confirmations, start, ..Pace::default() };
         let watching = WatcherConfig { pace, interval, ..WatcherConfig::new(account.own) };
         let watcher = Watcher::new(account.evm.clone(), watching, Cursor::default(), random_seed()?);
-        let terms = Terms { spread: Duration::ZERO, retry: RETRY, ..Terms::new(account.own, TokenPrice::ANY) };
+        let terms =
+            Terms { spread: Duration::ZERO, retry: RETRY, ..Terms::new(account.own, TokenPrice::ANY) };
         let redeeming = RedeemerConfig {
             interval,
             confirmations: config.confirmations,

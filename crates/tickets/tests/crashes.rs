@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use common::Link;
 use proptest::prelude::*;
-use tombola_tickets::{IssuerError, KeptWindows, RecordError, Restore, Table, WindowClaim, WindowNumber, records::tables};
+use tombola_tickets::{
+    IssuerError, KeptWindows, RecordError, Restore, Table, WindowClaim, WindowNumber, records::tables,
+};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {

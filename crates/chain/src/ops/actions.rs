@@ -100,7 +100,8 @@ impl Operator {
     ///
     /// See [`OpsError`].
     pub async fn allow(&self, contracts: &Contracts, spender: Address, amount: u128) -> Result<(), OpsError> {
-        let (allowed, amount) = (self.allowance(contracts, self.address(), spender).await?, U256::from(amount));
+        let (allowed, amount) =
+            (self.allowance(contracts, self.address(), spender).await?, U256::from(amount));
         if allowed >= amount {
             return Ok(());
         }

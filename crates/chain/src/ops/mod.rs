@@ -84,7 +84,9 @@ pub enum OpsError {
         confirmations: u64,
     },
     /// It never will be executed.
-    #[error("{what}: another transaction of this key took the place of {hash}; nothing was changed, try again")]
+    #[error(
+        "{what}: another transaction of this key took the place of {hash}; nothing was changed, try again"
+    )]
     Replaced {
         /// What was to be done.
         what: &'static str,
