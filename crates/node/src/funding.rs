@@ -177,7 +177,7 @@ impl Funder {
                 tracing::warn!("the reserves from which this node pays for its loops run low, and {why}");
             }
             (None, true) => {
-                tracing::info!("the reserves from which this node pays for its loops are filled again")
+                tracing::info!("the reserves from which this node pays for its loops are filled again");
             }
             _ => {}
         }
