@@ -38,14 +38,6 @@ pub struct Redeemed {
     pub left: Vec<(KeptWindow, String)>,
 }
 
-impl Redeemed {
-    /// What was paid together.
-    #[must_use]
-    pub fn sum(&self) -> u128 {
-        self.paid.iter().map(|settled| settled.amount).fold(0, u128::saturating_add)
-    }
-}
-
 struct Work {
     purse: PurseFile,
     kept: Restore,

@@ -476,13 +476,18 @@ fn a_stopped_node_is_redeemed_whenever_that_is_killed() {
         assert_eq!(between.open + between.claimed + between.redeemed, won, "{delay} ms");
         assert_eq!(between.credit, between.redeemed, "{delay} ms");
     }
+    let last = sums(&owner.json(&["earnings"]));
     let done = owner.json(&["redeem"]);
     assert_eq!(done["left"], json!([]));
+    assert_eq!(done["redeemed"]["amount"], (last.open + last.claimed).to_string(), "{done}");
     assert_eq!(done["credit"], won.to_string());
     let after = sums(&owner.json(&["earnings"]));
     assert_eq!(after, Sums { open: 0, claimed: 0, redeemed: won, credit: won });
     let again = owner.json(&["redeem"]);
-    assert_eq!((&again["redeemed"]["windows"], &again["credit"]), (&json!(0), &json!(won.to_string())));
+    assert_eq!(again["credit"], won.to_string());
+    for nothing in ["redeemed", "redeemed_before"] {
+        assert_eq!(again[nothing], json!({ "amount": "0", "windows": [] }));
+    }
     let said = owner.run(&["withdraw", "--json"]).success();
     assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["amount"], won.to_string());
 

@@ -19,6 +19,7 @@ use tombola_chain::ops::OpsError;
 use tombola_chain::{LedgerError, Refusal, Units};
 use tombola_node::account::OpenAccount;
 use tombola_node::entry::{RunFlags, print_line};
+use tombola_node::shutdown::Shutdown;
 use tombola_tickets::Address;
 use tombola_topology::duration;
 
@@ -109,13 +110,13 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let said = args.run.runtime(2)?.block_on(async {
-        let account = place.open(args.timeout).await?;
-        match &args.command {
-            Command::Balance => balance::show(&place, &account).await,
-            Command::Deposit(flags) => deposit::run(&place, &account, flags).await,
-            Command::Withdraw(flags) => withdraw::run(&place, &account, flags).await,
-            Command::Earnings(flags) => earnings::show(&place, &account, flags).await,
-            Command::Redeem => redeem::run(&place, &account, args.timeout).await,
+        let ended = Shutdown::new();
+        if args.run.exit_with_stdin {
+            ended.on_stdin_closed()?;
+        }
+        tokio::select! {
+            cause = ended.triggered() => bail!("{cause}; what was sent may still be executed: look at `balance`"),
+            said = act(args, &place) => said,
         }
     })?;
     if args.json {
@@ -124,6 +125,17 @@ pub fn run(args: &Args) -> Result<()> {
         said.lines.iter().for_each(print_line);
     }
     Ok(())
+}
+
+async fn act(args: &Args, place: &Place) -> Result<Said> {
+    let account = place.open(args.timeout).await?;
+    match &args.command {
+        Command::Balance => balance::show(place, &account).await,
+        Command::Deposit(flags) => deposit::run(place, &account, flags).await,
+        Command::Withdraw(flags) => withdraw::run(place, &account, flags).await,
+        Command::Earnings(flags) => earnings::show(place, &account, flags).await,
+        Command::Redeem => redeem::run(place, &account, args.timeout).await,
+    }
 }
 
 /// Nothing of this key may be under way: it might be what is about to be done.

@@ -1,9 +1,11 @@
 //! `tombola account redeem`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::json;
+use tombola_chain::watcher::Settled;
 use tombola_node::account::OpenAccount;
 use tombola_node::data::{DataError, DataFolder};
 use tombola_node::redeem;
@@ -27,28 +29,42 @@ pub(super) async fn run(place: &Place, account: &OpenAccount, patience: Duration
         ),
         Err(error) => return Err(error.into()),
     };
+    // What the node, or an earlier call, has sent and did not see become final.
+    let start = account.config().start_block;
+    let (earlier, _) = account.operator.redemptions(&account.contracts, account.own, start).await?;
+    let earlier: BTreeSet<_> = earlier.iter().map(|one| (one.issuer, one.window)).collect();
     let done = redeem::redeem(account, &folder, secret.expose(), patience).await?;
+    let is_earlier = |settled: &&Settled| earlier.contains(&(settled.issuer, settled.window));
+    let (before, now): (Vec<_>, Vec<_>) = done.paid.iter().partition(is_earlier);
+    let sum = |of: &[&Settled]| of.iter().fold(0, |sum: u128, one| sum.saturating_add(one.amount));
     let balances = account.operator.balances(&account.contracts, account.own).await?;
     let units = &account.units;
     let mut lines = vec![
-        format!("redeemed  {} in {} windows", units.show(done.sum()), done.paid.len()),
+        format!("redeemed  {} in {} windows", units.show(sum(&now)), now.len()),
         format!("credit    {}", units.show(balances.credits)),
     ];
+    if !before.is_empty() {
+        let sum = units.show(sum(&before));
+        lines.push(format!("settled   {sum} in {} windows, which had been claimed before", before.len()));
+    }
     lines.extend(done.left.iter().map(|(window, why)| {
         let issuer = place.name(window.issuer);
         format!("left: window {} of {issuer}, {} winners: {why}", window.window.0, window.winners)
     }));
-    let paid = done.paid.iter().map(|settled| {
-        let (issuer, window) = (settled.issuer.to_string(), settled.window.0);
-        json!({ "issuer": issuer, "window": window, "amount": settled.amount.to_string() })
-    });
+    let of = |settled: &[&Settled]| {
+        let windows = settled.iter().map(|one| {
+            let (issuer, window) = (one.issuer.to_string(), one.window.0);
+            json!({ "issuer": issuer, "window": window, "amount": one.amount.to_string() })
+        });
+        json!({ "amount": sum(settled).to_string(), "windows": windows.collect::<Vec<_>>() })
+    };
     let left = done.left.iter().map(|(window, why)| {
         let (issuer, number) = (window.issuer.to_string(), window.window.0);
         json!({ "issuer": issuer, "window": number, "winners": window.winners, "reason": why })
     });
     let json = json!({
-        "redeemed": { "windows": done.paid.len(), "amount": done.sum().to_string() },
-        "paid": paid.collect::<Vec<_>>(),
+        "redeemed": of(&now),
+        "redeemed_before": of(&before),
         "left": left.collect::<Vec<_>>(),
         "credit": balances.credits.to_string(),
     });
