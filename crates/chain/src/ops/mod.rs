@@ -32,6 +32,9 @@ use crate::wallet::Wallet;
 /// What a transaction may use at most (EIP-7825).
 pub const MOST_GAS: u64 = 1 << 24;
 
+/// Servers have receipts a moment later than they count transactions; those behind one address may differ for longer.
+const RECEIPT_LAG: Duration = Duration::from_secs(30);
+
 /// Why an operation did not happen, or may not have.
 #[derive(Debug, Error)]
 pub enum OpsError {
@@ -233,7 +236,7 @@ impl Operator {
     /// Until it is where it must be. A block that is taken back is waited for again.
     async fn wait(&self, what: &'static str, hash: B256, nonce: u64) -> Result<Done, OpsError> {
         let mut since = Instant::now();
-        let (mut pause, mut seen) = (Duration::from_millis(20), None);
+        let (mut pause, mut seen, mut passed_over) = (Duration::from_millis(20), None, None);
         loop {
             match self.look(what, hash, nonce).await {
                 Ok(Look::There(receipt, followed)) if followed >= self.confirmations => {
@@ -241,6 +244,13 @@ impl Operator {
                 }
                 Ok(look) => {
                     let place = look.place();
+                    passed_over = match look {
+                        Look::PassedOver => passed_over.or(Some(Instant::now())),
+                        Look::Nowhere | Look::There(..) => None,
+                    };
+                    if passed_over.is_some_and(|since| since.elapsed() > RECEIPT_LAG) {
+                        return Err(OpsError::Replaced { what, hash });
+                    }
                     if place != seen {
                         (since, seen) = (Instant::now(), place);
                     }
@@ -273,7 +283,7 @@ impl Operator {
                 Ok(Look::There(receipt, followed))
             }
             Some(_) => Err(OpsError::Reverted { what, hash }),
-            None if next > nonce => Err(OpsError::Replaced { what, hash }),
+            None if next > nonce => Ok(Look::PassedOver),
             None => Ok(Look::Nowhere),
         }
     }
@@ -282,6 +292,8 @@ impl Operator {
 /// Where a transaction is.
 enum Look {
     Nowhere,
+    /// Its number was used, and its receipt is not there: either by another one, or the server is not that far yet.
+    PassedOver,
     /// In a block, which so many follow.
     There(evm::Receipt, u64),
 }
@@ -289,7 +301,7 @@ enum Look {
 impl Look {
     fn place(&self) -> Option<(u64, u64)> {
         match self {
-            Self::Nowhere => None,
+            Self::Nowhere | Self::PassedOver => None,
             Self::There(receipt, followed) => Some((receipt.block_number.to(), *followed)),
         }
     }
