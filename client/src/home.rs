@@ -35,7 +35,7 @@ use tombola_protocol::records::{OutboxMessage, Restore, tables};
 use tombola_protocol::view::{EpochView, ViewError};
 use tombola_sphinx::SecretKey;
 use tombola_storage::{Format, Store, StoreError};
-use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey, UnixTime};
+use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, Network, SphinxKey, UnixTime};
 
 use crate::signed::Signer;
 
@@ -143,6 +143,17 @@ pub struct NewHome<'a> {
     pub gateway: Option<&'a str>,
 }
 
+/// What a client's folder says about payment.
+#[derive(Clone, Debug)]
+pub struct HomePayer {
+    /// The network document.
+    pub network: Network,
+    /// The gateway that is paid.
+    pub gateway: IdentityKey,
+    /// How; `None` if the client does not pay.
+    pub payment: Option<PaymentConfig>,
+}
+
 /// A client's folder, locked for this process as long as the value lives.
 #[derive(Debug)]
 pub struct Home {
@@ -159,11 +170,24 @@ impl Home {
     /// # Errors
     /// The file is there and unusable.
     pub fn payment(&self) -> Result<Option<PaymentConfig>, HomeError> {
-        let path = self.path.join("payment.toml");
-        if !path.exists() {
-            return Ok(None);
+        payment_in(&self.path)
+    }
+
+    /// Whom the client in a folder pays, and how, also while another process uses it.
+    ///
+    /// # Errors
+    /// There is none, or a file in it is unusable.
+    pub fn payer_in(path: &Path) -> Result<HomePayer, HomeError> {
+        if !path.join("client.toml").exists() {
+            return Err(HomeError::Missing(path.to_owned()));
         }
-        Ok(Some(config::load(&path)?))
+        let settings = Settings::load(path)?;
+        let network = load_network(&path.join("network.json"), &parse_authority(&settings.authority)?)?;
+        let gateway = settings.gateway.parse::<IdentityKey>().map_err(|error| HomeError::Gateway {
+            text: settings.gateway.clone(),
+            reason: format!("{error}"),
+        })?;
+        Ok(HomePayer { network, gateway, payment: payment_in(path)? })
     }
 
     /// Where it is.
@@ -328,6 +352,14 @@ impl Home {
     pub(crate) fn keys(&self) -> Result<(LinkSecret, ClientKeys), HomeError> {
         load_keys(&self.path, self.gateway)
     }
+}
+
+fn payment_in(path: &Path) -> Result<Option<PaymentConfig>, HomeError> {
+    let path = path.join("payment.toml");
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(config::load(&path)?))
 }
 
 fn lineage(path: &Path) -> Lineage {

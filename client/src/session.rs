@@ -87,7 +87,7 @@ pub enum ClientError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It cannot pay.
-    #[error("payment: {0:#}")]
+    #[error("payment: {}", tombola_node::entry::whole(.0))]
     Payment(anyhow::Error),
     /// The client has ended.
     #[error("the client has ended: {0}")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use tombola_mixing::Rng;
 use tombola_node::clock::Clock;
 use tombola_node::derive::{self, derive_seed};
 use tombola_node::driver::Inputs;
+use tombola_node::funding::{Need, rate_of};
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::keys::{Link, Secret};
 use tombola_node::meters::LinkRegistry;
@@ -21,6 +23,7 @@ use tombola_node::rotation::Standing;
 use tombola_node::shutdown::Shutdown;
 use tombola_protocol::client::{Client, ClientKeys};
 use tombola_protocol::frame::Frame;
+use tombola_protocol::payment::{EpochPrices, Payments};
 use tombola_protocol::relay::{NewViews, Relay, RelayInput};
 use tombola_protocol::view::{EpochView, Seat};
 use tombola_sphinx::SecretKey;
@@ -66,8 +69,8 @@ fn draw(view: &EpochView, secret: &[u8; 32]) -> Vec<Account> {
         .collect()
 }
 
-/// The accounts from which a mix node pays for its loops in an epoch, each with the gateway that is paid: whoever runs it funds
-/// a reserve for that gateway. `secret` is that of its link identity.
+/// The accounts from which a mix node pays for its loops in an epoch, each with the gateway that is paid. The node fills their
+/// reserves for these gateways from what it has. `secret` is that of its link identity.
 #[must_use]
 pub fn paying_accounts(view: &EpochView, secret: &[u8; 32]) -> Vec<(IdentityKey, Address)> {
     let drawn = draw(view, secret).into_iter();
@@ -96,10 +99,25 @@ impl AccountLinks {
 
 /// What the accounts that pay have on disk, by the numbers of the accounts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct AccountPurses(Arc<Mutex<BTreeMap<usize, Purse>>>);
+pub(crate) struct AccountPurses(Arc<Mutex<BTreeMap<usize, AccountPurse>>>);
+
+/// One of them, and its tickets that may still be claimed.
+#[derive(Debug)]
+struct AccountPurse {
+    purse: Purse,
+    outstanding: Arc<AtomicU64>,
+}
+
+impl AccountPurse {
+    fn serve(&mut self, payments: &mut Payments) {
+        self.purse.serve(payments);
+        let outstanding = payments.ledger().accounts().map(|(_, account)| account.outstanding).sum();
+        self.outstanding.store(outstanding, Ordering::Relaxed);
+    }
+}
 
 impl AccountPurses {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<usize, Purse>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<usize, AccountPurse>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,7 +141,7 @@ impl AccountPurses {
         let first = relay.loops().first_account();
         for (number, payments) in (first..).zip(relay.account_payments()) {
             if let (Some(purse), Some(payments)) = (purses.remove(&number), payments) {
-                purse.close(payments)?;
+                purse.purse.close(payments)?;
             }
         }
         Ok(())
@@ -140,6 +158,8 @@ pub(crate) struct AccountKeeper {
     pub(crate) chain: Option<ClientChain>,
     pub(crate) bank: Option<Bank>,
     pub(crate) purses: AccountPurses,
+    /// What the accounts need in their reserves, for whoever fills them.
+    pub(crate) needs: watch::Sender<Vec<Need>>,
     pub(crate) stop: Shutdown,
     pub(crate) inputs: Inputs<RelayInput>,
     pub(crate) links: AccountLinks,
@@ -172,7 +192,7 @@ impl AccountKeeper {
             .is_some_and(|seat| matches!(seat.role(), Role::Mix { .. }));
         let drawn = if is_mix { draw(&current, self.secret.expose()) } else { Vec::new() };
         let (mut clients, mut links) = (Vec::new(), Vec::new());
-        let mut purses = BTreeMap::new();
+        let (mut purses, mut needs) = (BTreeMap::new(), Vec::new());
         for Account { gateway, addresses, link, keys, purse } in drawn {
             // It is of this epoch's list.
             let seed = derive::random_seed()?;
@@ -182,8 +202,10 @@ impl AccountKeeper {
             let number = self.count + clients.len();
             let client = match &self.chain {
                 Some(chain) => {
-                    let (client, kept) = self.pay(chain, number, &current, gateway, client, &purse)?;
-                    purses.insert(number, kept);
+                    let (client, kept, need) = self.pay(chain, number, &current, gateway, client, &purse)?;
+                    let outstanding = Arc::clone(&need.outstanding);
+                    purses.insert(number, AccountPurse { purse: kept, outstanding });
+                    needs.push(need);
                     client
                 }
                 None => client,
@@ -195,6 +217,7 @@ impl AccountKeeper {
         self.count += clients.len();
         // Those of accounts that go have written what they had within a tick; nobody signs for them any more.
         *self.purses.all() = purses;
+        self.needs.send_replace(needs);
         // First the relay: what links of accounts say that it does not know, it does not hear.
         let new = NewViews { views, accounts: Some(clients) };
         self.inputs.pass(RelayInput::Views(Box::new(new))).await;
@@ -222,14 +245,24 @@ impl AccountKeeper {
         gateway: IdentityKey,
         client: Client,
         purse: &[u8; 32],
-    ) -> Result<(Client, Purse)> {
+    ) -> Result<(Client, Purse, Need)> {
         let signer = signer_of(purse)?;
         let file = self.data.join(format!("account-{}.redb", signer.address()));
         let node = view.gateway(&gateway).and_then(|index| view.epoch().node(index));
         let account = node.and_then(|node| node.account).context("the gateway has no account")?;
+        let need = Need {
+            account: signer.address(),
+            gateway: Address::from(account.0),
+            class: EpochPrices::of(view)
+                .and_then(|prices| prices.client())
+                .context("the epoch has no prices")?,
+            rate: rate_of(view.parameters()),
+            until: view.epoch().valid_until(),
+            outstanding: Arc::default(),
+        };
         let payer = ClientPayer {
             signer,
-            gateway: Address::from(account.0),
+            gateway: need.gateway,
             file: &file,
             me: client.identity(),
             clock: self.clock,
@@ -241,7 +274,7 @@ impl AccountKeeper {
             async move { inputs.pass(RelayInput::AccountFact { account: number, fact }).await }
         };
         let (payments, kept) = chain.start(payer, Arc::clone(client.drops()), tell, &self.stop)?;
-        Ok((client.with_payments(self.clock.now(), payments), kept))
+        Ok((client.with_payments(self.clock.now(), payments), kept, need))
     }
 
     async fn start(&self, account: usize, secret: LinkSecret, gateway: Peer) -> Result<Links> {

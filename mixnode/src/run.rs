@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
+use tokio::sync::watch;
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service, print_line};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
@@ -80,8 +81,10 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         derive::random_seed()?,
     );
     let (mut purse, mut bank, mut chain) = (None, None, None);
+    let (needs, needed) = watch::channel(Vec::new());
     if let Some(paid) = paid {
         chain = Some(paid.client_chain());
+        tokio::spawn(paid.funder()?.run(needed, service.shutdown.clone()));
         let input_of = |input| match input {
             PaymentInput::Fact(fact) => RelayInput::Fact(fact),
             PaymentInput::Durable(count) => RelayInput::Durable(count),
@@ -99,6 +102,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         chain,
         bank: bank.clone(),
         purses: account_purses.clone(),
+        needs,
         stop: service.shutdown.clone(),
         inputs,
         links: account_links.clone(),

@@ -9,6 +9,7 @@ mod ledger;
 pub mod ops;
 pub mod redeemer;
 mod revert;
+mod units;
 mod wallet;
 pub mod watcher;
 
@@ -18,4 +19,5 @@ pub use ledger::{
     SignerState, Till,
 };
 pub use revert::{Revert, claimed_window};
+pub use units::{AmountError, Units};
 pub use wallet::{NoKey, SignedTransaction, Wallet};

@@ -50,6 +50,10 @@ pub const TICKET_VALUE_TOTAL: &str = "tombola_ticket_value_total";
 pub const PAYMENT_VIOLATIONS_TOTAL: &str = "tombola_payment_violations_total";
 /// Packets that cannot be paid for yet.
 pub const PAYMENT_WAITING_PACKETS: &str = "tombola_payment_waiting_packets";
+/// Own accounts whose reserve is low and cannot be filled.
+pub const ACCOUNT_RESERVES_LACKING: &str = "tombola_account_reserves_lacking";
+/// How often reserves of own accounts were topped up.
+pub const ACCOUNT_RESERVES_TOPPED_UP_TOTAL: &str = "tombola_account_reserves_topped_up_total";
 /// The epoch of a node's own packets.
 pub const EPOCH: &str = "tombola_epoch";
 /// Serial number of the document in force.
@@ -253,6 +257,20 @@ pub const DESCRIPTIONS: &[Description] = {
             "packets",
             &[],
             "Packets that wait until the next hop can be paid for.",
+        ),
+        row(
+            ACCOUNT_RESERVES_LACKING,
+            Gauge,
+            "accounts",
+            &[],
+            "A mix node's own accounts at gateways whose reserve is low and cannot be filled: the log says what is lacking.",
+        ),
+        row(
+            ACCOUNT_RESERVES_TOPPED_UP_TOTAL,
+            Counter,
+            "payments",
+            &[],
+            "How often the reserves of a mix node's own accounts at gateways were topped up.",
         ),
         row(EPOCH, Gauge, "number", &[], "Number of the epoch that nearly all packets of senders use now."),
         row(DOCUMENT_SERIAL, Gauge, "number", &[], "Serial number of the network document in force."),

@@ -28,10 +28,12 @@ use tombola_tickets::{
 };
 use tombola_topology::{IdentityKey, Network, Parameters};
 
+use crate::claims::{self, ClaimBook};
 use crate::clock::{Clock, unix_time_now};
 use crate::config::duration;
 use crate::derive::{derive_seed, random_seed};
 use crate::driver::Inputs;
+use crate::funding::Funder;
 use crate::payment_client::ClientChain;
 use crate::purse::{FILE, Purse, PurseFile};
 use crate::shutdown::Shutdown;
@@ -74,6 +76,10 @@ pub struct PaymentConfig {
     /// How long claims wait on average, so that redemptions do not show when windows end.
     #[serde(default = "default_spread", with = "duration")]
     pub redeem_spread: Duration,
+    /// What a mix node puts at most into the reserves of its own accounts at gateways in an epoch, in the smallest unit of the token;
+    /// 0: nothing; absent: what they need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_reserves: Option<String>,
 }
 
 impl PaymentConfig {
@@ -115,6 +121,7 @@ pub struct Bank {
     orders: mpsc::Sender<Order>,
     follow: Follow,
     prices: Prices,
+    claims: ClaimBook,
     runtime: tokio::runtime::Handle,
 }
 
@@ -132,12 +139,9 @@ impl Bank {
     /// Gets winners paid. Never waits.
     pub fn claim(&self, claim: WindowClaim) {
         let Some(class) = self.prices.all().get(&claim.class).copied() else { return };
-        let order = Order::Claim(Box::new(claim), class);
-        if let Err(mpsc::error::TrySendError::Full(order)) = self.orders.try_send(order) {
-            // Thousands wait, because the chain does not answer: none may be lost.
-            let orders = self.orders.clone();
-            self.runtime.spawn(async move { orders.send(order).await });
-        }
+        // Thousands may wait, because the chain does not answer: none may be lost.
+        let (claims, orders) = (self.claims.clone(), self.orders.clone());
+        self.runtime.spawn(claims.hand_in(claim, class, orders));
     }
 
     /// Finds out what the chain says of an account that wants to pay us.
@@ -180,12 +184,14 @@ pub struct Payer<'a> {
 pub struct Paid {
     payments: Payments,
     purse: PurseFile,
+    claims: (ClaimBook, Vec<Order>),
     evm: Evm,
     wallet: Arc<Wallet>,
     prices: Prices,
     cursor: (PathBuf, Cursor),
     config: PaymentConfig,
     own: Address,
+    data: PathBuf,
 }
 
 impl Paid {
@@ -206,16 +212,10 @@ impl Paid {
         let bytes = keystore.open_bytes(&password)?;
         let signer = SignerKey::from_bytes(&bytes).context("the keystore's key")?;
         let wallet = Arc::new(Wallet::from_bytes(&bytes).context("the keystore's key")?);
-        let own = match &config.account {
-            Some(text) => {
-                let account: tombola_topology::ChainAddress =
-                    text.parse().context("the key \"payment.account\" of the configuration")?;
-                Address::from(account.0)
-            }
-            None => wallet.address(),
-        };
+        let own = config.account_of(wallet.address())?;
         let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain)?;
         let (purse, kept) = PurseFile::open(&payer.data.join(FILE))?;
+        let claims = ClaimBook::open(&payer.data.join(claims::FILE))?;
         let wanted = classes(network, &kept);
         let prices = prices(&evm, wanted, config.confirmations, stop).await?;
         let cursor_path = payer.data.join(CURSOR_FILE);
@@ -237,8 +237,16 @@ impl Paid {
         let payments =
             payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
         let prices = Prices(Arc::new(Mutex::new(prices)));
-        let (cursor, config) = ((cursor_path, cursor), config.clone());
-        Ok(Self { payments, purse, evm, wallet, prices, cursor, config, own })
+        let (cursor, config, data) = ((cursor_path, cursor), config.clone(), payer.data.to_owned());
+        Ok(Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data })
+    }
+
+    /// What fills the reserves of the owner's other accounts.
+    ///
+    /// # Errors
+    /// The chain's address is unusable.
+    pub fn funder(&self) -> Result<Funder> {
+        Funder::new(&self.config, *self.evm.domain(), Arc::clone(&self.wallet), self.own)
     }
 
     /// What clients of the same owner need of the chain.
@@ -263,7 +271,9 @@ impl Paid {
         input_of: impl Fn(PaymentInput) -> I + Clone + Send + Sync + 'static,
         stop: &Shutdown,
     ) -> Result<(Payments, Purse, Bank)> {
-        let Self { payments, purse, evm, wallet, prices, cursor, config, own } = self;
+        let Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data } = self;
+        let (claims, before) = claims;
+        tokio::spawn(purse.earnings().tell(data, stop.clone()));
         let (wake, waking) = (inputs.clone(), input_of.clone());
         // Only to wake the driver: if there is no room, it is awake, and looks itself.
         let purse = purse.start(move |count| drop(wake.try_send(waking(PaymentInput::Durable(count)))))?;
@@ -289,10 +299,16 @@ impl Paid {
             orders: orders.clone(),
             follow,
             prices: prices.clone(),
+            claims: claims.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let teller = Teller { inputs: inputs.clone(), input_of, orders, prices };
+        let teller = Teller { inputs: inputs.clone(), input_of, orders: orders.clone(), prices, claims };
         tokio::spawn(until(stop.clone(), watcher.run(reporting)));
+        tokio::spawn(until(stop.clone(), async move {
+            for order in before {
+                let _ = orders.send(order).await;
+            }
+        }));
         let clock = || UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX));
         tokio::spawn(until(stop.clone(), redeemer.run(clock, ordered, noticing)));
         tokio::spawn(until(stop.clone(), teller.clone().tell_reports(reports, cursor.0)));
@@ -321,12 +337,14 @@ struct Teller<I, F> {
     input_of: F,
     orders: mpsc::Sender<Order>,
     prices: Prices,
+    claims: ClaimBook,
 }
 
 impl<I, F: Clone> Clone for Teller<I, F> {
     fn clone(&self) -> Self {
         let (inputs, orders) = (self.inputs.clone(), self.orders.clone());
-        Self { inputs, input_of: self.input_of.clone(), orders, prices: self.prices.clone() }
+        let (prices, claims) = (self.prices.clone(), self.claims.clone());
+        Self { inputs, input_of: self.input_of.clone(), orders, prices, claims }
     }
 }
 
@@ -387,7 +405,8 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
                 }
             }
             // Logged where they are found.
-            ChainFact::Time(_) | ChainFact::Gone | ChainFact::Back | ChainFact::Reorganised { .. } => {}
+            ChainFact::Reorganised { .. } => drop(self.orders.send(Order::Reorganised).await),
+            ChainFact::Time(_) | ChainFact::Gone | ChainFact::Back => {}
         }
     }
 
@@ -395,6 +414,7 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
         let (issuer, window) = (settled.issuer, settled.window);
         self.tell(Fact::Settled { issuer, window, amount: settled.amount }).await;
         let _ = self.orders.send(Order::Settled((issuer, window))).await;
+        self.claims.note_settled((issuer, window)).await;
     }
 
     async fn tell_notices(self, mut notices: mpsc::Receiver<Notice>) {

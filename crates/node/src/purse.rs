@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use tombola_protocol::payment::Payments;
 use tombola_protocol::store::{StoreOp, Table};
 use tombola_storage::{Backlog, Format, Store, Writer};
-use tombola_tickets::{Restore, records::tables};
+use tombola_tickets::{Change, Restore, records::tables};
+
+use crate::earnings::Earnings;
 
 /// The file in the data folder.
 pub const FILE: &str = "tickets.redb";
@@ -22,6 +24,7 @@ const LINGER: Duration = Duration::from_millis(50);
 pub struct PurseFile {
     store: Arc<Store>,
     is_new: bool,
+    earnings: Earnings,
 }
 
 impl PurseFile {
@@ -38,7 +41,22 @@ impl PurseFile {
                 kept.feed(table, key, value).map_err(|error| error.to_string())
             })?;
         }
-        Ok((Self { store: Arc::new(store), is_new }, kept))
+        let earnings = Earnings::new(&kept);
+        Ok((Self { store: Arc::new(store), is_new, earnings }, kept))
+    }
+
+    /// Writes changes at once: for whoever earns nothing meanwhile.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn write(&self, changes: Vec<Change>) -> Result<()> {
+        Ok(self.store.commit(changes.into_iter().map(StoreOp::from).collect())?)
+    }
+
+    /// What was won and is not settled; goes on with what the purse writes.
+    #[must_use]
+    pub fn earnings(&self) -> Earnings {
+        self.earnings.clone()
     }
 
     /// Whether nothing was there: this account has never paid or earned from here, or what it had is lost.
@@ -59,7 +77,7 @@ impl PurseFile {
             wake(count);
         });
         let writer = writer.context("the thread that writes tickets")?;
-        Ok(Purse { writer, durable, refused: Vec::new() })
+        Ok(Purse { writer, durable, refused: Vec::new(), earnings: self.earnings })
     }
 }
 
@@ -70,6 +88,7 @@ pub struct Purse {
     durable: Arc<AtomicU64>,
     /// Changes that the writer had no room for: they go before all others.
     refused: Vec<StoreOp>,
+    earnings: Earnings,
 }
 
 impl Purse {
@@ -77,7 +96,9 @@ impl Purse {
     pub fn serve(&mut self, payments: &mut Payments) {
         payments.set_durable(self.durable.load(Ordering::Acquire));
         let mut changes = std::mem::take(&mut self.refused);
-        changes.extend(std::iter::from_fn(|| payments.poll_change()).map(StoreOp::from));
+        let new: Vec<Change> = std::iter::from_fn(|| payments.poll_change()).collect();
+        self.earnings.follow(&new);
+        changes.extend(new.into_iter().map(StoreOp::from));
         if !changes.is_empty()
             && let Err(Backlog(changes)) = self.writer.submit(changes)
         {

@@ -10,6 +10,7 @@ mod class;
 mod credit;
 mod issuer;
 mod journal;
+mod kept;
 mod ledger;
 mod lottery;
 pub mod merkle;
@@ -34,6 +35,7 @@ pub use class::{ClassNumber, PriceClass, ProbabilityError, UnixSeconds, WinProba
 pub use credit::Credit;
 pub use issuer::{Issuer, IssuerError, IssuerLink, Stop};
 pub use journal::{Change, Journal, Table};
+pub use kept::{KeptWindow, KeptWindows};
 pub use ledger::{Account, Ledger, Winners};
 pub use lottery::{Commitment, Randomness, WindowNumber, wins};
 pub use merkle::{CountError, Node, PathError, Root, TicketCount};

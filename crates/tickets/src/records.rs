@@ -202,7 +202,7 @@ fn boolean(value: &mut Reader<'_>) -> Option<bool> {
     }
 }
 
-fn window_key(peer: &Address, window: WindowNumber) -> [u8; 24] {
+pub(crate) fn window_key(peer: &Address, window: WindowNumber) -> [u8; 24] {
     let mut key = [0; 24];
     key[..20].copy_from_slice(peer.as_slice());
     key[20..].copy_from_slice(&window.0.to_be_bytes());

@@ -1,16 +1,17 @@
 //! `tombola devchain`: a chain for development, behind the JSON-RPC that other chains have.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::net::TcpListener;
 use tombola_chain::devchain::{DevChain, Genesis, MOST_ACCOUNTS};
 use tombola_client::Home;
 use tombola_node::entry::{RunFlags, print_line};
+use tombola_node::files::Lock;
 use tombola_node::shutdown::Shutdown;
 use tombola_tickets::Address;
 use tombola_topology::duration;
@@ -104,6 +105,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 async fn serve(args: &Args) -> Result<()> {
+    // Before the file is read: whoever has the lock may still change it.
+    let _lock = args.state.as_deref().map(lock).transpose()?;
     let chain = Arc::new(open(args)?);
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("signals cannot be caught")?;
@@ -134,6 +137,23 @@ async fn serve(args: &Args) -> Result<()> {
     match &args.state {
         Some(path) => chain.save(path).context("the chain could not be written at the end"),
         None => Ok(()),
+    }
+}
+
+/// Keeps a second process from the file: each would write over what the other has written. The lock is on a file beside it, since
+/// the file itself is exchanged whenever it is written.
+fn lock(state: &Path) -> Result<Lock> {
+    let mut beside = state.as_os_str().to_owned();
+    beside.push(".lock");
+    match Lock::create(Path::new(&beside)) {
+        Ok(lock) => Ok(lock),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(
+            "{}: another process serves the chain in this file of --state: end that one, or name another file",
+            state.display()
+        ),
+        Err(error) => {
+            Err(error).with_context(|| format!("the file of --state, {}, cannot be locked", state.display()))
+        }
     }
 }
 

@@ -189,6 +189,23 @@ fn whenever_a_chain_is_killed_its_file_is_whole() {
 }
 
 #[test]
+fn a_file_has_one_chain_at_a_time() {
+    let (_folder, state) = state();
+    let first = Chain::with_state(&state, "1h");
+    let deployed = first.deploy();
+    let path = state.to_str().unwrap();
+    let arguments = ["devchain", "--listen", "127.0.0.1:0", "--exit-with-stdin", "--state", path];
+    run(&arguments).refusal(&[path, "another process", "--state", "end that one"]);
+    assert_eq!(first.head(), deployed, "the one that was first goes on");
+    first.end();
+    let mut second = Chain::with_state(&state, "1h");
+    assert_eq!(second.head(), deployed);
+    // A crash leaves no lock behind.
+    second.process.kill();
+    assert_eq!(Chain::with_state(&state, "1h").head(), deployed);
+}
+
+#[test]
 fn what_is_wrong_with_the_flags_is_said() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();

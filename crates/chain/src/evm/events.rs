@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tombola_tickets::WindowNumber;
 
 use super::Evm;
+use super::rpc::Rpc;
 use super::wire::{WireLog, hex};
 use crate::bindings::Escrow::{self, EscrowEvents};
 use crate::ledger::{Accounts, Event, LedgerError, Logged};
@@ -59,6 +60,22 @@ fn event(log: &WireLog, escrow: Address) -> Result<Event, LedgerError> {
     })
 }
 
+/// The logs of some blocks.
+pub(crate) async fn logs(
+    rpc: &Rpc,
+    addresses: Value,
+    topics: Value,
+    from: u64,
+    to: u64,
+) -> Result<Vec<WireLog>, LedgerError> {
+    let filter = json!({
+        "address": addresses, "topics": topics, "fromBlock": hex(from), "toBlock": hex(to),
+    });
+    let logs: Vec<WireLog> = rpc.ask("eth_getLogs", (filter,)).await?;
+    let within = |log: &WireLog| !log.removed && (from..=to).contains(&log.block_number.to());
+    if logs.iter().all(within) { Ok(logs) } else { Err(answer("logs of other blocks than were asked for")) }
+}
+
 impl Evm {
     async fn logs(
         &self,
@@ -67,16 +84,7 @@ impl Evm {
         from: u64,
         to: u64,
     ) -> Result<Vec<WireLog>, LedgerError> {
-        let filter = json!({
-            "address": addresses, "topics": topics, "fromBlock": hex(from), "toBlock": hex(to),
-        });
-        let logs: Vec<WireLog> = self.rpc.ask("eth_getLogs", (filter,)).await?;
-        let within = |log: &WireLog| !log.removed && (from..=to).contains(&log.block_number.to());
-        if logs.iter().all(within) {
-            Ok(logs)
-        } else {
-            Err(answer("logs of other blocks than were asked for"))
-        }
+        logs(&self.rpc, addresses, topics, from, to).await
     }
 
     /// What happened to these accounts: those that come first in an event, and us wherever we come.

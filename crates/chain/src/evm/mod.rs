@@ -14,11 +14,12 @@ use alloy_sol_types::SolCall;
 use serde_json::json;
 use tombola_tickets::Domain;
 
+pub(crate) use events::logs;
 pub use rpc::UrlError;
 pub use till::EvmTill;
-pub(crate) use wire::{Receipt, ReceiptLog};
+pub(crate) use wire::{Receipt, ReceiptLog, WireLog};
 
-use crate::ledger::LedgerError;
+use crate::ledger::{Block, LedgerError};
 use rpc::Rpc;
 use wire::hex;
 
@@ -93,12 +94,6 @@ pub(crate) async fn chain_id(rpc: &Rpc) -> Result<u64, LedgerError> {
     Ok(id.to())
 }
 
-/// The number of the latest block.
-pub(crate) async fn block_number(rpc: &Rpc) -> Result<u64, LedgerError> {
-    let number: U64 = rpc.ask("eth_blockNumber", ()).await?;
-    Ok(number.to())
-}
-
 /// All that these contracts have reported since a block.
 pub(crate) async fn all_logs(
     rpc: &Rpc,
@@ -107,6 +102,13 @@ pub(crate) async fn all_logs(
 ) -> Result<Vec<ReceiptLog>, LedgerError> {
     let filter = json!({ "address": contracts, "fromBlock": hex(from), "toBlock": "latest" });
     rpc.ask("eth_getLogs", (filter,)).await
+}
+
+/// The last block.
+pub(crate) async fn last_block(rpc: &Rpc) -> Result<Block, LedgerError> {
+    let block: Option<wire::WireBlock> = rpc.ask("eth_getBlockByNumber", ("latest", false)).await?;
+    let none = || LedgerError::Answer { method: "eth_getBlockByNumber", what: "no last block".into() };
+    block.map(Block::from).ok_or_else(none)
 }
 
 /// What an account has of the chain's own money, in wei.

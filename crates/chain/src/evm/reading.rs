@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256, Bytes, U64};
 use tombola_tickets::{ClassNumber, PriceClass, UnixSeconds, WinProbability};
 
 use super::wire::{WireBlock, hex, seconds};
-use super::{Evm, chain_id, read};
+use super::{Evm, chain_id, last_block, read};
 use crate::bindings::Escrow;
 use crate::ledger::{Accounts, Block, CheckError, Ledger, LedgerError, Logged, SignerState};
 
@@ -45,8 +45,7 @@ impl Ledger for Evm {
     }
 
     async fn head(&self) -> Result<Block, LedgerError> {
-        let none = || LedgerError::Answer { method: "eth_getBlockByNumber", what: "no last block".into() };
-        self.block_by("latest".into()).await?.ok_or_else(none)
+        last_block(&self.rpc).await
     }
 
     async fn block(&self, number: u64) -> Result<Option<Block>, LedgerError> {

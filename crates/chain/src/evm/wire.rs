@@ -39,14 +39,14 @@ impl From<WireBlock> for Block {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct WireLog {
-    pub(super) address: Address,
-    pub(super) topics: Vec<B256>,
-    pub(super) data: Bytes,
-    pub(super) block_number: U64,
-    pub(super) log_index: U64,
+pub(crate) struct WireLog {
+    pub(crate) address: Address,
+    pub(crate) topics: Vec<B256>,
+    pub(crate) data: Bytes,
+    pub(crate) block_number: U64,
+    pub(crate) log_index: U64,
     #[serde(default)]
-    pub(super) removed: bool,
+    pub(crate) removed: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

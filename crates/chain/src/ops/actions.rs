@@ -93,6 +93,24 @@ impl Operator {
         withdraw_stake() => registry, Registry::withdrawStakeCall {}, Registry::StakeWithdrawn;
     }
 
+    /// Lets a contract take so many tokens of this account, if it may not yet. Some tokens want that nothing is allowed before
+    /// something else is.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn allow(&self, contracts: &Contracts, spender: Address, amount: u128) -> Result<(), OpsError> {
+        let (allowed, amount) =
+            (self.allowance(contracts, self.address(), spender).await?, U256::from(amount));
+        if allowed >= amount {
+            return Ok(());
+        }
+        if !allowed.is_zero() {
+            self.approve(contracts, spender, U256::ZERO).await?;
+        }
+        self.approve(contracts, spender, amount).await
+    }
+
     /// Sends of the chain's own money, in wei: what gas is paid with.
     ///
     /// # Errors

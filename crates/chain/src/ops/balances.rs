@@ -6,6 +6,8 @@ use tombola_tickets::{ClassNumber, PriceClass, UnixSeconds, WinProbability};
 use super::{Contracts, Operator, OpsError};
 use crate::bindings::{Escrow, Registry, TestToken};
 use crate::evm;
+use crate::ledger::LedgerError;
+use crate::units::Units;
 
 /// What an account has, in the smallest unit of the token unless it says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +66,57 @@ impl Operator {
         wei.map_err(|source| OpsError::Ledger { what: "reading a balance", source })
     }
 
+    /// The token's decimals and symbol, as far as it has them: both are optional in the standard.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn units(&self, contracts: &Contracts) -> Result<Units, OpsError> {
+        let decimals = said(self.read(contracts.token, &TestToken::decimalsCall {}).await)?;
+        let symbol = said(self.read(contracts.token, &TestToken::symbolCall {}).await)?;
+        let (decimals, symbol) = (decimals.unwrap_or_default(), symbol.unwrap_or_default());
+        Ok(Units::new(decimals, &symbol))
+    }
+
+    /// What a contract may take of an account's tokens.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn allowance(
+        &self,
+        contracts: &Contracts,
+        owner: Address,
+        spender: Address,
+    ) -> Result<U256, OpsError> {
+        self.read(contracts.token, &TestToken::allowanceCall { owner, spender }).await
+    }
+
+    /// Which key claims for an account, and where its money goes when it leaves.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn roles(
+        &self,
+        contracts: &Contracts,
+        account: Address,
+    ) -> Result<(Address, Address), OpsError> {
+        let redeemer = self.read(contracts.escrow, &Escrow::redeemerOfCall { recipient: account }).await?;
+        Ok((redeemer, self.read(contracts.escrow, &Escrow::payoutOfCall { account }).await?))
+    }
+
+    /// What time the last block says it is, in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn chain_time(&self) -> Result<u64, OpsError> {
+        let block = evm::last_block(&self.rpc).await;
+        let block = block.map_err(|source| OpsError::Ledger { what: "reading the last block", source })?;
+        Ok(u64::from(block.time.0))
+    }
+
     /// A reserve, and when it may leave, in Unix seconds; 0 without notice.
     ///
     /// # Errors
@@ -107,5 +160,16 @@ impl Operator {
     /// See [`OpsError`].
     pub async fn current_epoch(&self, contracts: &Contracts) -> Result<u32, OpsError> {
         self.read(contracts.registry, &Registry::currentEpochCall {}).await
+    }
+}
+
+/// What a contract says, if it has the function.
+fn said<T>(answer: Result<T, OpsError>) -> Result<Option<T>, OpsError> {
+    match answer {
+        Ok(said) => Ok(Some(said)),
+        Err(OpsError::Ledger { source: LedgerError::Reverted(_) | LedgerError::Answer { .. }, .. }) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -1,12 +1,13 @@
 //! What an account does on the chain by itself: deploy, deposit, reserve, stake, withdraw, and look at what it has.
 //!
-//! Each operation waits until it is in a block. A revert is told in words, mostly before anything is sent: the server is
+//! Each operation waits until it is in a block, and as many blocks have followed as are asked for. A revert is told in words, mostly before anything is sent: the server is
 //! asked first what the transaction would use.
 
 mod actions;
 mod audit;
 mod balances;
 mod deploy;
+mod history;
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio::sync::Mutex;
 pub use audit::Audit;
 pub use balances::Balances;
 pub use deploy::{Contracts, EscrowTerms};
+pub use history::{Redemption, Reserve};
 
 use crate::artifacts::ArtifactError;
 use crate::bindings::Registry::Role;
@@ -31,6 +33,9 @@ use crate::wallet::Wallet;
 
 /// What a transaction may use at most (EIP-7825).
 pub const MOST_GAS: u64 = 1 << 24;
+
+/// Servers have receipts a moment later than they count transactions; those behind one address may differ for longer.
+const RECEIPT_LAG: Duration = Duration::from_secs(30);
 
 /// Why an operation did not happen, or may not have.
 #[derive(Debug, Error)]
@@ -66,6 +71,33 @@ pub enum OpsError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// It is in a block, and not as many blocks follow as are asked for.
+    #[error(
+        "{what}: the transaction {hash} is in block {block}, which {followed} of {confirmations} blocks follow, and no other one \
+         comes; look before you repeat it"
+    )]
+    Unconfirmed {
+        /// What was to be done.
+        what: &'static str,
+        /// The transaction.
+        hash: B256,
+        /// Its block.
+        block: u64,
+        /// Blocks behind it.
+        followed: u64,
+        /// As many as must be.
+        confirmations: u64,
+    },
+    /// It never will be executed.
+    #[error(
+        "{what}: another transaction of this key took the place of {hash}; nothing was changed, try again"
+    )]
+    Replaced {
+        /// What was to be done.
+        what: &'static str,
+        /// The transaction.
+        hash: B256,
+    },
     /// The receipt does not have what it must.
     #[error("{what}: the receipt of {hash} does not say what it must; is this another contract?")]
     Receipt {
@@ -86,6 +118,7 @@ pub struct Operator {
     wallet: Arc<Wallet>,
     chain_id: u64,
     patience: Duration,
+    confirmations: u64,
     /// One transaction after the other: each takes the next number.
     turn: Mutex<()>,
 }
@@ -105,7 +138,8 @@ impl Operator {
     /// The URL is none.
     pub fn new(config: &EvmConfig, chain_id: u64, wallet: Arc<Wallet>) -> Result<Self, OpsError> {
         let rpc = Rpc::new(&config.url, config.timeout)?;
-        Ok(Self { rpc, wallet, chain_id, patience: Duration::from_secs(60), turn: Mutex::new(()) })
+        let patience = Duration::from_secs(60);
+        Ok(Self { rpc, wallet, chain_id, patience, confirmations: 0, turn: Mutex::new(()) })
     }
 
     /// Waits longer for transactions, or less long.
@@ -132,8 +166,30 @@ impl Operator {
     ///
     /// See [`OpsError`].
     pub async fn block(&self) -> Result<u64, OpsError> {
-        let number = evm::block_number(&self.rpc).await;
-        number.map_err(|source| OpsError::Ledger { what: "asking for the latest block", source })
+        let block = evm::last_block(&self.rpc).await;
+        let block =
+            block.map_err(|source| OpsError::Ledger { what: "asking for the latest block", source })?;
+        Ok(block.number)
+    }
+
+    /// Waits for each transaction until so many blocks have followed its own; with none, which is usual here, until it is in one.
+    #[must_use]
+    pub const fn with_confirmations(mut self, confirmations: u64) -> Self {
+        self.confirmations = confirmations;
+        self
+    }
+
+    /// Whether a transaction of this key was sent and is in no block yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn is_waiting(&self) -> Result<bool, OpsError> {
+        let failed = |source| OpsError::Ledger { what: "counting transactions", source };
+        let address = self.address();
+        let sent: U64 =
+            self.rpc.ask("eth_getTransactionCount", (address, "pending")).await.map_err(failed)?;
+        Ok(sent.to::<u64>() > evm::nonce(&self.rpc, address).await.map_err(failed)?)
     }
 
     /// Whose account it is.
@@ -164,6 +220,7 @@ impl Operator {
         let _turn = self.turn.lock().await;
         let failed = |source| OpsError::Ledger { what, source };
         let transaction = self.prepare(to, value, data).await.map_err(failed)?;
+        let nonce = transaction.nonce;
         let signed = self.wallet.sign(transaction);
         let sent: Result<B256, _> = self.rpc.ask("eth_sendRawTransaction", (signed.raw,)).await;
         match sent {
@@ -174,7 +231,7 @@ impl Operator {
             ) => {}
             Err(error) => return Err(failed(error)),
         }
-        self.wait(what, signed.hash).await
+        self.wait(what, signed.hash, nonce).await
     }
 
     async fn prepare(&self, to: TxKind, value: U256, data: Bytes) -> Result<TxEip1559, LedgerError> {
@@ -201,22 +258,76 @@ impl Operator {
         })
     }
 
-    async fn wait(&self, what: &'static str, hash: B256) -> Result<Done, OpsError> {
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(20);
+    /// Until it is where it must be. A block that is taken back is waited for again.
+    async fn wait(&self, what: &'static str, hash: B256, nonce: u64) -> Result<Done, OpsError> {
+        let mut since = Instant::now();
+        let (mut pause, mut seen, mut passed_over) = (Duration::from_millis(20), None, None);
         loop {
-            match evm::receipt(&self.rpc, hash).await {
-                Ok(Some(receipt)) if receipt.status == U64::from(1) => return Ok(Done { hash, receipt }),
-                Ok(Some(_)) => return Err(OpsError::Reverted { what, hash }),
-                Ok(None) => {}
-                Err(error) if error.is_outage() => {}
-                Err(source) => return Err(OpsError::Ledger { what, source }),
+            match self.look(what, hash, nonce).await {
+                Ok(Look::There(receipt, followed)) if followed >= self.confirmations => {
+                    return Ok(Done { hash, receipt });
+                }
+                Ok(look) => {
+                    let place = look.place();
+                    passed_over = match look {
+                        Look::PassedOver => passed_over.or(Some(Instant::now())),
+                        Look::Nowhere | Look::There(..) => None,
+                    };
+                    if passed_over.is_some_and(|since| since.elapsed() > RECEIPT_LAG) {
+                        return Err(OpsError::Replaced { what, hash });
+                    }
+                    if place != seen {
+                        (since, seen) = (Instant::now(), place);
+                    }
+                }
+                Err(OpsError::Ledger { source, .. }) if source.is_outage() => {}
+                Err(error) => return Err(error),
             }
-            if begun.elapsed() > self.patience {
-                return Err(OpsError::Late { what, hash, waited: self.patience });
+            if since.elapsed() > self.patience {
+                let (waited, confirmations) = (self.patience, self.confirmations);
+                return Err(match seen {
+                    Some((block, followed)) => {
+                        OpsError::Unconfirmed { what, hash, block, followed, confirmations }
+                    }
+                    None => OpsError::Late { what, hash, waited },
+                });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn look(&self, what: &'static str, hash: B256, nonce: u64) -> Result<Look, OpsError> {
+        let failed = |source| OpsError::Ledger { what, source };
+        // Before the receipt: what is executed in between has its receipt then.
+        let next = evm::nonce(&self.rpc, self.wallet.address()).await.map_err(failed)?;
+        match evm::receipt(&self.rpc, hash).await.map_err(failed)? {
+            Some(receipt) if receipt.status == U64::from(1) => {
+                let last = evm::last_block(&self.rpc).await.map_err(failed)?.number;
+                let followed = last.saturating_sub(receipt.block_number.to());
+                Ok(Look::There(receipt, followed))
+            }
+            Some(_) => Err(OpsError::Reverted { what, hash }),
+            None if next > nonce => Ok(Look::PassedOver),
+            None => Ok(Look::Nowhere),
+        }
+    }
+}
+
+/// Where a transaction is.
+enum Look {
+    Nowhere,
+    /// Its number was used, and its receipt is not there: either by another one, or the server is not that far yet.
+    PassedOver,
+    /// In a block, which so many follow.
+    There(evm::Receipt, u64),
+}
+
+impl Look {
+    fn place(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Nowhere | Self::PassedOver => None,
+            Self::There(receipt, followed) => Some((receipt.block_number.to(), *followed)),
         }
     }
 }

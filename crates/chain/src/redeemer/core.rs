@@ -77,6 +77,8 @@ struct Waiting {
     refused: u32,
     /// The chain says it was claimed: what was paid is looked up.
     claimed: bool,
+    /// It was settled before this process began, and nobody told of it in this one.
+    kept: bool,
 }
 
 impl Waiting {
@@ -174,14 +176,25 @@ impl Core {
     /// A claim of a window, of this class. One that is known, or was settled, is ignored.
     pub fn add(&mut self, claim: WindowClaim, class: PriceClass, now: UnixSeconds) {
         let key = (claim.issuer, claim.window);
-        if self.claims.contains_key(&key) || self.settled.contains_key(&key) {
+        if self.claims.contains_key(&key) || self.settled.get(&key).is_some_and(|settled| !settled.kept) {
             return;
         }
+        // Whoever has it does not know that it was settled: it is found out again.
+        self.settled.remove(&key);
         let delay = self.rng.exponential(self.terms.spread).as_secs();
         let due = now.0.saturating_add(u32::try_from(delay).unwrap_or(u32::MAX));
         // However it is drawn, not later than there is time; and not before it counts.
         let due = due.min(class.expiry.0.saturating_sub(self.terms.hurry)).max(class.valid_from.0).max(now.0);
-        self.claims.insert(key, Waiting { claim, class, due, refused: 0, claimed: false });
+        self.claims.insert(key, Waiting { claim, class, due, refused: 0, claimed: false, kept: false });
+    }
+
+    /// A claim that was settled before this process began: nothing is done with it unless the chain changes.
+    pub fn keep(&mut self, claim: WindowClaim, class: PriceClass) {
+        let key = (claim.issuer, claim.window);
+        if !self.claims.contains_key(&key) {
+            let kept = Waiting { claim, class, due: 0, refused: 0, claimed: false, kept: true };
+            self.settled.entry(key).or_insert(kept);
+        }
     }
 
     /// How many claims are not settled.
@@ -459,7 +472,7 @@ impl Core {
     /// A claim was paid, finally. True if it was one of ours.
     pub fn settle(&mut self, key: Key) -> bool {
         let Some(waiting) = self.claims.remove(&key) else { return false };
-        self.settled.insert(key, waiting);
+        self.settled.insert(key, Waiting { kept: false, ..waiting });
         self.most = usize::MAX;
         true
     }
@@ -467,8 +480,16 @@ impl Core {
     /// What was final is not: the claim must be made again.
     pub fn unsettle(&mut self, key: Key, now: UnixSeconds) {
         if let Some(waiting) = self.settled.remove(&key) {
-            self.claims.insert(key, Waiting { due: now.0, claimed: false, refused: 0, ..waiting });
+            let again = Waiting { due: now.0, claimed: false, refused: 0, kept: false, ..waiting };
+            self.claims.insert(key, again);
         }
+    }
+
+    /// Blocks that were final are gone: whichever claims they had, all are asked for again. Those that are still paid are looked
+    /// up and settled; the others are claimed.
+    pub fn reorganised(&mut self, now: UnixSeconds) {
+        let settled: Vec<_> = self.settled.keys().copied().collect();
+        settled.into_iter().for_each(|key| self.unsettle(key, now));
     }
 
     /// Hashes to look for are those of all tries.

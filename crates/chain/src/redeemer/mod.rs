@@ -3,6 +3,10 @@
 //! [`Core`] decides what is sent when and for how much; [`Redeemer`] asks a [`Till`](crate::Till). Claims are durable at
 //! whoever hands them in, and come again after every restart until they are settled; here nothing is kept. A claim is settled
 //! when the [watcher](crate::watcher) says so, or when the contract says that it was claimed and its final event was found.
+//!
+//! What is final may still be taken away by a reorganisation that is longer than what is waited for. So settled claims are
+//! remembered until their class expires, and handed in again after a restart ([`Order::Keep`]): when the watcher tells of a
+//! reorganisation each of them is looked up again, and claimed again if it has to be.
 
 mod core;
 mod price;
@@ -22,10 +26,15 @@ use tombola_tickets::{PriceClass, WindowClaim};
 pub enum Order {
     /// A window to claim, of this class. It may be told again.
     Claim(Box<WindowClaim>, PriceClass),
+    /// A claim that was settled before this process began. It is made again if the chain is reorganised.
+    Keep(Box<WindowClaim>, PriceClass),
     /// The watcher says that a claim was paid.
     Settled(Key),
     /// The watcher says that a payment is gone.
     Withdrawn(Key),
+    /// The watcher says that blocks that were final are gone; which payments they had is not known of those that were
+    /// settled before this process began.
+    Reorganised,
     /// Everything is to be claimed now.
     Hasten,
 }

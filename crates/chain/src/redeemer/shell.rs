@@ -100,7 +100,9 @@ impl<T: Till> Redeemer<T> {
             Order::Settled(key) => {
                 self.core.settle(key);
             }
+            Order::Keep(claim, class) => self.core.keep(*claim, class),
             Order::Withdrawn(key) => self.core.unsettle(key, now),
+            Order::Reorganised => self.core.reorganised(now),
             Order::Hasten => self.core.hasten(now),
         }
     }

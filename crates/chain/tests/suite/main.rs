@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
+mod accounts;
 mod anvil;
 mod bindings;
 mod claims;

@@ -30,6 +30,8 @@ struct Node<'a> {
     class: PriceClass,
     claims: BTreeMap<Key, WindowClaim>,
     settled: BTreeMap<Key, u128>,
+    /// What is needed to make settled claims again.
+    kept: BTreeMap<Key, WindowClaim>,
     cursor: Vec<u8>,
     running: Option<Running>,
     told: Told,
@@ -43,6 +45,7 @@ struct Told {
     back: usize,
     withdrawn: usize,
     reorganised: usize,
+    settled: usize,
 }
 
 struct Running {
@@ -58,9 +61,9 @@ fn clock() -> UnixSeconds {
 
 impl<'a> Node<'a> {
     fn new(parties: &'a Parties, url: String, class: PriceClass) -> Self {
-        let (claims, settled) = (BTreeMap::new(), BTreeMap::new());
+        let (claims, settled, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let cursor = Cursor::default().to_bytes();
-        Self { parties, url, class, claims, settled, cursor, running: None, told: Told::default() }
+        Self { parties, url, class, claims, settled, kept, cursor, running: None, told: Told::default() }
     }
 
     /// Goes on from what is durable.
@@ -87,6 +90,9 @@ impl<'a> Node<'a> {
         let (sender, notices) = mpsc::channel(64);
         let redeeming = tokio::spawn(Redeemer::new(till, config, [2; 32]).run(clock, receiver, sender));
         self.running = Some(Running { reports, notices, orders, tasks: [watching, redeeming] });
+        for claim in self.kept.clone().into_values() {
+            self.order(Order::Keep(Box::new(claim), self.class)).await;
+        }
         for claim in self.claims.clone().into_values() {
             self.order_claim(claim).await;
         }
@@ -114,32 +120,35 @@ impl<'a> Node<'a> {
 
     fn settle(&mut self, settled: Settled) {
         let key = (settled.issuer, settled.window);
+        self.told.settled += 1;
+        if let Some(claim) = self.claims.remove(&key) {
+            self.kept.insert(key, claim);
+        }
         let before = self.settled.insert(key, settled.amount);
         assert!(before.is_none_or(|amount| amount == settled.amount), "{settled:?} instead of {before:?}");
     }
 
-    async fn take(&mut self, report: Report, all: &BTreeMap<Key, WindowClaim>) {
+    async fn take(&mut self, report: Report) {
         for fact in report.facts {
             match fact {
                 Fact::Settled(settled) => {
                     self.settle(settled);
-                    let key = (settled.issuer, settled.window);
-                    self.claims.remove(&key);
-                    self.order(Order::Settled(key)).await;
+                    self.order(Order::Settled((settled.issuer, settled.window))).await;
                 }
                 Fact::Withdrawn(fact) => {
                     let Fact::Settled(settled) = *fact else { panic!("not ours: {fact:?}") };
                     let key = (settled.issuer, settled.window);
                     assert_eq!(self.settled.remove(&key), Some(settled.amount));
-                    self.claims.insert(key, all[&key].clone());
+                    assert!(self.kept.contains_key(&key));
                     self.told.withdrawn += 1;
                     self.order(Order::Withdrawn(key)).await;
-                    // It knows nothing of those that were settled before it began.
-                    self.order_claim(all[&key].clone()).await;
                 }
                 Fact::Gone => self.told.gone += 1,
                 Fact::Back => self.told.back += 1,
-                Fact::Reorganised { .. } => self.told.reorganised += 1,
+                Fact::Reorganised { .. } => {
+                    self.told.reorganised += 1;
+                    self.order(Order::Reorganised).await;
+                }
                 Fact::Time(_)
                 | Fact::Deposit(_)
                 | Fact::Guarantee { .. }
@@ -155,7 +164,6 @@ impl<'a> Node<'a> {
         match notice {
             Notice::Settled(settled) => {
                 self.settle(settled);
-                self.claims.remove(&(settled.issuer, settled.window));
             }
             Notice::Sent { .. } => self.told.sent += 1,
             other => panic!("{other:?}"),
@@ -163,12 +171,12 @@ impl<'a> Node<'a> {
     }
 
     /// Runs until it is so.
-    async fn until(&mut self, what: &str, all: &BTreeMap<Key, WindowClaim>, so: impl Fn(&Self) -> bool) {
+    async fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !so(self) {
             let running = self.running.as_mut().unwrap();
             tokio::select! {
-                report = running.reports.recv() => self.take(report.unwrap(), all).await,
+                report = running.reports.recv() => self.take(report.unwrap()).await,
                 notice = running.notices.recv() => self.hear(notice.unwrap()),
                 () = tokio::time::sleep_until(deadline) => panic!("waited in vain until {what}"),
             }
@@ -206,13 +214,12 @@ async fn each_window_is_paid_once(mut host: Host) {
     let worth = |claim: &WindowClaim| u128::from(claim.winners()) * FACE;
     let id = |at: usize| (windows[at].issuer, windows[at].window);
     let sum = |until: usize| windows[..until].iter().map(worth).sum::<u128>();
-    let all: BTreeMap<Key, WindowClaim> = (0..5).map(|at| (id(at), windows[at].clone())).collect();
 
     let mut node = Node::new(&parties, host.url(), price);
     node.start().await;
     macro_rules! settled {
         ($at:expr) => {
-            node.until("the claim is settled", &all, |node| node.settled.contains_key(&id($at))).await
+            node.until("the claim is settled", |node| node.settled.contains_key(&id($at))).await
         };
     }
 
@@ -221,13 +228,13 @@ async fn each_window_is_paid_once(mut host: Host) {
     until_earned(rich, &parties, sum(1)).await;
     host.mine(CONFIRMATIONS).await;
     settled!(0);
-    node.until("it is told that it was sent", &all, |node| node.told.sent == 1).await;
+    node.until("it is told that it was sent", |node| node.told.sent == 1).await;
 
     // The block of a redemption is taken back, and nothing comes in its place.
     node.hand_in(&windows[1]).await;
     until_earned(rich, &parties, sum(2)).await;
     host.take_back(1).await;
-    node.until("it is sent again", &all, |node| node.told.sent >= 3).await;
+    node.until("it is sent again", |node| node.told.sent >= 3).await;
     until_earned(rich, &parties, sum(2)).await;
     host.mine(CONFIRMATIONS).await;
     settled!(1);
@@ -236,7 +243,7 @@ async fn each_window_is_paid_once(mut host: Host) {
     node.hand_in(&windows[2]).await;
     until_earned(rich, &parties, sum(3)).await;
     host.replace(1).await;
-    node.until("it is sent again", &all, |node| node.told.sent >= 5).await;
+    node.until("it is sent again", |node| node.told.sent >= 5).await;
     until_earned(rich, &parties, sum(3)).await;
     host.mine(CONFIRMATIONS).await;
     settled!(2);
@@ -244,23 +251,34 @@ async fn each_window_is_paid_once(mut host: Host) {
 
     // What counted as final is gone. With it goes what was said of it, and it is claimed again.
     host.replace(CONFIRMATIONS + 1).await;
-    node.until("it is taken back", &all, |node| node.told.withdrawn == 1).await;
+    node.until("it is taken back", |node| node.told.withdrawn == 1).await;
     assert_eq!((node.told.reorganised, node.settled.len()), (1, 2));
     until_earned(rich, &parties, sum(3)).await;
     host.mine(CONFIRMATIONS).await;
     settled!(2);
     assert!(node.told.sent >= 6, "{}", node.told.sent);
 
+    // The same while the node is off: then nobody can tell which of the settled claims are gone, and all are asked for.
+    node.crash();
+    host.replace(CONFIRMATIONS + 1).await;
+    let before = node.told.settled;
+    node.start().await;
+    node.until("the reorganisation is told", |node| node.told.reorganised == 2).await;
+    until_earned(rich, &parties, sum(3)).await;
+    host.mine(CONFIRMATIONS).await;
+    node.until("all three are settled again", |node| node.told.settled >= before + 3).await;
+    assert_eq!((node.told.withdrawn, node.settled.len()), (1, 3));
+
     // The server is away when a window ends, and the node is started anew meanwhile.
     assert_eq!((node.told.gone, node.told.back), (0, 0));
     host.stop();
-    node.until("the outage is told", &all, |node| node.told.gone == 1).await;
+    node.until("the outage is told", |node| node.told.gone == 1).await;
     node.hand_in(&windows[3]).await;
     node.crash();
     node.start().await;
-    node.until("it is told again", &all, |node| node.told.gone == 2).await;
+    node.until("it is told again", |node| node.told.gone == 2).await;
     host.start().await;
-    node.until("its end is told", &all, |node| node.told.back == 1).await;
+    node.until("its end is told", |node| node.told.back == 1).await;
     until_earned(rich, &parties, sum(4)).await;
     host.mine(CONFIRMATIONS).await;
     settled!(3);

@@ -401,6 +401,60 @@ async fn after_a_reorganisation_it_is_submitted_again() {
 }
 
 #[tokio::test]
+async fn a_reorganisation_after_a_restart_takes_nothing_away() {
+    let till = FakeTill::default();
+    let mut first = redeemer(&till, TokenPrice::ANY, 0..3);
+    steps(&mut first, 2000, 1).await;
+    till.mine();
+    (0..3).for_each(|window| first.order(Order::Settled(key(window)), UnixSeconds(2010)));
+    drop(first);
+    // Whoever handed them in has forgotten those that were settled, but for what is needed to make them again.
+    let mut second = Redeemer::new(till.clone(), config(TokenPrice::ANY), [5; 32]);
+    let keep = |window| Order::Keep(Box::new(claim(window)), class());
+    (0..3).for_each(|window| second.order(keep(window), UnixSeconds(2020)));
+    assert_eq!((steps(&mut second, 2020, 5).await, second.waiting()), (vec![], 0), "settled is settled");
+    assert_eq!(till.bank(|bank| bank.sent.len()), 1);
+    // Their block is gone; one of them is in another one, since somebody has sent it again.
+    till.reorganise();
+    till.bank(|bank| bank.paid.insert(WindowNumber(1), bank.height));
+    second.order(Order::Reorganised, UnixSeconds(2030));
+    second.order(Order::Withdrawn(key(0)), UnixSeconds(2030));
+    let mut told = Vec::new();
+    for round in 0..4 {
+        told.extend(steps(&mut second, 2030 + round * 20, 4).await);
+        till.mine();
+    }
+    let settled: BTreeSet<u32> = told
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::Settled(settled) => Some(settled.window.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(settled, BTreeSet::from([1]), "{told:?}");
+    assert!(told.contains(&Notice::Sent { windows: 2, again: 0 }), "{told:?}");
+    assert_eq!(till.bank(|bank| (bank.paid.len(), bank.twice)), (3, 0));
+    [0, 2].into_iter().for_each(|at| second.order(Order::Settled(key(at)), UnixSeconds(2100)));
+    assert_eq!(second.waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_handed_in_is_settled_though_it_was_kept_as_settled() {
+    let till = FakeTill::default();
+    let mut first = redeemer(&till, TokenPrice::ANY, 0..1);
+    steps(&mut first, 2000, 1).await;
+    till.mine();
+    drop(first);
+    // The process ended between two files: in one of them it is settled, in the other it is not.
+    let mut second = Redeemer::new(till.clone(), config(TokenPrice::ANY), [5; 32]);
+    second.order(Order::Keep(Box::new(claim(0)), class()), UnixSeconds(2020));
+    second.order(Order::Claim(Box::new(claim(0)), class()), UnixSeconds(2020));
+    let told = steps(&mut second, 2021, 4).await;
+    assert!(matches!(&told[..], [Notice::Settled(settled)] if settled.window.0 == 0), "{told:?}");
+    assert_eq!((second.waiting(), till.bank(|bank| bank.twice)), (0, 0));
+}
+
+#[tokio::test]
 async fn answers_of_servers_that_are_no_answers_lose_nothing() {
     let outage = || LedgerError::Unavailable { server: "here".into(), what: "gone".into() };
     let refusal = |reason| LedgerError::Transaction { reason, message: String::new() };

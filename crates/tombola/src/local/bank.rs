@@ -185,6 +185,7 @@ impl Till {
             start_block: self.start_block,
             poll: Duration::from_secs(1),
             redeem_spread: Duration::ZERO,
+            account_reserves: None,
         };
         Ok((account, config))
     }
