@@ -50,6 +50,8 @@ pub const TICKET_VALUE_TOTAL: &str = "tombola_ticket_value_total";
 pub const PAYMENT_VIOLATIONS_TOTAL: &str = "tombola_payment_violations_total";
 /// Packets that cannot be paid for yet.
 pub const PAYMENT_WAITING_PACKETS: &str = "tombola_payment_waiting_packets";
+/// Neighbours of whose packets only a share is let in.
+pub const PAYMENT_SLOWED_NEIGHBOURS: &str = "tombola_payment_slowed_neighbours";
 /// The epoch of a node's own packets.
 pub const EPOCH: &str = "tombola_epoch";
 /// Serial number of the document in force.
@@ -253,6 +255,13 @@ pub const DESCRIPTIONS: &[Description] = {
             "packets",
             &[],
             "Packets that wait until the next hop can be paid for.",
+        ),
+        row(
+            PAYMENT_SLOWED_NEIGHBOURS,
+            Gauge,
+            "neighbours",
+            &[],
+            "Neighbours of whose packets only a share is let in, because their tickets do not open or because they do not acknowledge.",
         ),
         row(EPOCH, Gauge, "number", &[], "Number of the epoch that nearly all packets of senders use now."),
         row(DOCUMENT_SERIAL, Gauge, "number", &[], "Serial number of the network document in force."),

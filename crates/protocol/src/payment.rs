@@ -32,7 +32,8 @@ use tombola_tickets::{
 use tombola_topology::IdentityKey;
 
 use crate::drops::DropCounters;
-use crate::frame::Frame;
+use crate::frame::{Frame, Parity};
+use crate::gate::Gate;
 use crate::unix::WallClock;
 use crate::view::OpenViews;
 
@@ -40,7 +41,7 @@ use link::Link;
 use machines::Machines;
 
 pub use terms::{EpochPrices, terms_of};
-pub use types::{Account, Fact, Owed, PaymentCounts, PaymentOutput, Setting, Side, Terms, Unpaid};
+pub use types::{Account, Fact, Owed, PaymentCounts, PaymentOutput, Setting, Side, Signs, Terms, Unpaid};
 
 /// Packets on a link for each control frame in either direction. Fewer than the acknowledgements that fit into one.
 pub const CONTROL_EVERY: u32 = 48;
@@ -65,7 +66,8 @@ pub struct Payments {
     machines: Machines,
     links: BTreeMap<IdentityKey, Link>,
     prices: BTreeMap<ClassNumber, PriceClass>,
-    signers: BTreeMap<Address, Address>,
+    /// What keys sign for issuers, besides the issuers' own.
+    signers: BTreeMap<Address, BTreeMap<Address, Signs>>,
     out: VecDeque<PaymentOutput>,
     spare: Vec<Frame>,
     rng: Rng,
@@ -77,6 +79,8 @@ pub struct Payments {
     next_number: u32,
     /// The epochs whose packets are taken.
     views: OpenViews,
+    /// Who is let in before a header is opened.
+    gate: Arc<Gate>,
     /// What clients pay, by parity.
     client_classes: [Option<ClassNumber>; 2],
 }
@@ -123,6 +127,7 @@ impl Payments {
             drops,
             next_number: 0,
             views: OpenViews::default(),
+            gate: Arc::default(),
             client_classes: [None; 2],
         };
         for (account, class) in issued {
@@ -149,12 +154,42 @@ impl Payments {
     pub fn counts(&self) -> PaymentCounts {
         let waiting = self.links.values().map(|link| link.waiting.len()).sum();
         let withheld = self.machines.paying.values().map(|paying| paying.issuer.withheld()).sum();
-        PaymentCounts { waiting, withheld, ..self.counts }
+        let slowed = self.links.values().filter(|link| self.openings.admitted_share(link.number) < 1.0);
+        let refused = self.counts.refused + self.gate.refused();
+        PaymentCounts { waiting, withheld, refused, slowed: slowed.count(), ..self.counts }
     }
 
     /// How much of the rate of a neighbour is admitted: less while tickets of its packets do not open.
     pub fn admitted_share(&self, neighbour: &IdentityKey) -> f64 {
         self.links.get(neighbour).map_or(1.0, |link| self.openings.admitted_share(link.number))
+    }
+
+    /// What says to whoever opens packets which of them are paid for: for [`Opener::guard`](crate::opener::Opener::guard).
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate)
+    }
+
+    /// Says at the gate what would be taken from a neighbour now. Clients have no gate: their packets are not opened here.
+    fn set_room(&mut self, now: Time, peer: &IdentityKey) {
+        let at = self.now(now);
+        let Some(link) = self.links.get(peer).filter(|link| !link.paced) else { return };
+        for parity in [Parity::of(0), Parity::of(1)] {
+            let earning = link.earning[parity.index()].and_then(|terms| self.machines.earning.get(&terms));
+            let room = earning.map_or(0, |earning| earning.recipient.room(at, &mut self.books));
+            link.door(&self.gate, *peer).set_room(parity, room);
+        }
+    }
+
+    fn set_all_rooms(&mut self, now: Time) {
+        let peers: Vec<_> =
+            self.links.iter().filter(|(_, link)| !link.paced).map(|(peer, _)| *peer).collect();
+        peers.iter().for_each(|peer| self.set_room(now, peer));
+    }
+
+    fn set_shares(&self) {
+        for (peer, link) in self.links.iter().filter(|(_, link)| !link.paced) {
+            link.door(&self.gate, *peer).set_share(self.openings.admitted_share(link.number));
+        }
     }
 
     fn now(&self, now: Time) -> Now {
@@ -167,10 +202,15 @@ impl Payments {
         match fact {
             Fact::Deposit(amount) => self.books.solvency.set_deposit(amount),
             Fact::Guarantee { issuer, amount } => self.books.credit(issuer).set_guaranteed(amount),
-            Fact::Signer { issuer, signer } => {
-                let signer = signer.unwrap_or(issuer);
-                self.signers.insert(issuer, signer);
-                self.machines.set_signer(&issuer, signer);
+            Fact::Signer { issuer, signer, signs } => {
+                let signers = self.signers.entry(issuer).or_default();
+                signers.insert(signer, signs);
+                signers.retain(|_, signs| *signs != Signs::Nothing);
+                for (terms, earning) in self.machines.earning.iter_mut() {
+                    if terms.account == issuer {
+                        earning.set_signers(issuer, signers);
+                    }
+                }
                 let shown = |link: &Link| link.claims.is_some_and(|(account, _)| account == issuer);
                 let clients = self.links.iter().filter(|(_, link)| shown(link)).map(|(peer, _)| *peer);
                 clients.collect::<Vec<_>>().into_iter().for_each(|client| self.admit(now, client));
@@ -194,7 +234,29 @@ impl Payments {
                 }
             }
         }
+        self.hear_early(now);
         self.flush_all(now);
+        self.set_all_rooms(now);
+    }
+
+    /// Nothing was on disk. The account is new here, or what it had is lost, which nobody can tell: as issuer and as recipient it leaves out 512
+    /// windows beyond the highest that the chain knows of, so that no number is signed twice, and nothing is signed under randomness
+    /// that is known. `past` is what was claimed so far: [`Fact::Claimed`] and [`Fact::Settled`]. To be called before
+    /// any link is up.
+    pub fn begin_after_loss(&mut self, past: impl IntoIterator<Item = Fact>) {
+        self.books.lose();
+        let (mut issued, mut earned) = (BTreeMap::new(), BTreeMap::new());
+        for fact in past {
+            let (highest, peer, window) = match fact {
+                Fact::Claimed { recipient, window, .. } => (&mut issued, recipient, window),
+                Fact::Settled { issuer, window, .. } => (&mut earned, issuer, window),
+                _ => continue,
+            };
+            let highest = highest.entry(peer).or_insert(window);
+            *highest = window.max(*highest);
+        }
+        issued.into_iter().for_each(|(recipient, window)| self.books.skip_issued(recipient, Some(window)));
+        earned.into_iter().for_each(|(issuer, window)| self.books.skip_windows(issuer, Some(window)));
     }
 
     /// No windows follow: the process is about to end, or the network is. What is won is claimed as soon as nothing can be added to
@@ -236,6 +298,7 @@ impl Payments {
     fn tick(&mut self, now: Time) {
         let at = self.now(now);
         self.openings.handle_timeout(now);
+        self.set_shares();
         let terms: Vec<_> = self.machines.paying.keys().copied().collect();
         for terms in &terms {
             self.sign(at, terms);
@@ -257,6 +320,8 @@ impl Payments {
         let links = &self.links;
         let used = |side, terms: &Terms| links.values().any(|link| link.terms(side).contains(&Some(*terms)));
         self.machines.forget(at.unix, used);
+        self.hear_early(now);
+        self.set_all_rooms(now);
     }
 
     /// The next change that is to be written down, in this order.
@@ -270,6 +335,8 @@ impl Payments {
         if core::mem::replace(&mut self.durable, count) != count {
             self.books.journal.set_durable(count);
             self.collect();
+            // What could not be said at the beginning of a link can be said now.
+            self.links.values_mut().filter(|link| link.resuming).for_each(|link| link.slots.hurry());
         }
     }
 }

@@ -5,10 +5,15 @@ use tombola_tickets::por::Ack;
 use tombola_tickets::{IssuerMessage, Now, PacketAck, Secret};
 use tombola_topology::IdentityKey;
 
+use super::link::Link;
 use super::types::{Debt, FirstLink};
 use super::{Owed, PaymentOutput, Payments, Terms};
 use crate::control::{ControlError, ControlWriter, Record, records};
 use crate::frame::{Frame, Parity};
+
+/// What somebody may say on a link before it can be answered: batches and ends of windows that it repeats, and that it begins. Of
+/// batches there are four at most.
+const EARLY_MAX: usize = 64;
 
 impl Payments {
     /// A control frame came. What is wrong in it is counted and held against nobody but who sent it.
@@ -35,6 +40,7 @@ impl Payments {
         self.reuse(frame);
         self.collect();
         self.flush(now, *from);
+        self.set_room(now, from);
         result
     }
 
@@ -49,13 +55,14 @@ impl Payments {
                 }
             }
             Record::Issuer(parity, message) => {
-                let Some(terms) = place(link.earning, parity) else { return self.violation() };
-                let is_resume = matches!(message, IssuerMessage::Resume { .. });
-                if !self.machines.hear_issuer(at, &terms, message, &mut self.books, &mut self.counts) {
-                    self.violation();
+                // A client says first from which account it pays.
+                if link.paced && link.claims.is_none() {
+                    return self.violation();
                 }
-                if is_resume {
-                    self.link(*from).slots.hurry();
+                let is_first = link.early[parity.index()].is_empty();
+                match place(link.earning, parity).filter(|terms| is_first && self.may_hear(terms, &message)) {
+                    Some(terms) => self.hear_issuer(at, &terms, message),
+                    None => self.hold(from, parity, message),
                 }
             }
             Record::Recipient(parity, message) => {
@@ -78,12 +85,62 @@ impl Payments {
                 }
                 if heard.is_err() {
                     self.violation();
-                    let session = self.link(*from).begin_again();
+                    let Some(link) = self.links.get_mut(from) else { return };
+                    let session = link.begin_again(&mut self.rng);
+                    link.resuming = true;
                     self.resume(&terms, session);
                 } else {
                     self.sign(at, &terms);
                 }
             }
+        }
+    }
+
+    /// Whether what one that pays us says can be heard now. We begin only with somebody whose guarantee we know: before that we would
+    /// have to refuse its packets, which it would have sent for nothing.
+    fn may_hear(&mut self, terms: &Terms, message: &IssuerMessage) -> bool {
+        let Some(earning) = self.machines.earning.get(terms) else { return false };
+        let face_value = earning.face_value();
+        !matches!(message, IssuerMessage::Resume { .. })
+            || self.books.credit(terms.account).allows(face_value)
+    }
+
+    fn hear_issuer(&mut self, at: Now, terms: &Terms, message: IssuerMessage) {
+        if !self.machines.hear_issuer(at, terms, message, &mut self.books, &mut self.counts) {
+            self.violation();
+        }
+    }
+
+    /// It came before we could answer: it is heard when nothing is missing any more.
+    fn hold(&mut self, from: &IdentityKey, parity: Parity, message: IssuerMessage) {
+        let Some(link) = self.links.get_mut(from) else { return };
+        let early = &mut link.early[parity.index()];
+        match early.len() < EARLY_MAX {
+            true => early.push(message),
+            false => self.violation(),
+        }
+    }
+
+    /// Hears what came too early, where it can be heard by now.
+    pub(super) fn hear_early(&mut self, now: Time) {
+        let at = self.now(now);
+        let early = |link: &Link| link.early.iter().any(|early| !early.is_empty());
+        let peers: Vec<_> =
+            self.links.iter().filter(|(_, link)| early(link)).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            for parity in [Parity::of(0), Parity::of(1)] {
+                let Some(link) = self.links.get_mut(&peer) else { continue };
+                let Some(terms) = link.earning[parity.index()] else { continue };
+                let mut messages = core::mem::take(&mut link.early[parity.index()]).into_iter().peekable();
+                while let Some(message) = messages.next_if(|message| self.may_hear(&terms, message)) {
+                    self.hear_issuer(at, &terms, message);
+                }
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.early[parity.index()] = messages.collect();
+                }
+            }
+            self.collect();
+            self.set_room(now, &peer);
         }
     }
 
@@ -131,9 +188,14 @@ impl Payments {
 
     /// Takes what the machines hand out.
     pub(super) fn collect(&mut self) {
-        for earning in self.machines.earning.values_mut() {
+        for (terms, earning) in &mut self.machines.earning {
             while let Some(claim) = earning.collect(&mut self.books) {
                 self.out.push_back(PaymentOutput::Claim(claim));
+            }
+            if earning.take_answers() {
+                // As soon as it can be said: before that its packets wait.
+                let links = self.links.values_mut().filter(|link| link.earning.contains(&Some(*terms)));
+                links.for_each(|link| link.slots.hurry());
             }
         }
     }
@@ -147,6 +209,7 @@ impl Payments {
         if let Some(proof) = link.proof.take() {
             writer.push(&Record::Account(proof));
         }
+        let mut begun = false;
         for (at, parity) in [(0, Parity::of(0)), (1, Parity::of(1))] {
             let Some(link) = self.links.get(to) else { continue };
             let (paying, earning) = (link.paying[at], link.earning[at]);
@@ -154,6 +217,7 @@ impl Payments {
                 while writer.has_room()
                     && let Some(message) = paying.issuer.poll_message(&self.books)
                 {
+                    begun |= matches!(message, IssuerMessage::Resume { .. });
                     writer.push(&Record::Issuer(parity, message));
                 }
             }
@@ -161,6 +225,15 @@ impl Payments {
                 earning.write(parity, &mut writer);
             }
         }
+        if let Some(link) = self.links.get_mut(to).filter(|_| begun) {
+            link.resuming = false;
+        }
         writer.finish()
+    }
+
+    /// Whether a client's next slot should be a control frame, because there is an answer without which it cannot send. The slots of its
+    /// link have their own pace, and all frames look alike.
+    pub fn wants_slot(&self, client: &IdentityKey) -> bool {
+        self.links.get(client).is_some_and(|link| link.paced && link.slots.is_hurried())
     }
 }

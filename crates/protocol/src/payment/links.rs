@@ -8,7 +8,7 @@ use tombola_topology::{IdentityKey, Role};
 
 use super::link::Link;
 use super::machines::{Earning, Paying};
-use super::{EpochPrices, PaymentOutput, Payments, Side, Terms, terms_of};
+use super::{EpochPrices, PaymentOutput, Payments, Side, Signs, Terms, terms_of};
 use crate::frame::Parity;
 use crate::view::OpenViews;
 
@@ -37,13 +37,17 @@ impl Payments {
         if before == terms {
             return;
         }
+        self.set_room(now, &peer);
         if let Some(before) = before {
             self.machines.disconnected(side, &before);
         }
         if let (Some(terms), Side::Paying, true) = (terms, side, up) {
             self.resume(&terms, session);
-            self.link(peer).slots.hurry();
+            let link = self.link(peer);
+            link.resuming = true;
+            link.slots.hurry();
         }
+        self.hear_early(now);
     }
 
     /// The epochs whose packets are taken have changed: so has what is agreed with neighbours, and with clients.
@@ -99,6 +103,7 @@ impl Payments {
         link.paced = true;
         link.claims = None;
         self.handle_link(now, client, true);
+        self.link(client).slots.calm();
     }
 
     /// The gateway's link of a client is up: it is shown from which account we pay.
@@ -128,26 +133,30 @@ impl Payments {
     /// Agrees on terms with a client that has shown its account, if the key that it showed signs for that account.
     pub(super) fn admit(&mut self, now: Time, client: IdentityKey) {
         let Some((account, signer)) = self.links.get(&client).and_then(|link| link.claims) else { return };
-        if signer != account && self.signers.get(&account) != Some(&signer) {
-            return;
-        }
-        for (at, parity) in [(0, Parity::of(0)), (1, Parity::of(1))] {
-            let terms = self.client_classes[at].map(|class| Terms { account, class });
-            self.set_terms(now, client, Side::Earning, parity, terms);
-            if let Some(earning) = terms.and_then(|terms| self.machines.earning.get_mut(&terms)) {
-                earning.recipient.set_signer(signer);
+        let signs = match signer == account {
+            true => Signs::All,
+            false => {
+                self.signers.get(&account).and_then(|all| all.get(&signer)).copied().unwrap_or(Signs::Nothing)
             }
+        };
+        for (at, parity) in [(0, Parity::of(0)), (1, Parity::of(1))] {
+            let class = self.client_classes[at];
+            let price = class.and_then(|class| self.prices.get(&class));
+            let class = class.filter(|_| price.is_some_and(|price| signs.covers(price)));
+            self.set_terms(now, client, Side::Earning, parity, class.map(|class| Terms { account, class }));
         }
     }
 
     /// A link came up or went down.
     pub fn handle_link(&mut self, now: Time, peer: IdentityKey, up: bool) {
         let unix = self.now(now).unix.0;
-        let link = self.link(peer);
+        self.link(peer);
+        let Some(link) = self.links.get_mut(&peer) else { return };
         let changed = core::mem::replace(&mut link.up, up);
         let (paying, earning) = (link.paying, link.earning);
         if up {
-            let session = link.begin_session(unix);
+            let session = link.begin_session(unix, &mut self.rng);
+            link.resuming = paying.iter().any(Option::is_some);
             for terms in paying.iter().flatten() {
                 self.resume(terms, session);
             }
@@ -156,6 +165,7 @@ impl Payments {
                 all.iter().flatten().for_each(|terms| self.machines.disconnected(side, terms));
             }
         }
+        self.set_room(now, &peer);
     }
 
     /// A link of a client is gone, and with it what it pays from.
@@ -183,12 +193,14 @@ impl Payments {
 
     pub(super) fn earn(&mut self, now: Time, terms: Terms, previous: Neighbour, kept: &Restore) {
         let Some(price) = self.prices.get(&terms.class).copied() else { return };
-        // Who signs for it may only become known later; until then its own key does.
-        let signer = self.signers.get(&terms.account).copied().unwrap_or(terms.account);
         let at = self.now(now);
         let (account, books, limits) = (&self.account, &mut self.books, self.limits);
         self.machines.earning.entry(terms).or_insert_with(|| {
-            Earning::new(account, terms, price, signer, previous, limits, kept, at, books)
+            let mut earning = Earning::new(account, terms, price, previous, limits, kept, at, books);
+            if let Some(signers) = self.signers.get(&terms.account) {
+                earning.set_signers(terms.account, signers);
+            }
+            earning
         });
     }
 }

@@ -37,6 +37,10 @@ impl Payments {
     ) -> Result<Owed, Unpaid> {
         let taken = self.take(now, from, parity, number, ticket, next);
         self.counts.refused += u64::from(taken.is_err());
+        if let Some(link) = self.links.get(from) {
+            link.door(&self.gate, *from).saw(parity);
+        }
+        self.set_room(now, from);
         taken
     }
 
@@ -184,7 +188,8 @@ impl Payments {
         }
         // A session has room for four billion packets; the next one begins anew.
         let Some(next) = counter.checked_add(1) else {
-            let session = link.begin_again();
+            let session = link.begin_again(&mut self.rng);
+            link.resuming = true;
             self.resume(&terms, session);
             return Err((Unpaid::Stop(Stop::NoAgreement), frame, owed));
         };

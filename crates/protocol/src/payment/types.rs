@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tombola_tickets::por::{AckCheck, Challenge};
 use tombola_tickets::{
     Address, ClassNumber, Domain, Limits, Opener, PacketId, PriceClass, Refused, SignerKey, Stop, TicketId,
-    WindowClaim, WindowNumber,
+    UnixSeconds, WindowClaim, WindowNumber,
 };
 use tombola_topology::IdentityKey;
 use zeroize::Zeroizing;
@@ -62,12 +62,14 @@ pub enum Fact {
         /// How much.
         amount: u128,
     },
-    /// This key signs for that issuer; none does that we would accept.
+    /// How far a key signs for an issuer, besides the issuer's own, which always does.
     Signer {
         /// Who.
         issuer: Address,
-        /// Its key.
-        signer: Option<Address>,
+        /// A key.
+        signer: Address,
+        /// What it signs.
+        signs: Signs,
     },
     /// A price class, read back when its registration was final.
     Class(ClassNumber, PriceClass),
@@ -89,6 +91,28 @@ pub enum Fact {
         /// How much was paid, in the smallest unit of the token.
         amount: u128,
     },
+}
+
+/// Which batches a key can sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signs {
+    /// All.
+    All,
+    /// It was revoked: those of classes that expire until then. Others are void.
+    Until(UnixSeconds),
+    /// None: it was never registered, or not finally.
+    Nothing,
+}
+
+impl Signs {
+    /// Whether a batch of this class binds the issuer.
+    pub fn covers(self, price: &PriceClass) -> bool {
+        match self {
+            Self::All => true,
+            Self::Until(last) => price.expiry <= last,
+            Self::Nothing => false,
+        }
+    }
 }
 
 /// What comes out.
@@ -173,6 +197,8 @@ pub struct PaymentCounts {
     pub control_in: u64,
     /// Packets that wait until they can be paid for.
     pub waiting: usize,
+    /// Neighbours of whose packets only a share is let in, because their tickets do not open.
+    pub slowed: usize,
 }
 
 /// Where an account's payments take place.
