@@ -11,10 +11,13 @@ use tombola_protocol::drops::DropCounters;
 use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::{Frame, FrameKind, Parity};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
-use tombola_protocol::opener::{Inbound, Occupancy, Opener, Order};
+use tombola_protocol::opener::{Half, Inbound, Occupancy, Opener, Order};
+use tombola_protocol::payment::Fact;
 use tombola_protocol::relay::{NewViews, Relay, RelayInput, RelayOutput};
 use tombola_protocol::view::{OpenViews, SendViews};
-use tombola_tickets::WindowClaim;
+use tombola_sphinx::RelaySecrets;
+use tombola_tickets::por::OwnSecret;
+use tombola_tickets::{Address, WindowClaim};
 use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
 use super::disk::Disk;
@@ -160,6 +163,16 @@ pub(crate) struct Net {
     disk_answers: BTreeMap<(Time, u64), (usize, GatewayInput)>,
     watching: bool,
     cut: Option<Cut>,
+    /// What the disks for payment take to write.
+    pub(crate) purse_takes: Duration,
+    pub(super) purse_answers: BTreeMap<(Time, u64), (usize, Purse, u64)>,
+    /// The chain says nothing of its own accord of those who want to pay: they are only remembered, with whom they want to pay.
+    pub(crate) chain_is_slow: bool,
+    pub(crate) watched: Vec<(u32, Address)>,
+    /// What the chain tells a node that has lost its purse.
+    pub(super) past: Vec<Fact>,
+    /// Packets whose tickets do not open.
+    spoil: Option<Cut>,
     /// Control frames that get lost.
     pub(super) mute: Option<Cut>,
     identities: BTreeMap<Place, IdentityKey>,
@@ -237,7 +250,13 @@ impl Net {
             disk_takes: Duration::ZERO,
             disk_answers: BTreeMap::new(),
             watching: false,
+            purse_takes: Duration::ZERO,
+            purse_answers: BTreeMap::new(),
+            chain_is_slow: false,
+            watched: vec![],
+            past: vec![],
             cut: None,
+            spoil: None,
             mute: None,
             identities,
             online: BTreeSet::new(),
@@ -251,6 +270,7 @@ impl Net {
             claims: vec![],
         };
         net.change_phases();
+        (0..net.world.nodes()).for_each(|node| net.guard(node));
         net.link_nodes();
         accounts.into_iter().for_each(|account| net.connect(account));
         (0..net.due.len()).for_each(|machine| net.settle(machine));
@@ -270,6 +290,12 @@ impl Net {
     /// From now on, links from one place to another lose their control frames if `mute` says so.
     pub(crate) fn mute(&mut self, mute: impl Fn(Place, Place) -> bool + 'static) {
         self.mute = Some(Box::new(mute));
+    }
+
+    /// From now on, senders of packets that go from one place to another make them so that the ticket of whoever receives them
+    /// there does not open, if `spoil` says so.
+    pub(crate) fn spoil(&mut self, spoil: impl Fn(Place, Place) -> bool + 'static) {
+        self.spoil = Some(Box::new(spoil));
     }
 
     /// The gateway of a client or an account.
@@ -427,7 +453,8 @@ impl Net {
             let arrival = self.wire.peek().map_or(Time::MAX, |Reverse(flight)| flight.at);
             let timeout = self.due.iter().copied().min().unwrap_or(Time::MAX);
             let answer = self.disk_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
-            let next = arrival.min(timeout).min(answer).min(self.next_phase);
+            let written = self.purse_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
+            let next = arrival.min(timeout).min(answer).min(written).min(self.next_phase);
             if next > end {
                 break;
             }
@@ -437,6 +464,10 @@ impl Net {
             while let Some(answer) = self.disk_answers.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (gateway, input) = answer.remove();
                 self.tell_gateway(u32::try_from(gateway).unwrap(), input);
+            }
+            while let Some(written) = self.purse_answers.first_entry().filter(|entry| entry.key().0 <= next) {
+                let (machine, purse, count) = written.remove();
+                self.written(machine, purse, count);
             }
             if self.next_phase <= self.now {
                 self.change_phases();
@@ -474,6 +505,7 @@ impl Net {
 
     /// Hands frames to a node at once, as one batch from a neighbour.
     pub(crate) fn inject(&mut self, from: u32, to: u32, frames: Vec<Frame>) {
+        let spoilt = self.spoil.as_ref().is_some_and(|spoil| spoil(Place::Node(from), Place::Node(to)));
         let from = self.world.identity(from);
         let (now, node) = (self.now, &mut self.nodes[to as usize]);
         let mut before: Vec<_> = frames.iter().map(alpha).collect();
@@ -487,7 +519,11 @@ impl Net {
             // Which of a larger batch were dropped is not known here.
             before.clear();
         }
-        for (at, opened) in opened.into_iter().enumerate() {
+        for (at, mut opened) in opened.into_iter().enumerate() {
+            if let (true, Half::Own(own)) = (spoilt, &mut opened.ticket.half) {
+                // All that a hop can check is as it must be; its half is another one than the challenge was made of.
+                *own = OwnSecret::of(&RelaySecrets { own: [1; 16], ack: [2; 16], chk: [3; 16] });
+            }
             if let (true, Some(alpha_in)) = (self.watching, before.get(at)) {
                 self.passages.push(Passage {
                     node: to,
@@ -701,6 +737,9 @@ impl Net {
                 match gateway.poll_output(self.now)? {
                     GatewayOutput::Forward { to, frame } => return Some((me, self.places[&to], frame)),
                     GatewayOutput::Claim(claim) => self.claims.push((index, *claim)),
+                    GatewayOutput::Watch(account) if self.chain_is_slow => {
+                        self.watched.push((index, account))
+                    }
                     GatewayOutput::Watch(account) => gateway.handle(self.now, guarantee(account)),
                     GatewayOutput::Deliver { to, frame } => match self.places.get(&to) {
                         Some(client) if self.online.contains(client) => return Some((me, *client, frame)),

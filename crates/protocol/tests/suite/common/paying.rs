@@ -1,6 +1,7 @@
 //! What payment needs of a network: links between nodes that come and go, journals on disk, the chain's word.
 
 use core::cmp::Reverse;
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use tombola_protocol::relay::RelayInput;
 use tombola_tickets::{Address, Change};
 use tombola_topology::NodeIndex;
 
-use super::net::{Machine, Net, Place};
+use super::net::{Machine, Net, NodeState, Place};
 use super::world::PLENTY;
 
 impl Net {
@@ -55,20 +56,49 @@ impl Net {
         for other in &others {
             self.link_node(*other, node, false);
         }
+        self.restart_node(node, others);
+    }
+
+    /// The same, and what payment had on disk is lost. The chain knows what was claimed: `past`.
+    pub(crate) fn lose_purse(&mut self, node: u32, past: Vec<Fact>) {
+        self.purses.remove(&Purse::Node(node));
+        self.past = past;
+        self.crash_node(node);
+    }
+
+    fn restart_node(&mut self, node: u32, others: Vec<u32>) {
         let mut kept = tombola_tickets::Restore::default();
         for ((table, key), value) in self.purses.get(&Purse::Node(node)).into_iter().flatten() {
             kept.feed(tombola_tickets::Table(*table), key, value).unwrap();
         }
         self.purse_changes.remove(&Purse::Node(node));
         let (occupancy, drops) = (Occupancy::new(self.world.setup.capacity), Arc::default());
-        let relay = self.world.restarted_relay(self.now, node, &occupancy, &drops, &kept);
+        let mut relay = self.world.restarted_relay(self.now, node, &occupancy, &drops, &kept);
+        if kept.is_empty()
+            && let Some(payments) = relay.payments()
+        {
+            payments.begin_after_loss(core::mem::take(&mut self.past));
+        }
         let state = &mut self.nodes[node as usize];
         state.machine = Machine::Mix(Box::new(relay));
         (state.occupancy, state.drops) = (occupancy.clone(), Arc::clone(&drops));
         state.opener = self.world.opener(node, &occupancy, &drops);
+        self.guard(node);
         for other in others {
             self.link_node(node, other, true);
             self.link_node(other, node, true);
+        }
+    }
+
+    /// A node's payment says who is let in.
+    pub(super) fn guard(&mut self, node: u32) {
+        let NodeState { machine, opener, .. } = &mut self.nodes[node as usize];
+        let payments = match machine {
+            Machine::Mix(relay) => relay.payments(),
+            Machine::Gateway(gateway) => gateway.payments(),
+        };
+        if let Some(payments) = payments {
+            opener.guard(payments.gate());
         }
     }
 
@@ -86,6 +116,17 @@ impl Net {
             Machine::Gateway(gateway) => gateway.payments(),
         }
         .expect("the network is paid")
+    }
+
+    /// A disk has written so much for payment.
+    pub(super) fn written(&mut self, machine: usize, purse: Purse, count: u64) {
+        match purse {
+            Purse::Node(node) => self.payments_of(node).set_durable(count),
+            Purse::Client(client) => {
+                self.clients[client].payments().into_iter().for_each(|own| own.set_durable(count));
+            }
+        }
+        self.settle(machine);
     }
 
     /// Writes down what a machine's payment asks for; it is durable at once.
@@ -107,6 +148,7 @@ impl Net {
         for (purse, payments) in all {
             let disk = self.purses.entry(purse).or_default();
             let count = self.purse_changes.entry(purse).or_default();
+            let before = *count;
             while let Some(change) = payments.poll_change() {
                 *count += 1;
                 match change {
@@ -114,7 +156,13 @@ impl Net {
                     Change::Delete { table, key } => drop(disk.remove(&(table.0, key))),
                 }
             }
-            payments.set_durable(*count);
+            if self.purse_takes == Duration::ZERO {
+                payments.set_durable(*count);
+            } else if *count > before {
+                self.sent += 1;
+                let at = (self.now + self.purse_takes, self.sent);
+                self.purse_answers.insert(at, (machine, purse, *count));
+            }
         }
         let Some(Machine::Mix(relay)) = self.nodes.get_mut(machine).map(|node| &mut node.machine) else {
             return;
