@@ -1,7 +1,7 @@
 //! Who is let in before a header is opened: packets for which nobody pays cost two operations on the curve less.
 //!
 //! A [`Gate`] stands between a node's payment, which runs on one thread, and its [`Opener`](crate::opener::Opener), which runs
-//! on many. It has a [`Door`] for each neighbour. Payment says how many more packets of a key epoch it would take; a packet takes
+//! on many. It has a door for each neighbour. Payment says how many more packets of a key epoch it would take; a packet takes
 //! one of these places with it on its way in, and gives it back if it is dropped before payment has seen it. So never
 //! more are opened than are paid for, however many come at once. What payment says then about a packet that was opened is
 //! what counts: the order of tickets is made there, and is the same at both ends of a link.
