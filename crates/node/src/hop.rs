@@ -171,7 +171,9 @@ impl Hop {
             secret: self.secret.expose(),
             clock: self.clock,
         };
-        Paid::open(payment, payer, network, Arc::clone(&self.drops), &service.shutdown).await.map(Some)
+        let paid = Paid::open(payment, payer, network, Arc::clone(&self.drops), &service.shutdown).await?;
+        self.opener.guard(paid.gate());
+        Ok(Some(paid))
     }
 
     /// Starts who opens packets: what they open becomes inputs of the driver.

@@ -54,6 +54,8 @@ pub const PAYMENT_WAITING_PACKETS: &str = "tombola_payment_waiting_packets";
 pub const ACCOUNT_RESERVES_LACKING: &str = "tombola_account_reserves_lacking";
 /// How often reserves of own accounts were topped up.
 pub const ACCOUNT_RESERVES_TOPPED_UP_TOTAL: &str = "tombola_account_reserves_topped_up_total";
+/// Neighbours of whose packets only a share is let in.
+pub const PAYMENT_SLOWED_NEIGHBOURS: &str = "tombola_payment_slowed_neighbours";
 /// The epoch of a node's own packets.
 pub const EPOCH: &str = "tombola_epoch";
 /// Serial number of the document in force.
@@ -271,6 +273,13 @@ pub const DESCRIPTIONS: &[Description] = {
             "payments",
             &[],
             "How often the reserves of a mix node's own accounts at gateways were topped up.",
+        ),
+        row(
+            PAYMENT_SLOWED_NEIGHBOURS,
+            Gauge,
+            "neighbours",
+            &[],
+            "Neighbours of whose packets only a share is let in, because their tickets do not open or because they do not acknowledge.",
         ),
         row(EPOCH, Gauge, "number", &[], "Number of the epoch that nearly all packets of senders use now."),
         row(DOCUMENT_SERIAL, Gauge, "number", &[], "Serial number of the network document in force."),

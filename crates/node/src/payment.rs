@@ -16,10 +16,13 @@ use tokio::time::Instant;
 use tombola_chain::keystore::{Keystore, Password};
 use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, TokenPrice};
 use tombola_chain::watcher::{Cursor, Fact as ChainFact, Follow, Pace, Report, Watcher, WatcherConfig};
-use tombola_chain::{CheckError, Evm, EvmConfig, EvmTill, Ledger, Wallet, redeemer};
+use tombola_chain::{
+    Accounts, CheckError, Event, Evm, EvmConfig, EvmTill, Ledger, LedgerError, Wallet, redeemer,
+};
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
-use tombola_protocol::payment::{Account, Fact, Payments, Setting, Side, terms_of};
+use tombola_protocol::gate::Gate;
+use tombola_protocol::payment::{Account, Fact, Payments, Setting, Side, Signs, terms_of};
 use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::OpenViews;
 use tombola_storage::files;
@@ -234,8 +237,13 @@ impl Paid {
             seed: random_seed()?,
         };
         let payments = Payments::new(payer.clock.now(), account, setting, prices.clone(), &kept);
-        let payments =
+        let mut payments =
             payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
+        if kept.is_empty() {
+            // A new account, or one whose file is lost: the chain alone knows which windows were used.
+            let past = until_it_answers(stop, || past_claims(&evm, own, config)).await?;
+            payments.begin_after_loss(past);
+        }
         let prices = Prices(Arc::new(Mutex::new(prices)));
         let (cursor, config, data) = ((cursor_path, cursor), config.clone(), payer.data.to_owned());
         Ok(Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data })
@@ -247,6 +255,12 @@ impl Paid {
     /// The chain's address is unusable.
     pub fn funder(&self) -> Result<Funder> {
         Funder::new(&self.config, *self.evm.domain(), Arc::clone(&self.wallet), self.own)
+    }
+
+    /// Says to whoever opens packets which of them are paid for.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Gate> {
+        self.payments.gate()
     }
 
     /// What clients of the same owner need of the chain.
@@ -387,8 +401,12 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
             ChainFact::Deposit(amount) => self.tell(Fact::Deposit(amount)).await,
             ChainFact::Guarantee { issuer, amount } => self.tell(Fact::Guarantee { issuer, amount }).await,
             ChainFact::Signer { issuer, signer, state } => {
-                let usable = state.is_some_and(|state| state.last_expiry.is_none());
-                self.tell(Fact::Signer { issuer, signer: usable.then_some(signer) }).await;
+                let signs = match state.map(|state| state.last_expiry) {
+                    Some(None) => Signs::All,
+                    Some(Some(last)) => Signs::Until(last),
+                    None => Signs::Nothing,
+                };
+                self.tell(Fact::Signer { issuer, signer, signs }).await;
             }
             ChainFact::Class { number, class } => {
                 self.prices.all().insert(number, class);
@@ -469,6 +487,50 @@ pub(crate) fn classes(network: &Network, kept: &Restore) -> BTreeSet<ClassNumber
     let issued = kept.issued_places().into_iter().map(|(_, class)| class);
     let earned = kept.earned_places().into_iter().map(|(_, class)| class);
     named.chain(issued).chain(earned).collect()
+}
+
+/// Tries again while the chain does not answer.
+async fn until_it_answers<T, W>(stop: &Shutdown, work: impl Fn() -> W) -> Result<T>
+where
+    W: Future<Output = Result<T, LedgerError>>,
+{
+    let mut said = false;
+    loop {
+        match work().await {
+            Ok(found) => return Ok(found),
+            Err(error) if error.is_outage() => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "the chain does not answer; waiting for it");
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            cause = stop.triggered() => bail!("ended while waiting for the chain: {cause}"),
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}
+
+/// What was claimed of an account, and by it, up to the head: which windows have been used.
+async fn past_claims(evm: &Evm, own: Address, config: &PaymentConfig) -> Result<Vec<Fact>, LedgerError> {
+    let head = evm.head().await?.number;
+    let (range, accounts) = (Pace::default().range.max(1), Accounts { own, issuers: Vec::new() });
+    let (mut facts, mut from) = (Vec::new(), config.start_block);
+    while from <= head {
+        let to = from.saturating_add(range - 1).min(head);
+        for logged in evm.events(&accounts, from, to).await? {
+            let Event::Redeemed { issuer, recipient, window, paid } = logged.event else { continue };
+            if issuer == own {
+                facts.push(Fact::Claimed { recipient, window, spent: paid });
+            }
+            if recipient == own {
+                facts.push(Fact::Settled { issuer, window, amount: paid });
+            }
+        }
+        from = to + 1;
+    }
+    Ok(facts)
 }
 
 /// Waits until the chain answers, and has confirmed these classes.

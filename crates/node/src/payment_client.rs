@@ -94,8 +94,12 @@ impl ClientChain {
             seed: random_seed()?,
         };
         let payments = Payments::new(clock.now(), account, setting, self.prices.clone(), &kept);
-        let payments =
+        let mut payments =
             payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
+        if kept.is_empty() {
+            // It may have paid before, from a file that is lost. Its gateway knows more of it than the chain.
+            payments.begin_after_loss([]);
+        }
         // The tick of the client's clock looks itself.
         let purse = purse.start(|_| {})?;
         let pace = Pace { confirmations: self.confirmations, start: self.start_block, ..Pace::default() };

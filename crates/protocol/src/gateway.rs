@@ -443,7 +443,7 @@ impl Gateway {
         let (mailbox, unix) = (session.mailbox, self.clock.at(now));
         if let Some(payments) = &mut self.payments {
             session.since_control += 1;
-            if session.since_control >= CONTROL_SLOT {
+            if session.since_control >= CONTROL_SLOT || payments.wants_slot(&client) {
                 session.since_control = 0;
                 let frame = self.spare.pop().unwrap_or_else(Frame::zeroed);
                 return Some(payments.take_control(now, &client, frame));

@@ -8,6 +8,7 @@ pub mod durable;
 pub mod erasure;
 pub mod fragment;
 pub mod frame;
+pub mod gate;
 pub mod gateway;
 pub mod halfloops;
 pub mod hop;

@@ -2,11 +2,12 @@
 //!
 //! The order is fixed by the types of `tombola-sphinx`: header MAC, then freshness, then admission (next hop of the
 //! right role, the ticket that the sender meant), then the payload, in place. Load is shed before a header is processed: a packet
-//! takes its place in the node ([`Occupancy`]) first, and what was opened is never dropped for load.
+//! takes its place in the node ([`Occupancy`]) first, and what was opened is never dropped for load. Before that it passes the
+//! [`Gate`], where packets are paid for.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tombola_mixing::Time;
 use tombola_sphinx::{
@@ -19,6 +20,7 @@ use tombola_topology::{IdentityKey, MailboxId, Parameters, Role};
 use crate::drops::{DropCounters, DropReason};
 use crate::durable::TagPlace;
 use crate::frame::{CHALLENGE_LEN, Frame, FrameKind, LinkMeta, Parity};
+use crate::gate::{Doors, Gate};
 use crate::hop::NextHop;
 use crate::replay::{ReplayError, TagFilter, fingerprint};
 use crate::taglog::TagLog;
@@ -199,6 +201,8 @@ impl core::fmt::Debug for NodeKey {
 struct Slot {
     seat: Seat,
     key: Arc<NodeKey>,
+    /// Nanoseconds per packet at one neighbour's part of the network's rate.
+    part: u64,
 }
 
 /// Opens packets for one node. Shared by all its workers; keys come and go while they work.
@@ -208,6 +212,8 @@ pub struct Opener {
     draining: AtomicBool,
     occupancy: Occupancy,
     rate: RateLimit,
+    /// Who is let in, where packets are paid for.
+    gate: OnceLock<Arc<Gate>>,
     drops: Arc<DropCounters>,
 }
 
@@ -215,13 +221,20 @@ impl Opener {
     /// An opener without any key.
     pub fn new(parameters: &Parameters, occupancy: Occupancy, drops: Arc<DropCounters>) -> Self {
         let rate = RateLimit::new(parameters.admitted_rate);
-        Self { slots: RwLock::default(), draining: AtomicBool::new(false), occupancy, rate, drops }
+        let (slots, draining, gate) = (RwLock::default(), AtomicBool::new(false), OnceLock::new());
+        Self { slots, draining, occupancy, rate, gate, drops }
+    }
+
+    /// From now on lets in only what payment takes ([`Payments::gate`](crate::payment::Payments::gate)). The first gate stays.
+    pub fn guard(&self, gate: Arc<Gate>) {
+        let _ = self.gate.set(gate);
     }
 
     /// Takes packets of an epoch from now on, in the place of the one of the same parity.
     pub fn open(&self, seat: Seat, key: Arc<NodeKey>) {
         let parity = seat.view().parity();
-        self.set(parity, Some(Arc::new(Slot { seat, key })));
+        let part = self.rate.interval.saturating_mul(seat.predecessors().max(1) as u64);
+        self.set(parity, Some(Arc::new(Slot { seat, key, part })));
     }
 
     /// Takes packets of that parity no more. A batch that is being opened may hold the key for some milliseconds still.
@@ -247,9 +260,10 @@ impl Opener {
     pub fn open_batch(&self, batch: &mut Vec<Inbound>, out: &mut Vec<Opened>, spare: &mut Vec<Frame>) {
         // Two counts of references; the lock is written to a few times in an epoch.
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let doors = self.gate.get().map(|gate| gate.doors());
         let mut at = 0;
         while at < batch.len() {
-            match self.precheck(&slots, &batch[at]) {
+            match self.precheck(&slots, doors.as_deref(), &batch[at]) {
                 Ok(()) => at += 1,
                 Err(reason) => self.drop(reason, batch.swap_remove(at).frame, spare),
             }
@@ -257,12 +271,18 @@ impl Opener {
         // With one key, which is often, nothing moves.
         let [even, odd] = &slots;
         let old = partition(batch, |inbound| inbound.frame.parity().index() == 0);
-        self.open_under_key(odd.as_deref(), batch, old, out, spare);
-        self.open_under_key(even.as_deref(), batch, 0, out, spare);
+        let doors = doors.as_deref();
+        self.open_under_key(odd.as_deref(), doors, batch, old, out, spare);
+        self.open_under_key(even.as_deref(), doors, batch, 0, out, spare);
     }
 
-    /// What costs nothing: layout, direction, a key, a place.
-    fn precheck(&self, slots: &[Option<Arc<Slot>>; 2], inbound: &Inbound) -> Result<(), DropReason> {
+    /// What costs nothing: layout, direction, a key, that it is paid for, a place.
+    fn precheck(
+        &self,
+        slots: &[Option<Arc<Slot>>; 2],
+        doors: Option<&Doors>,
+        inbound: &Inbound,
+    ) -> Result<(), DropReason> {
         match inbound.frame.kind() {
             // What clients say there is said to their gateway only.
             Ok(FrameKind::Packet) if inbound.frame.acknowledged() == 0 => {}
@@ -276,21 +296,36 @@ impl Opener {
         if !slot.seat.takes_from(&inbound.from) {
             return Err(DropReason::WrongDirection);
         }
+        // Whoever does not pay takes no place from those who do.
+        if let Some(doors) = doors {
+            let door = doors.get(&inbound.from).ok_or(DropReason::Unpaid);
+            door.and_then(|door| door.enter(inbound.frame.parity(), inbound.arrived, slot.part))
+                .inspect_err(|reason| self.count_refused(*reason))?;
+        }
         // A place first: what is shed for overload does not use up the rate.
         if !self.occupancy.take() {
+            leave(doors, &inbound.from, inbound.frame.parity());
             return Err(DropReason::Overload);
         }
         if !self.rate.admit(inbound.arrived) {
+            leave(doors, &inbound.from, inbound.frame.parity());
             self.occupancy.give_back();
             return Err(DropReason::RateLimited);
         }
         Ok(())
     }
 
+    fn count_refused(&self, reason: DropReason) {
+        if let (DropReason::Unpaid, Some(gate)) = (reason, self.gate.get()) {
+            gate.count_refused();
+        }
+    }
+
     /// Opens everything from `start` on under the key of that slot, and takes it out of the batch.
     fn open_under_key(
         &self,
         slot: Option<&Slot>,
+        doors: Option<&Doors>,
         batch: &mut Vec<Inbound>,
         start: usize,
         out: &mut Vec<Opened>,
@@ -337,6 +372,7 @@ impl Opener {
                         out.push(Opened { arrived, from, frame, order, tag: tag.clone(), ticket });
                     }
                     Err(reason) => {
+                        leave(doors, &from, frame.parity());
                         self.occupancy.give_back();
                         self.drop(reason, frame, spare);
                     }
@@ -348,6 +384,13 @@ impl Opener {
     fn drop(&self, reason: DropReason, frame: Frame, spare: &mut Vec<Frame>) {
         self.drops.count(reason);
         spare.push(frame);
+    }
+}
+
+/// A packet that was let in goes no further: its place is free again.
+fn leave(doors: Option<&Doors>, from: &IdentityKey, parity: Parity) {
+    if let Some(door) = doors.and_then(|doors| doors.get(from)) {
+        door.leave(parity);
     }
 }
 

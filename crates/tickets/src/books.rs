@@ -43,6 +43,8 @@ pub struct Books {
     series: BTreeMap<Address, u32>,
     /// The highest window for which a recipient sent a commitment.
     committed: BTreeMap<Address, WindowNumber>,
+    /// What was on disk was lost once: series begin 512 windows further on.
+    lost: bool,
 }
 
 impl Books {
@@ -57,6 +59,7 @@ impl Books {
             credit: BTreeMap::new(),
             series: BTreeMap::new(),
             committed: BTreeMap::new(),
+            lost: false,
         }
     }
 
@@ -64,6 +67,7 @@ impl Books {
     #[must_use]
     pub fn restore(domain: Domain, deposit: u128, kept: &Restore) -> Self {
         let mut books = Self::new(domain, deposit);
+        books.lost = kept.lost;
         for (issuer, next) in &kept.series {
             books.go_on_from(*issuer, *next);
         }
@@ -92,7 +96,19 @@ impl Books {
     /// The window that will be the next one with this issuer.
     #[must_use]
     pub fn next_window(&self, issuer: &Address) -> WindowNumber {
-        WindowNumber(self.series.get(issuer).copied().unwrap_or_default())
+        WindowNumber(self.series.get(issuer).copied().unwrap_or(self.first()))
+    }
+
+    /// What was on disk is lost, or there never was anything, which nobody can tell: all series begin 512 windows further on, as
+    /// issuer and as recipient, also after a restart.
+    pub fn lose(&mut self) {
+        self.lost = true;
+        self.journal.put_lost();
+    }
+
+    /// The first window of a series.
+    const fn first(&self) -> u32 {
+        if self.lost { SKIPPED_WINDOWS } else { 0 }
     }
 
     /// What was on disk is lost; `highest` is the highest window of this issuer that was claimed on the chain. The series
@@ -100,11 +116,19 @@ impl Books {
     pub fn skip_windows(&mut self, issuer: Address, highest: Option<WindowNumber>) {
         let beyond = highest.map_or(0, |highest| highest.0).saturating_add(SKIPPED_WINDOWS);
         self.go_on_from(issuer, beyond);
+        self.journal.put_series(&issuer, beyond);
+    }
+
+    /// What was on disk is lost; `highest` is the highest window in which we are the issuer and that this recipient has claimed on
+    /// the chain. Commitments count from 512 windows beyond it on: in those before, a number may be signed.
+    pub fn skip_issued(&mut self, recipient: Address, highest: Option<WindowNumber>) {
+        let beyond = highest.map_or(0, |highest| highest.0).saturating_add(SKIPPED_WINDOWS);
+        self.commit(recipient, WindowNumber(beyond.saturating_sub(1)));
     }
 
     /// The highest window for which this recipient sent a commitment.
     pub(crate) fn highest(&self, recipient: &Address) -> Option<WindowNumber> {
-        self.committed.get(recipient).copied()
+        self.committed.get(recipient).copied().or_else(|| self.first().checked_sub(1).map(WindowNumber))
     }
 
     /// Whether this window is the highest for which this recipient sent a commitment.
@@ -114,7 +138,7 @@ impl Books {
 
     /// A recipient sent a commitment; false if it sent one for this window or a higher one before.
     pub(crate) fn commit(&mut self, recipient: Address, window: WindowNumber) -> bool {
-        let grows = self.committed.get(&recipient).is_none_or(|highest| *highest < window);
+        let grows = self.highest(&recipient).is_none_or(|highest| highest < window);
         if grows {
             self.committed.insert(recipient, window);
         }
@@ -122,7 +146,8 @@ impl Books {
     }
 
     pub(crate) fn go_on_from(&mut self, issuer: Address, next: u32) {
-        let series = self.series.entry(issuer).or_default();
+        let first = self.first();
+        let series = self.series.entry(issuer).or_insert(first);
         *series = next.max(*series);
     }
 }
@@ -142,5 +167,28 @@ mod tests {
         assert_eq!(books.next_window(&b), WindowNumber(512));
         books.skip_windows(a, Some(WindowNumber(10)));
         assert_eq!(books.next_window(&a), WindowNumber(612), "never back");
+    }
+
+    #[test]
+    fn after_a_loss_all_series_begin_further_on_as_issuer_too() {
+        let (a, b) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        let mut books = Books::new(Domain::new(1, Address::ZERO), 0);
+        assert_eq!(books.highest(&a), None);
+        books.lose();
+        assert_eq!((books.next_window(&a), books.highest(&a)), (WindowNumber(512), Some(WindowNumber(511))));
+        assert!(!books.commit(a, WindowNumber(511)) && books.commit(a, WindowNumber(512)));
+        books.skip_issued(b, Some(WindowNumber(100)));
+        assert!(!books.commit(b, WindowNumber(611)) && books.commit(b, WindowNumber(612)));
+        // The next start knows of it, though nothing else was written.
+        let mut kept = Restore::default();
+        while let Some(change) = books.journal.poll_change() {
+            let crate::journal::Change::Put { table, key, value } = change else {
+                panic!("nothing is deleted")
+            };
+            kept.feed(table, &key, &value).unwrap();
+        }
+        let books = Books::restore(Domain::new(1, Address::ZERO), 0, &kept);
+        assert_eq!(books.next_window(&a), WindowNumber(512));
+        assert!(!kept.is_empty() && Restore::default().is_empty());
     }
 }

@@ -56,7 +56,7 @@ pub enum Stop {
     /// The list has to be agreed on first.
     #[error("the list is not agreed on")]
     NoAgreement,
-    /// Two batches are unsigned, packets on their way included.
+    /// Two batches are unsigned, packets on their way and batches that were not handed out included.
     #[error("two batches are unsigned")]
     Unsigned,
     /// Four signed batches were not received.
@@ -139,6 +139,8 @@ pub struct Issuer {
     session: u64,
     /// The answer to the last `resume` has not come.
     asked: bool,
+    /// Tickets in signed batches that were not handed out yet: to the recipient they are unsigned.
+    unsent: usize,
     withheld: u64,
 }
 
@@ -165,6 +167,7 @@ impl Issuer {
             messages: Gated::default(),
             session: 0,
             asked: false,
+            unsent: 0,
             withheld: 0,
         }
     }
@@ -241,7 +244,7 @@ impl Issuer {
         }
         let open = self.in_flight + self.leaves.len();
         // What was sent stays in the queue while an earlier one waits.
-        if open >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
+        if open + self.unsent >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
             return Err(Stop::Unsigned);
         }
         if (open as u64) < self.reserved {
@@ -426,8 +429,13 @@ impl Issuer {
         self.leaves.drain(..usize::from(count.get()));
         self.first = if self.leaves.is_empty() { Time::MAX } else { now.time };
         self.unreceived.push_back(batch);
-        self.messages.push(&books.journal, IssuerMessage::Batch(batch));
+        self.push_batch(batch, books);
         true
+    }
+
+    fn push_batch(&mut self, batch: SignedBatch, books: &Books) {
+        self.unsent += usize::from(batch.header.count.get());
+        self.messages.push(&books.journal, IssuerMessage::Batch(batch));
     }
 
     /// Whether the time alone decides when a batch closes.
@@ -491,7 +499,11 @@ impl Issuer {
 
     /// The next thing to tell the recipient.
     pub fn poll_message(&mut self, books: &Books) -> Option<IssuerMessage> {
-        self.messages.pop(&books.journal)
+        let message = self.messages.pop(&books.journal)?;
+        if let IssuerMessage::Batch(batch) = &message {
+            self.unsent = self.unsent.saturating_sub(batch.header.count.get().into());
+        }
+        Some(message)
     }
 
     /// A window was claimed on the chain, for `spent`. Nothing is signed under it any more.
@@ -528,9 +540,14 @@ impl Issuer {
             }
             !gone
         });
-        self.messages.retain(
-            |message| !matches!(message, IssuerMessage::Batch(batch) if batch.header.window == window),
-        );
+        let unsent = &mut self.unsent;
+        self.messages.retain(|message| match message {
+            IssuerMessage::Batch(batch) if batch.header.window == window => {
+                *unsent = unsent.saturating_sub(batch.header.count.get().into());
+                false
+            }
+            _ => true,
+        });
     }
 
     fn close(&mut self, books: &mut Books) {
@@ -553,8 +570,9 @@ impl Issuer {
     pub fn resume(&mut self, session: u64, books: &Books) {
         // What was not sent on the former link comes again too, and in order.
         self.messages = Gated::default();
-        for batch in &self.unreceived {
-            self.messages.push(&books.journal, IssuerMessage::Batch(*batch));
+        self.unsent = 0;
+        for at in 0..self.unreceived.len() {
+            self.push_batch(self.unreceived[at], books);
         }
         for (window, record) in self.windows.iter().filter(|(_, record)| record.closed) {
             let message = IssuerMessage::Closed { window: *window, batches: record.batches };

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 1 signed batches that the recipient does not have yet | recipient 20, window 4, number 1 | signed batch 182 |
 //! | 2 windows in which we issue | recipient 20, window 4 | class 4, commitment 32, batches signed 2, tickets in them 4, closed 1 |
-//! | 3 the number of our next window | issuer 20 | window 4 |
+//! | 3 the number of our next window; of issuer 0: all series begin there, because what there was before was lost | issuer 20 | window 4 |
 //! | 4 windows in which we earn | issuer 20, window 4 | class 4, state 1 (0 open, 1 claimed) |
 //! | 5 batches with winners | issuer 20, window 4, number 1 | signed batch 182 |
 //! | 6 winners | issuer 20, window 4, number 1, k 1 | opener 16, siblings 20 each |
@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::batch::SignedBatch;
+use crate::books::SKIPPED_WINDOWS;
 use crate::claim::WinnerClaim;
 use crate::class::ClassNumber;
 use crate::journal::{Journal, Table};
@@ -96,9 +97,16 @@ pub struct Restore {
     pub(crate) won: BTreeMap<(Place, u8), SignedBatch>,
     pub(crate) winners: BTreeMap<(Place, u8), Vec<WinnerClaim>>,
     pub(crate) over: BTreeMap<Address, Over>,
+    pub(crate) lost: bool,
 }
 
 impl Restore {
+    /// Whether nothing was kept: the account is new here, or what it had is lost.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Takes one record in. Keys of one table must come in their order.
     ///
     /// # Errors
@@ -118,6 +126,10 @@ impl Restore {
 
     fn read(&mut self, table: Table, key: &mut Reader<'_>, value: &mut Reader<'_>) -> Option<()> {
         let peer = Address::from(key.array()?);
+        if table == tables::SERIES && peer == Address::ZERO {
+            self.lost = true;
+            return value.u32().filter(|next| *next == SKIPPED_WINDOWS).map(drop);
+        }
         if table == tables::SERIES {
             self.series.insert(peer, value.u32()?);
             return Some(());
@@ -246,6 +258,10 @@ impl Journal {
 
     pub(crate) fn delete_issued(&mut self, recipient: &Address, window: WindowNumber) {
         self.delete(tables::ISSUED, &window_key(recipient, window));
+    }
+
+    pub(crate) fn put_lost(&mut self) {
+        self.put_series(&Address::ZERO, SKIPPED_WINDOWS);
     }
 
     pub(crate) fn put_series(&mut self, issuer: &Address, next: u32) {

@@ -303,6 +303,44 @@ fn a_recipient_that_lost_its_disk_leaves_out_what_may_have_been_claimed() {
     assert_eq!(link.accepted.last().unwrap().header.window, WindowNumber(highest.0 + 512));
 }
 
+#[test]
+fn an_issuer_that_lost_its_disk_signs_under_another_window() {
+    for says_so in [false, true] {
+        let mut link = Link::new(11);
+        link.work(512);
+        let before = link.accepted.last().unwrap().header;
+        link.payer.store = common::Store::default();
+        link.crash_issuer();
+        if says_so {
+            // It has looked what the chain knows: beyond that it leaves out 512 windows.
+            link.payer.books.lose();
+            link.payer.books.skip_issued(RECIPIENT, Some(before.window));
+        }
+        link.connect();
+        link.work(256);
+        let after = link.accepted.last().unwrap().header;
+        assert_eq!(after.number, 0);
+        let least = before.window.0 + if says_so { 512 } else { 1 };
+        assert_eq!(after.window, WindowNumber(least));
+        // What it had signed before is not lost.
+        link.finish();
+        assert!(link.claims.iter().any(|claim| claim.window == before.window));
+    }
+}
+
+#[test]
+fn what_is_signed_and_not_handed_out_is_unsigned_to_the_recipient() {
+    let mut link = Link::new(12);
+    link.send_many(512);
+    link.acks(usize::MAX);
+    // Two batches are signed, and wait for the disk.
+    link.tick();
+    assert_eq!((link.issuer.unsigned().len(), link.recipient.unsigned()), (0, 512));
+    assert_eq!(link.send(), Err(Stop::Unsigned), "it would be refused");
+    link.pump();
+    link.send_many(512);
+}
+
 /// What the hop before and the hop behind an honest one see of one packet, everything that is ever claimed included.
 struct Views {
     before: Vec<Vec<u8>>,

@@ -1,12 +1,16 @@
 //! A link as payment sees it: which terms hold on it, and when something may be said.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use tombola_mixing::Time;
-use tombola_tickets::{AccountProof, Address, Neighbour};
+use tombola_mixing::{Rng, Time};
+use tombola_tickets::{AccountProof, Address, IssuerMessage, Neighbour};
+use tombola_topology::IdentityKey;
 
 use super::{CONTROL_CADENCE, CONTROL_EVERY, Owed, Side, Terms};
 use crate::frame::Frame;
+use crate::gate::{Door, Gate};
 
 /// One neighbour or client.
 #[derive(Debug)]
@@ -27,8 +31,14 @@ pub(super) struct Link {
     pub(super) proof: Option<AccountProof>,
     /// From which account, and by which key, the client at the other end says that it pays.
     pub(super) claims: Option<(Address, Address)>,
+    /// We began, and have not said so.
+    pub(super) resuming: bool,
+    /// What the one that pays said before we could answer, by parity.
+    pub(super) early: [Vec<IssuerMessage>; 2],
     /// Packets that cannot be paid for yet.
     pub(super) waiting: VecDeque<(Time, Frame, Owed)>,
+    /// Where the neighbour's packets come in.
+    door: OnceCell<Arc<Door>>,
 }
 
 impl Link {
@@ -44,8 +54,16 @@ impl Link {
             slots: Slots::default(),
             proof: None,
             claims: None,
+            resuming: false,
+            early: Default::default(),
             waiting: VecDeque::new(),
+            door: OnceCell::new(),
         }
+    }
+
+    /// Its door; made when it is wanted first, which for clients is never.
+    pub(super) fn door(&self, gate: &Gate, peer: IdentityKey) -> &Door {
+        self.door.get_or_init(|| gate.door(peer))
     }
 
     pub(super) fn terms(&self, side: Side) -> &[Option<Terms>; 2] {
@@ -63,18 +81,29 @@ impl Link {
     }
 
     /// It came up: sessions go on, packets are counted anew.
-    pub(super) fn begin_session(&mut self, unix: u32) -> u32 {
+    pub(super) fn begin_session(&mut self, unix: u32, rng: &mut Rng) -> u32 {
         self.session = unix.max(self.session.saturating_add(1));
-        self.counter = [0; 2];
+        self.number_anew(rng);
         self.slots.hurry();
+        self.early = Default::default();
         self.session
     }
 
     /// The lists have to be agreed on again, though the link is up.
-    pub(super) fn begin_again(&mut self) -> u32 {
+    pub(super) fn begin_again(&mut self, rng: &mut Rng) -> u32 {
         self.session = self.session.saturating_add(1);
-        self.counter = [0; 2];
+        self.number_anew(rng);
         self.session
+    }
+
+    /// From where packets are counted is random, so that no two links have numbers in common. Half of all numbers are left for
+    /// those that follow.
+    fn number_anew(&mut self, rng: &mut Rng) {
+        for counter in &mut self.counter {
+            let mut bytes = [0; 4];
+            rng.fill(&mut bytes);
+            *counter = u32::from_be_bytes(bytes) >> 1;
+        }
     }
 }
 
@@ -91,6 +120,16 @@ impl Slots {
     /// A packet went over the link, in either direction.
     pub(super) fn packet(&mut self) {
         self.packets = self.packets.saturating_add(1);
+    }
+
+    /// Whether one is due at once.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurry
+    }
+
+    /// Whoever paces this link gives the first one its time.
+    pub(super) fn calm(&mut self) {
+        self.hurry = false;
     }
 
     /// The link begins, or its list: one is due at once.
@@ -135,10 +174,12 @@ mod tests {
 
     #[test]
     fn sessions_grow_though_the_clock_stands_still() {
-        let mut link = Link::new(1);
-        assert_eq!(link.begin_session(100), 100);
-        assert_eq!(link.begin_session(100), 101);
-        assert_eq!(link.begin_again(), 102);
-        assert_eq!(link.begin_session(50), 103);
+        let (mut link, mut rng) = (Link::new(1), Rng::from_seed([1; 32]));
+        assert_eq!(link.begin_session(100, &mut rng), 100);
+        let counter = link.counter;
+        assert_eq!(link.begin_session(100, &mut rng), 101);
+        assert_ne!(link.counter, counter, "counted from another number");
+        assert_eq!(link.begin_again(&mut rng), 102);
+        assert_eq!(link.begin_session(50, &mut rng), 103);
     }
 }

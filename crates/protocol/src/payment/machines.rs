@@ -8,7 +8,7 @@ use tombola_tickets::{
     Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim,
 };
 
-use super::{Account, Owed, PaymentCounts, Side, Terms};
+use super::{Account, Owed, PaymentCounts, Side, Signs, Terms};
 use crate::control::{ControlWriter, Record};
 use crate::frame::Parity;
 
@@ -41,13 +41,10 @@ impl Machines {
                 if let Some(earning) = self.earning.get_mut(terms) {
                     earning.recipient.disconnected();
                     earning.messages.clear();
+                    earning.answers = false;
                 }
             }
         }
-    }
-
-    pub(super) fn set_signer(&mut self, issuer: &Address, signer: Address) {
-        self.earning_from(issuer).for_each(|earning| earning.recipient.set_signer(signer));
     }
 
     pub(super) fn paying_to(&mut self, recipient: &Address) -> impl Iterator<Item = &mut Paying> {
@@ -188,6 +185,8 @@ pub(super) struct Earning {
     pub(super) on_their_way: usize,
     messages: VecDeque<RecipientMessage>,
     finished: bool,
+    /// An answer to the issuer has come out that was not said yet.
+    answers: bool,
 }
 
 impl Earning {
@@ -196,7 +195,6 @@ impl Earning {
         account: &Account,
         terms: Terms,
         price: PriceClass,
-        signer: Address,
         previous: Neighbour,
         limits: Limits,
         kept: &Restore,
@@ -205,14 +203,31 @@ impl Earning {
     ) -> Self {
         let link = RecipientLink {
             issuer: terms.account,
-            signer,
+            signer: terms.account,
             recipient: account.address,
             class: terms.class,
             price,
             previous,
         };
         let recipient = Recipient::restore(link, limits, *account.secret, kept, now, books);
-        Self { recipient, price, on_their_way: 0, messages: VecDeque::new(), finished: false }
+        Self { recipient, price, on_their_way: 0, messages: VecDeque::new(), finished: false, answers: false }
+    }
+
+    /// These keys sign for the issuer, besides its own.
+    pub(super) fn set_signers(&mut self, issuer: Address, signers: &BTreeMap<Address, Signs>) {
+        let price = &self.price;
+        let others = signers.iter().filter(|(_, signs)| signs.covers(price)).map(|(signer, _)| *signer);
+        self.recipient.set_signers([issuer].into_iter().chain(others));
+    }
+
+    /// What a winner is paid.
+    pub(super) fn face_value(&self) -> u128 {
+        self.price.face_value
+    }
+
+    /// Whether there is an answer to the issuer now; once.
+    pub(super) fn take_answers(&mut self) -> bool {
+        core::mem::take(&mut self.answers)
     }
 
     /// How many winners an amount has paid.
@@ -247,6 +262,7 @@ impl Earning {
                 |earlier| !matches!(earlier, RecipientMessage::Received { window: of, .. } if *of == window),
             );
         }
+        self.answers |= matches!(message, RecipientMessage::Resumed { .. });
         if self.messages.len() < MESSAGES_MAX {
             self.messages.push_back(message);
         }

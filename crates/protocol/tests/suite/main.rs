@@ -12,7 +12,9 @@
 
 mod arbitrary;
 mod away;
+mod beginning;
 mod common;
+mod contained;
 mod delivery;
 mod durable;
 mod epochs;

@@ -13,6 +13,8 @@ use super::world::{START, account_of, domain};
 /// What is registered and what was claimed.
 pub(crate) struct Chain {
     prices: BTreeMap<ClassNumber, PriceClass>,
+    /// Keys that sign for issuers, besides their own.
+    pub(crate) signers: BTreeSet<(Address, Address)>,
     claimed: BTreeSet<(Address, Address, WindowNumber)>,
     /// What each issuer has paid.
     pub(crate) paid: BTreeMap<Address, u128>,
@@ -24,7 +26,7 @@ impl EscrowView for Chain {
     }
 
     fn is_signer(&self, issuer: Address, signer: Address, _: &PriceClass) -> bool {
-        issuer == signer
+        issuer == signer || self.signers.contains(&(issuer, signer))
     }
 
     fn is_claimed(&self, issuer: Address, recipient: Address, window: WindowNumber) -> bool {
@@ -34,7 +36,12 @@ impl EscrowView for Chain {
 
 impl Chain {
     pub(crate) fn new(net: &Net) -> Self {
-        Self { prices: net.world.prices(), claimed: BTreeSet::new(), paid: BTreeMap::new() }
+        Self {
+            prices: net.world.prices(),
+            signers: BTreeSet::new(),
+            claimed: BTreeSet::new(),
+            paid: BTreeMap::new(),
+        }
     }
 
     /// Takes every claim that nodes want made, and settles it. One that was made before changes nothing: nodes claim again after

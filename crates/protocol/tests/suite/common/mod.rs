@@ -5,6 +5,7 @@ mod chain;
 mod disk;
 mod memory;
 mod net;
+mod paying;
 mod post;
 mod stats;
 mod world;

@@ -11,16 +11,19 @@ use tombola_protocol::drops::DropCounters;
 use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::{Frame, FrameKind, Parity};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
-use tombola_protocol::opener::{Inbound, Occupancy, Opener, Order};
-use tombola_protocol::payment::{Fact, Payments};
+use tombola_protocol::opener::{Half, Inbound, Occupancy, Opener, Order};
+use tombola_protocol::payment::Fact;
 use tombola_protocol::relay::{NewViews, Relay, RelayInput, RelayOutput};
 use tombola_protocol::view::{OpenViews, SendViews};
-use tombola_tickets::{Address, Change, WindowClaim};
+use tombola_sphinx::RelaySecrets;
+use tombola_tickets::por::OwnSecret;
+use tombola_tickets::{Address, WindowClaim};
 use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
 use super::disk::Disk;
 use super::memory::Memory;
-use super::world::{PLENTY, START, Setup, World, gateway_of};
+use super::paying::{Kept, Purse, guarantee};
+use super::world::{START, Setup, World, gateway_of};
 
 /// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,11 +110,11 @@ impl NodeState {
 }
 
 /// A frame on a link. Frames that arrive at the same instant arrive in the order in which they were sent.
-struct InFlight {
+pub(super) struct InFlight {
     at: Time,
     number: u64,
-    from: Place,
-    to: Place,
+    pub(super) from: Place,
+    pub(super) to: Place,
     frame: Frame,
 }
 
@@ -160,13 +163,23 @@ pub(crate) struct Net {
     disk_answers: BTreeMap<(Time, u64), (usize, GatewayInput)>,
     watching: bool,
     cut: Option<Cut>,
+    /// What the disks for payment take to write.
+    pub(crate) purse_takes: Duration,
+    pub(super) purse_answers: BTreeMap<(Time, u64), (usize, Purse, u64)>,
+    /// The chain says nothing of its own accord of those who want to pay: they are only remembered, with whom they want to pay.
+    pub(crate) chain_is_slow: bool,
+    pub(crate) watched: Vec<(u32, Address)>,
+    /// What the chain tells a node that has lost its purse.
+    pub(super) past: Vec<Fact>,
+    /// Packets whose tickets do not open.
+    spoil: Option<Cut>,
     /// Control frames that get lost.
-    mute: Option<Cut>,
+    pub(super) mute: Option<Cut>,
     identities: BTreeMap<Place, IdentityKey>,
     places: BTreeMap<IdentityKey, Place>,
     online: BTreeSet<Place>,
-    wire: BinaryHeap<Reverse<InFlight>>,
-    sent: u64,
+    pub(super) wire: BinaryHeap<Reverse<InFlight>>,
+    pub(super) sent: u64,
     due: Vec<Time>,
     number: u128,
     /// What senders use: numbers of epochs.
@@ -174,7 +187,7 @@ pub(crate) struct Net {
     next_phase: Time,
     /// What is on the disks for payment, by account.
     pub(crate) purses: BTreeMap<Purse, Kept>,
-    purse_changes: BTreeMap<Purse, u64>,
+    pub(super) purse_changes: BTreeMap<Purse, u64>,
     /// What nodes wanted claimed, with who claims.
     pub(crate) claims: Vec<(u32, WindowClaim)>,
     /// Nodes that have nothing left to claim.
@@ -239,7 +252,13 @@ impl Net {
             disk_takes: Duration::ZERO,
             disk_answers: BTreeMap::new(),
             watching: false,
+            purse_takes: Duration::ZERO,
+            purse_answers: BTreeMap::new(),
+            chain_is_slow: false,
+            watched: vec![],
+            past: vec![],
             cut: None,
+            spoil: None,
             mute: None,
             identities,
             online: BTreeSet::new(),
@@ -254,6 +273,7 @@ impl Net {
             settled: BTreeSet::new(),
         };
         net.change_phases();
+        (0..net.world.nodes()).for_each(|node| net.guard(node));
         net.link_nodes();
         accounts.into_iter().for_each(|account| net.connect(account));
         (0..net.due.len()).for_each(|machine| net.settle(machine));
@@ -273,6 +293,12 @@ impl Net {
     /// From now on, links from one place to another lose their control frames if `mute` says so.
     pub(crate) fn mute(&mut self, mute: impl Fn(Place, Place) -> bool + 'static) {
         self.mute = Some(Box::new(mute));
+    }
+
+    /// From now on, senders of packets that go from one place to another make them so that the ticket of whoever receives them
+    /// there does not open, if `spoil` says so.
+    pub(crate) fn spoil(&mut self, spoil: impl Fn(Place, Place) -> bool + 'static) {
+        self.spoil = Some(Box::new(spoil));
     }
 
     /// The gateway of a client or an account.
@@ -430,7 +456,8 @@ impl Net {
             let arrival = self.wire.peek().map_or(Time::MAX, |Reverse(flight)| flight.at);
             let timeout = self.due.iter().copied().min().unwrap_or(Time::MAX);
             let answer = self.disk_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
-            let next = arrival.min(timeout).min(answer).min(self.next_phase);
+            let written = self.purse_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
+            let next = arrival.min(timeout).min(answer).min(written).min(self.next_phase);
             if next > end {
                 break;
             }
@@ -440,6 +467,10 @@ impl Net {
             while let Some(answer) = self.disk_answers.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (gateway, input) = answer.remove();
                 self.tell_gateway(u32::try_from(gateway).unwrap(), input);
+            }
+            while let Some(written) = self.purse_answers.first_entry().filter(|entry| entry.key().0 <= next) {
+                let (machine, purse, count) = written.remove();
+                self.written(machine, purse, count);
             }
             if self.next_phase <= self.now {
                 self.change_phases();
@@ -477,6 +508,7 @@ impl Net {
 
     /// Hands frames to a node at once, as one batch from a neighbour.
     pub(crate) fn inject(&mut self, from: u32, to: u32, frames: Vec<Frame>) {
+        let spoilt = self.spoil.as_ref().is_some_and(|spoil| spoil(Place::Node(from), Place::Node(to)));
         let from = self.world.identity(from);
         let (now, node) = (self.now, &mut self.nodes[to as usize]);
         let mut before: Vec<_> = frames.iter().map(alpha).collect();
@@ -490,7 +522,11 @@ impl Net {
             // Which of a larger batch were dropped is not known here.
             before.clear();
         }
-        for (at, opened) in opened.into_iter().enumerate() {
+        for (at, mut opened) in opened.into_iter().enumerate() {
+            if let (true, Half::Own(own)) = (spoilt, &mut opened.ticket.half) {
+                // All that a hop can check is as it must be; its half is another one than the challenge was made of.
+                *own = OwnSecret::of(&RelaySecrets { own: [1; 16], ack: [2; 16], chk: [3; 16] });
+            }
             if let (true, Some(alpha_in)) = (self.watching, before.get(at)) {
                 self.passages.push(Passage {
                     node: to,
@@ -541,7 +577,7 @@ impl Net {
     }
 
     /// Takes everything out of a machine that is due, then lets it work ahead.
-    fn settle(&mut self, machine: usize) {
+    pub(super) fn settle(&mut self, machine: usize) {
         let now = self.now;
         self.due[machine] = if let Some(client) = machine.checked_sub(self.nodes.len()) {
             let gateway = Place::Node(self.gateway_of(Place::Client(client)));
@@ -708,6 +744,9 @@ impl Net {
                 match gateway.poll_output(self.now)? {
                     GatewayOutput::Forward { to, frame } => return Some((me, self.places[&to], frame)),
                     GatewayOutput::Claim(claim) => self.claims.push((index, *claim)),
+                    GatewayOutput::Watch(account) if self.chain_is_slow => {
+                        self.watched.push((index, account))
+                    }
                     GatewayOutput::Watch(account) => gateway.handle(self.now, guarantee(account)),
                     GatewayOutput::Settled(_) => drop(self.settled.insert(index)),
                     GatewayOutput::Deliver { to, frame } => match self.places.get(&to) {
@@ -718,132 +757,6 @@ impl Net {
             },
         }
     }
-}
-
-impl Net {
-    /// Links between nodes are up.
-    fn link_nodes(&mut self) {
-        for node in 0..self.world.nodes() {
-            for other in 0..self.world.nodes() {
-                if self.world.view.epoch().is_neighbour(NodeIndex(node), NodeIndex(other)) {
-                    self.link_node(node, other, true);
-                }
-            }
-        }
-    }
-
-    /// One end of a link between nodes comes up or goes down.
-    pub(crate) fn link_node(&mut self, node: u32, other: u32, up: bool) {
-        let (now, peer) = (self.now, self.world.identity(other));
-        match &mut self.nodes[node as usize].machine {
-            Machine::Mix(relay) => relay.handle(now, RelayInput::Link { peer, up }),
-            Machine::Gateway(gateway) => gateway.handle(now, GatewayInput::Link { peer, up }),
-        }
-        self.settle(node as usize);
-    }
-
-    fn tell_control(&mut self, from: u32, to: u32, frame: Frame) {
-        let (now, from) = (self.now, self.world.identity(from));
-        match &mut self.nodes[to as usize].machine {
-            Machine::Mix(relay) => relay.handle(now, RelayInput::Control(from, frame)),
-            Machine::Gateway(gateway) => gateway.handle(now, GatewayInput::Control(from, frame)),
-        }
-        self.settle(to as usize);
-    }
-
-    /// A mix node's process ends at once and begins again, with what payment had on disk, and with its key and filter.
-    pub(crate) fn crash_node(&mut self, node: u32) {
-        let others: Vec<_> = (0..self.world.nodes())
-            .filter(|other| self.world.view.epoch().is_neighbour(NodeIndex(node), NodeIndex(*other)))
-            .collect();
-        self.wire.retain(|Reverse(flight)| ![flight.from, flight.to].contains(&Place::Node(node)));
-        for other in &others {
-            self.link_node(*other, node, false);
-        }
-        let mut kept = tombola_tickets::Restore::default();
-        for ((table, key), value) in self.purses.get(&Purse::Node(node)).into_iter().flatten() {
-            kept.feed(tombola_tickets::Table(*table), key, value).unwrap();
-        }
-        self.purse_changes.remove(&Purse::Node(node));
-        let (occupancy, drops) = (Occupancy::new(self.world.setup.capacity), Arc::default());
-        let relay = self.world.restarted_relay(self.now, node, &occupancy, &drops, &kept);
-        let state = &mut self.nodes[node as usize];
-        state.machine = Machine::Mix(Box::new(relay));
-        (state.occupancy, state.drops) = (occupancy.clone(), Arc::clone(&drops));
-        state.opener = self.world.opener(node, &occupancy, &drops);
-        for other in others {
-            self.link_node(node, other, true);
-            self.link_node(other, node, true);
-        }
-    }
-
-    /// What the chain says to a node.
-    pub(crate) fn tell_fact(&mut self, node: u32, fact: Fact) {
-        let now = self.now;
-        self.payments_of(node).handle_fact(now, fact);
-        self.settle(node as usize);
-    }
-
-    /// What a node pays and earns.
-    pub(crate) fn payments_of(&mut self, node: u32) -> &mut Payments {
-        match &mut self.nodes[node as usize].machine {
-            Machine::Mix(relay) => relay.payments(),
-            Machine::Gateway(gateway) => gateway.payments(),
-        }
-        .expect("the network is paid")
-    }
-
-    /// Writes down what a machine's payment asks for; it is durable at once.
-    fn keep_purses(&mut self, machine: usize) {
-        let mut all: Vec<(Purse, &mut Payments)> = vec![];
-        if let Some(client) = machine.checked_sub(self.nodes.len()) {
-            all.extend(self.clients[client].payments().map(|payments| (Purse::Client(client), payments)));
-        } else {
-            let node = u32::try_from(machine).unwrap();
-            match &mut self.nodes[machine].machine {
-                Machine::Gateway(gateway) => {
-                    all.extend(gateway.payments().map(|payments| (Purse::Node(node), payments)));
-                }
-                Machine::Mix(relay) => {
-                    all.extend(relay.payments().map(|payments| (Purse::Node(node), payments)));
-                }
-            }
-        }
-        for (purse, payments) in all {
-            let disk = self.purses.entry(purse).or_default();
-            let count = self.purse_changes.entry(purse).or_default();
-            while let Some(change) = payments.poll_change() {
-                *count += 1;
-                match change {
-                    Change::Put { table, key, value } => drop(disk.insert((table.0, key), value)),
-                    Change::Delete { table, key } => drop(disk.remove(&(table.0, key))),
-                }
-            }
-            payments.set_durable(*count);
-        }
-        let Some(Machine::Mix(relay)) = self.nodes.get_mut(machine).map(|node| &mut node.machine) else {
-            return;
-        };
-        for payments in relay.account_payments().flatten() {
-            while payments.poll_change().is_some() {}
-            payments.set_durable(u64::MAX);
-        }
-    }
-}
-
-/// What the chain of these tests says of whoever wants to pay: it has a large reserve.
-pub(crate) fn guarantee(account: Address) -> GatewayInput {
-    GatewayInput::Fact(Fact::Guarantee { issuer: account, amount: PLENTY })
-}
-
-/// What a journal has written down, by table and key.
-pub(crate) type Kept = BTreeMap<(u8, Box<[u8]>), Box<[u8]>>;
-
-/// Whose journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Purse {
-    Node(u32),
-    Client(usize),
 }
 
 fn alpha(frame: &Frame) -> [u8; 32] {

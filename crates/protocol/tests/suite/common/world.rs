@@ -138,6 +138,7 @@ impl Setup {
             secrets,
             clients: vec![],
             purses: 0,
+            signers: BTreeMap::new(),
             rng,
         }
     }
@@ -177,6 +178,8 @@ pub(crate) struct World {
     secrets: Vec<Vec<SecretKey>>,
     clients: Vec<(IdentityKey, SecretKey, u32)>,
     purses: u8,
+    /// Keys that sign for accounts instead of their own, by number.
+    pub(crate) signers: BTreeMap<u8, u8>,
     rng: Rng,
 }
 
@@ -342,7 +345,8 @@ impl World {
         drops: Arc<DropCounters>,
         kept: &tombola_tickets::Restore,
     ) -> Payments {
-        let signer = SignerKey::from_bytes(&[number; 32]).unwrap();
+        let key = self.signers.get(&number).copied().unwrap_or(number);
+        let signer = SignerKey::from_bytes(&[key; 32]).unwrap();
         let account =
             Account { address: account_of(number), signer, secret: [number; 32].into(), domain: domain() };
         let limits = Limits {
