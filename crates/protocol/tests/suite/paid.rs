@@ -119,6 +119,37 @@ fn what_is_won_is_claimed_and_paid_to_the_last_unit() {
 }
 
 #[test]
+fn nodes_that_wind_up_fall_silent_and_are_settled_by_themselves() {
+    let mut net = Net::new(Setup::paid(306));
+    let mut chain = Chain::new(&net);
+    net.run_for(MINUTE);
+    for client in 0..2 {
+        net.disconnect(Place::Client(client));
+    }
+    let begun = net.now;
+    (0..net.world.nodes()).for_each(|node| net.wind_up(node));
+    // What they send from now on was in their pools, or says something about payment.
+    net.run_for(Duration::from_secs(20));
+    net.watch();
+    for _ in 0..12 {
+        net.run_for(Duration::from_secs(5));
+        chain.settle(&mut net);
+    }
+    let packets = net.seen.iter().filter(|sighting| sighting.kind() == FrameKind::Packet).count();
+    assert_eq!(packets, 0, "nobody sends loops");
+    assert_eq!(net.settled.len(), 8, "after {:?}: {:?}", net.now - begun, net.settled);
+    let mut paid = 0;
+    for node in 0..8 {
+        let sum = net.payments_of(node).ledger().sum();
+        // A client that has gone cannot sign what is unsigned; all others have.
+        assert!(sum.is_conserved() && sum.won.tickets > 0 && sum.paid == sum.won, "node {node}: {sum:?}");
+        assert!(node < 2 || sum.unsigned == 0, "node {node}: {sum:?}");
+        paid += sum.paid.value;
+    }
+    assert_eq!(paid, chain.paid.values().sum::<u128>());
+}
+
+#[test]
 fn a_node_that_is_killed_at_any_time_loses_no_winner_and_signs_no_number_twice() {
     let mut net = Net::new(Setup::paid(302));
     let mut chain = Chain::new(&net);

@@ -102,6 +102,16 @@ impl Net {
         }
     }
 
+    /// A node shall leave the network.
+    pub(crate) fn wind_up(&mut self, node: u32) {
+        let now = self.now;
+        match &mut self.nodes[node as usize].machine {
+            Machine::Mix(relay) => relay.handle(now, RelayInput::WindUp),
+            Machine::Gateway(gateway) => gateway.handle(now, GatewayInput::WindUp),
+        }
+        self.settle(node as usize);
+    }
+
     /// What the chain says to a node.
     pub(crate) fn tell_fact(&mut self, node: u32, fact: Fact) {
         let now = self.now;
