@@ -33,7 +33,11 @@ fn packets_are_listed_signed_opened_and_claimed() {
     assert_eq!(link.payer.books.ledger.account(&RECIPIENT).redeemed, 1000);
     assert!(link.payer.books.solvency.at_risk() < 1.0 + 1000.0 * 32.0, "what is claimed is no risk");
     assert!(link.is_conserved() && link.recipient.is_settled());
-    assert_eq!(link.payee.store.0.len(), 1, "only the number of the next window is left");
+    assert_eq!(
+        link.payee.store.0.len(),
+        2,
+        "the number of the next window is left, and the sums of what is over"
+    );
     assert!(link.refused.is_empty() && link.errors.is_empty());
 }
 
@@ -150,7 +154,6 @@ fn a_window_is_claimed_when_its_last_packet_is_old_enough() {
 fn an_issuer_that_never_confirms_delays_a_claim_until_the_expiry() {
     let mut link = Link::new(8);
     link.work(512);
-    link.recipient.finish(&link.payee.books);
     link.disconnect();
     link.pump();
     link.wait(80_000);
@@ -168,6 +171,21 @@ fn an_issuer_that_never_confirms_delays_a_claim_until_the_expiry() {
         "and what is not paid then is lost"
     );
     assert_eq!(link.payer.books.ledger.account(&RECIPIENT).lapsed, 512);
+}
+
+#[test]
+fn a_recipient_that_ends_does_not_wait_for_an_issuer_that_has_gone() {
+    let mut link = Link::new(8);
+    link.work(512);
+    link.disconnect();
+    link.recipient.finish(&link.payee.books);
+    link.wait(u32::try_from(SETTLED.as_secs()).unwrap() - 1);
+    link.pump();
+    assert!(link.claims.is_empty(), "what is under way may still open");
+    link.wait(1);
+    link.pump();
+    assert_eq!(link.claims.len(), 1);
+    assert!(link.verify_claims() > 0);
 }
 
 #[test]
