@@ -240,8 +240,10 @@ impl Issuer {
             return Err(Stop::Unreceived);
         }
         let open = self.in_flight + self.leaves.len();
+        // The recipient takes no more than this, and what is signed counts for it only when it has it.
+        let signed: usize = self.unreceived.iter().map(|batch| usize::from(batch.header.count.get())).sum();
         // What was sent stays in the queue while an earlier one waits.
-        if open >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
+        if open + signed >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
             return Err(Stop::Unsigned);
         }
         if (open as u64) < self.reserved {
