@@ -10,7 +10,9 @@
     reason = "helpers of tests: a panic is how a test says what is wrong"
 )]
 
+pub mod anvil;
 pub mod book;
+pub mod gate;
 pub mod hand;
 pub mod kills;
 pub mod nodes;
