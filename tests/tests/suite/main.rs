@@ -8,6 +8,7 @@ mod devchain;
 mod displaced;
 mod doors;
 mod epochs;
+mod insolvent;
 mod kills;
 mod left_behind;
 mod mailboxes;
