@@ -15,6 +15,7 @@ mod mailboxes;
 mod observed;
 mod operator;
 mod paid;
+mod paid_observed;
 mod report;
 mod sdk;
 mod sizes;
