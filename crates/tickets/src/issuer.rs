@@ -139,8 +139,6 @@ pub struct Issuer {
     session: u64,
     /// The answer to the last `resume` has not come.
     asked: bool,
-    /// Tickets in signed batches that were not handed out yet: to the recipient they are unsigned.
-    unsent: usize,
     withheld: u64,
 }
 
@@ -167,7 +165,6 @@ impl Issuer {
             messages: Gated::default(),
             session: 0,
             asked: false,
-            unsent: 0,
             withheld: 0,
         }
     }
@@ -243,8 +240,10 @@ impl Issuer {
             return Err(Stop::Unreceived);
         }
         let open = self.in_flight + self.leaves.len();
+        // The recipient takes no more than this, and what is signed counts for it only when it has it.
+        let signed: usize = self.unreceived.iter().map(|batch| usize::from(batch.header.count.get())).sum();
         // What was sent stays in the queue while an earlier one waits.
-        if open + self.unsent >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
+        if open + signed >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
             return Err(Stop::Unsigned);
         }
         if (open as u64) < self.reserved {
@@ -429,13 +428,8 @@ impl Issuer {
         self.leaves.drain(..usize::from(count.get()));
         self.first = if self.leaves.is_empty() { Time::MAX } else { now.time };
         self.unreceived.push_back(batch);
-        self.push_batch(batch, books);
-        true
-    }
-
-    fn push_batch(&mut self, batch: SignedBatch, books: &Books) {
-        self.unsent += usize::from(batch.header.count.get());
         self.messages.push(&books.journal, IssuerMessage::Batch(batch));
+        true
     }
 
     /// Whether the time alone decides when a batch closes.
@@ -499,11 +493,7 @@ impl Issuer {
 
     /// The next thing to tell the recipient.
     pub fn poll_message(&mut self, books: &Books) -> Option<IssuerMessage> {
-        let message = self.messages.pop(&books.journal)?;
-        if let IssuerMessage::Batch(batch) = &message {
-            self.unsent = self.unsent.saturating_sub(batch.header.count.get().into());
-        }
-        Some(message)
+        self.messages.pop(&books.journal)
     }
 
     /// A window was claimed on the chain, for `spent`. Nothing is signed under it any more.
@@ -540,14 +530,9 @@ impl Issuer {
             }
             !gone
         });
-        let unsent = &mut self.unsent;
-        self.messages.retain(|message| match message {
-            IssuerMessage::Batch(batch) if batch.header.window == window => {
-                *unsent = unsent.saturating_sub(batch.header.count.get().into());
-                false
-            }
-            _ => true,
-        });
+        self.messages.retain(
+            |message| !matches!(message, IssuerMessage::Batch(batch) if batch.header.window == window),
+        );
     }
 
     fn close(&mut self, books: &mut Books) {
@@ -570,9 +555,8 @@ impl Issuer {
     pub fn resume(&mut self, session: u64, books: &Books) {
         // What was not sent on the former link comes again too, and in order.
         self.messages = Gated::default();
-        self.unsent = 0;
-        for at in 0..self.unreceived.len() {
-            self.push_batch(self.unreceived[at], books);
+        for batch in &self.unreceived {
+            self.messages.push(&books.journal, IssuerMessage::Batch(*batch));
         }
         for (window, record) in self.windows.iter().filter(|(_, record)| record.closed) {
             let message = IssuerMessage::Closed { window: *window, batches: record.batches };

@@ -75,6 +75,23 @@ fn two_batches_are_the_credit() {
     assert_eq!(found, Err(Refused::Unsigned), "and the recipient stops one that does not");
 }
 
+/// Regression: batches that were on their way did not count, so that after a burst the recipient refused what followed, and
+/// the issuer waited half a minute for acknowledgements that never came.
+#[test]
+fn what_is_signed_counts_until_it_is_received() {
+    let mut link = Link::new(12);
+    link.send_many(512);
+    link.acks(512);
+    link.tick();
+    assert_eq!(link.issuer.unsigned().len(), 0, "two batches are signed");
+    assert_eq!(link.recipient.unsigned(), 512, "and have not arrived");
+    assert_eq!(link.send(), Err(Stop::Unsigned));
+    link.pump();
+    assert_eq!((link.recipient.unsigned(), link.accepted.len()), (0, 2));
+    link.send_many(512);
+    assert!(link.refused.is_empty() && link.errors.is_empty());
+}
+
 #[test]
 fn acknowledgements_on_their_way_survive_the_closing_of_a_batch() {
     let mut link = Link::new(4);

@@ -398,7 +398,7 @@ impl Core {
         }
     }
 
-    /// The number of the transaction under way was used by another one, or it cannot be sent: its claims wait again.
+    /// The number of the transaction under way was used by another one, or is not the next one any more: its claims wait again.
     pub fn passed_over(&mut self, now: UnixSeconds) {
         if let Some(under_way) = self.under_way.take() {
             self.retry(&under_way.claims, now);

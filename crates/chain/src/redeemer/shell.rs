@@ -269,7 +269,8 @@ impl<T: Till> Redeemer<T> {
         let Some(ours) = self.core.under_way().and_then(|under_way| under_way.tries.first()) else {
             return Ok(false);
         };
-        if nonce > ours.nonce {
+        // Less: it waits for others, which a reorganisation took, and which are sent again only when nothing is under way.
+        if nonce != ours.nonce {
             self.core.passed_over(now);
             return Ok(true);
         }

@@ -26,7 +26,8 @@ const GWEI: u128 = 1_000_000_000;
 struct Bank {
     /// Windows that were paid, in which block.
     paid: BTreeMap<WindowNumber, u64>,
-    pool: Option<Payment>,
+    /// By number.
+    pool: BTreeMap<u64, Payment>,
     nonce: u64,
     executed: BTreeMap<B256, Executed>,
     height: u64,
@@ -61,13 +62,14 @@ impl FakeTill {
     fn mine(&self) {
         self.bank(|bank| {
             bank.height += 1;
-            let Some(payment) = bank.pool.take() else { return };
             let height = bank.height;
-            for window in windows(&payment.data) {
-                bank.twice += usize::from(bank.paid.insert(window.window, height).is_some());
+            while let Some(payment) = bank.pool.remove(&bank.nonce) {
+                for window in windows(&payment.data) {
+                    bank.twice += usize::from(bank.paid.insert(window.window, height).is_some());
+                }
+                bank.nonce += 1;
+                bank.executed.insert(hash(&payment), Executed { block: height, success: true });
             }
-            bank.nonce += 1;
-            bank.executed.insert(hash(&payment), Executed { block: height, success: true });
         });
     }
 
@@ -78,6 +80,7 @@ impl FakeTill {
             bank.paid.retain(|_, block| *block < height);
             bank.executed.retain(|_, executed| executed.block < height);
             bank.nonce = bank.executed.len() as u64;
+            bank.height -= 1;
         });
     }
 }
@@ -130,7 +133,7 @@ impl Till for FakeTill {
             if payment.nonce < bank.nonce {
                 return refused(Refusal::NonceTooLow);
             }
-            if let Some(before) = &bank.pool {
+            if let Some(before) = bank.pool.get(&payment.nonce) {
                 if before == payment {
                     return refused(Refusal::Known);
                 }
@@ -139,7 +142,7 @@ impl Till for FakeTill {
                     return refused(Refusal::Underpriced);
                 }
             }
-            bank.pool = Some(payment.clone());
+            bank.pool.insert(payment.nonce, payment.clone());
             bank.sent.push(payment.clone());
             Ok(())
         })
@@ -398,6 +401,35 @@ async fn after_a_reorganisation_it_is_submitted_again() {
     steps(&mut redeemer, 2040, 2).await;
     till.mine();
     assert_eq!(till.bank(|bank| (bank.sent.len(), bank.paid.len())), (3, 1));
+}
+
+/// Regression: a transaction whose predecessors a reorganisation had taken waited for them, and they for it.
+#[tokio::test]
+async fn a_reorganisation_that_takes_several_transactions_holds_up_none() {
+    let till = FakeTill::default();
+    let mut redeemer = redeemer(&till, TokenPrice::ANY, 0..1);
+    steps(&mut redeemer, 2000, 1).await;
+    till.mine();
+    steps(&mut redeemer, 2005, 1).await;
+    redeemer.order(Order::Settled(key(0)), UnixSeconds(2005));
+    redeemer.order(Order::Claim(Box::new(claim(1)), class()), UnixSeconds(2010));
+    steps(&mut redeemer, 2010, 1).await;
+    till.mine();
+    steps(&mut redeemer, 2015, 1).await;
+    assert_eq!(till.bank(|bank| (bank.paid.len(), bank.nonce)), (2, 2));
+    till.reorganise();
+    till.reorganise();
+    assert_eq!(till.bank(|bank| (bank.paid.len(), bank.nonce)), (0, 0));
+    redeemer.order(Order::Withdrawn(key(0)), UnixSeconds(2020));
+    for now in (2020..2120).step_by(20) {
+        steps(&mut redeemer, now, 3).await;
+        till.mine();
+        for window in till.bank(|bank| bank.paid.keys().copied().collect::<Vec<_>>()) {
+            redeemer.order(Order::Settled(key(window.0)), UnixSeconds(now));
+        }
+    }
+    assert_eq!(till.bank(|bank| (bank.paid.len(), bank.twice)), (2, 0));
+    assert_eq!(redeemer.waiting(), 0);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tombola_protocol::frame::FrameKind;
 use tombola_protocol::payment::{Fact, Signs};
 use tombola_tickets::{Account, Address, IssuerMessage, Ledger, SignedBatch, UnixSeconds, WindowNumber};
 
-use crate::common::{Chain, Net, Setup, account_of, dropped};
+use crate::common::{Chain, Net, Place, Setup, account_of, dropped};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
