@@ -277,11 +277,7 @@ impl Machine for ClientMachine {
             Input::Accept(id) => drop(self.client.handle_accept(now, id)),
             Input::Noted(id) => self.client.handle_noted(id),
             Input::Durable(count) => self.client.handle_durable(count),
-            Input::Fact(fact) => {
-                if let Some(payments) = self.client.payments() {
-                    payments.handle_fact(now, fact);
-                }
-            }
+            Input::Fact(fact) => self.client.handle_fact(now, fact),
             Input::Views(views) => {
                 if !self.client.handle_views(now, *views) {
                     self.stop.trigger(Cause::Failure(NO_GATEWAY.to_owned()));

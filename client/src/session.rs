@@ -14,7 +14,7 @@ use tombola_node::derive;
 use tombola_node::driver::{self, DriverHandle, Inputs};
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::payment::PaymentConfig;
-use tombola_node::payment_client::{ClientChain, ClientPayer};
+use tombola_node::payment_client::{ClassesFollowed, ClientChain, ClientPayer};
 use tombola_node::purse::{FILE, Purse};
 use tombola_node::reload::Documents;
 use tombola_node::shutdown::{Cause, Shutdown};
@@ -201,12 +201,13 @@ impl Client {
         let (inputs, received) = driver::inputs(INPUTS);
         let (send_notice, notices) = mpsc::channel(EVENTS);
         let shutdown = Shutdown::new();
-        let mut purse = None;
+        let (mut purse, mut classes) = (None, None);
         if let Some(config) = home.payment()? {
             let paid = paying(home, &config, &machine, &documents, &views, clock, &inputs, &shutdown).await;
-            let (payments, kept) = paid.map_err(ClientError::Payment)?;
+            let (payments, kept, followed) = paid.map_err(ClientError::Payment)?;
+            followed.network(documents.current());
             machine = machine.with_payments(clock.now(), payments);
-            purse = Some(kept);
+            (purse, classes) = (Some(kept), Some(followed));
         } else if views.current.epoch().payment().is_some() {
             let what = "packets of this network are paid for: the client's folder needs a file payment.toml";
             return Err(ClientError::Payment(anyhow::anyhow!(what)));
@@ -251,6 +252,7 @@ impl Client {
             addresses,
             links: links.clone(),
             inputs: inputs.clone(),
+            classes,
             stop: shutdown.clone(),
         };
         tokio::spawn(follower.run());
@@ -615,7 +617,7 @@ async fn paying(
     clock: Clock,
     inputs: &Inputs<Input>,
     stop: &Shutdown,
-) -> anyhow::Result<(Payments, Purse)> {
+) -> anyhow::Result<(Payments, Purse, ClassesFollowed)> {
     let chain = ClientChain::open(config, documents.current(), stop).await?;
     let (signer, view) = (config.signer(home.folder())?, &views.current);
     let node = view.gateway(&home.gateway()).and_then(|index| view.epoch().node(index));
@@ -634,7 +636,7 @@ async fn paying(
         let inputs = inputs.clone();
         async move { inputs.pass(Input::Fact(fact)).await }
     };
-    chain.start(payer, Arc::clone(machine.drops()), tell, stop)
+    chain.start(payer, Arc::clone(machine.drops()), tell, stop).await
 }
 
 impl Drop for Client {

@@ -202,7 +202,8 @@ impl AccountKeeper {
             let number = self.count + clients.len();
             let client = match &self.chain {
                 Some(chain) => {
-                    let (client, kept, need) = self.pay(chain, number, &current, gateway, client, &purse)?;
+                    let (client, kept, need) =
+                        self.pay(chain, number, &current, gateway, client, &purse).await?;
                     let outstanding = Arc::clone(&need.outstanding);
                     purses.insert(number, AccountPurse { purse: kept, outstanding });
                     needs.push(need);
@@ -237,7 +238,7 @@ impl AccountKeeper {
     }
 
     /// Lets an account pay its gateway.
-    fn pay(
+    async fn pay(
         &self,
         chain: &ClientChain,
         number: usize,
@@ -273,7 +274,10 @@ impl AccountKeeper {
             let inputs = inputs.clone();
             async move { inputs.pass(RelayInput::AccountFact { account: number, fact }).await }
         };
-        let (payments, kept) = chain.start(payer, Arc::clone(client.drops()), tell, &self.stop)?;
+        let drops = Arc::clone(client.drops());
+        let (payments, kept, classes) = chain.start(payer, drops, tell, &self.stop).await?;
+        // Its price may be confirmed later than the epoch begins.
+        classes.class(need.class);
         Ok((client.with_payments(self.clock.now(), payments), kept, need))
     }
 

@@ -128,12 +128,16 @@ pub struct Bank {
     runtime: tokio::runtime::Handle,
 }
 
-/// Classes that the chain has confirmed.
+/// Classes that the chain has confirmed. Clones are the same.
 #[derive(Clone, Debug, Default)]
-struct Prices(Arc<Mutex<BTreeMap<ClassNumber, PriceClass>>>);
+pub(crate) struct Prices(Arc<Mutex<BTreeMap<ClassNumber, PriceClass>>>);
 
 impl Prices {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<ClassNumber, PriceClass>> {
+    pub(crate) fn new(prices: BTreeMap<ClassNumber, PriceClass>) -> Self {
+        Self(Arc::new(Mutex::new(prices)))
+    }
+
+    pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<ClassNumber, PriceClass>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -219,7 +223,7 @@ impl Paid {
         let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain)?;
         let (purse, kept) = PurseFile::open(&payer.data.join(FILE))?;
         let claims = ClaimBook::open(&payer.data.join(claims::FILE))?;
-        let wanted = classes(network, &kept);
+        let wanted = classes_of(network).union(&kept_classes(&kept)).copied().collect();
         let prices = prices(&evm, wanted, config.confirmations, stop).await?;
         let cursor_path = payer.data.join(CURSOR_FILE);
         let cursor = match std::fs::read(&cursor_path) {
@@ -244,7 +248,7 @@ impl Paid {
             let past = until_it_answers(stop, || past_claims(&evm, own, config)).await?;
             payments.begin_after_loss(past);
         }
-        let prices = Prices(Arc::new(Mutex::new(prices)));
+        let prices = Prices::new(prices);
         let (cursor, config, data) = ((cursor_path, cursor), config.clone(), payer.data.to_owned());
         Ok(Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data })
     }
@@ -268,7 +272,7 @@ impl Paid {
     pub fn client_chain(&self) -> ClientChain {
         ClientChain {
             evm: self.evm.clone(),
-            prices: self.prices.all().clone(),
+            prices: self.prices.clone(),
             confirmations: self.config.confirmations,
             start_block: self.config.start_block,
             poll: self.config.poll,
@@ -480,13 +484,17 @@ pub fn domain_of(network: &Network) -> Result<Domain> {
     }
 }
 
-/// The classes of a document, and of what was kept.
-pub(crate) fn classes(network: &Network, kept: &Restore) -> BTreeSet<ClassNumber> {
+/// The classes of all epochs of a document.
+pub(crate) fn classes_of(network: &Network) -> BTreeSet<ClassNumber> {
     let epochs = network.epochs().iter().filter_map(|epoch| epoch.payment());
-    let named = epochs.flat_map(|payment| payment.classes.iter().copied().map(ClassNumber));
+    epochs.flat_map(|payment| payment.classes.iter().copied().map(ClassNumber)).collect()
+}
+
+/// The classes of what was kept: the document may not name them any more.
+pub(crate) fn kept_classes(kept: &Restore) -> BTreeSet<ClassNumber> {
     let issued = kept.issued_places().into_iter().map(|(_, class)| class);
     let earned = kept.earned_places().into_iter().map(|(_, class)| class);
-    named.chain(issued).chain(earned).collect()
+    issued.chain(earned).collect()
 }
 
 /// Tries again while the chain does not answer.

@@ -1,24 +1,24 @@
 //! How a client pays its gateway: an account with a reserve for that gateway, and no deposit.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
-use tombola_chain::watcher::{Cursor, Fact as ChainFact, Pace, Watcher, WatcherConfig};
+use tombola_chain::watcher::{Cursor, Fact as ChainFact, Follow, Pace, Watcher, WatcherConfig};
 use tombola_chain::{Evm, EvmConfig, Ledger, LedgerError};
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::payment::{Account, Fact, Payments, Setting};
 use tombola_protocol::unix::{UnixNanos, WallClock};
-use tombola_tickets::{Address, ClassNumber, PriceClass, Restore, SignerKey};
+use tombola_tickets::{Address, ClassNumber, SignerKey};
 use tombola_topology::{IdentityKey, Network, Parameters};
 
 use crate::clock::Clock;
 use crate::derive::random_seed;
-use crate::payment::{PaymentConfig, classes, domain_of, limits, prices};
+use crate::payment::{PaymentConfig, Prices, classes_of, domain_of, kept_classes, limits, prices};
 use crate::purse::{Purse, PurseFile};
 use crate::shutdown::Shutdown;
 
@@ -30,8 +30,8 @@ const CHANNEL: usize = 64;
 pub struct ClientChain {
     /// The chain.
     pub evm: Evm,
-    /// What its tickets are worth.
-    pub prices: BTreeMap<ClassNumber, PriceClass>,
+    /// What tickets are worth, as far as it is known in this process.
+    pub(crate) prices: Prices,
     /// Blocks that must follow before something counts.
     pub confirmations: u64,
     /// The block in which the escrow was deployed, or an earlier one.
@@ -64,24 +64,33 @@ impl ClientChain {
     /// The chain is unusable, or another one than the document names.
     pub async fn open(config: &PaymentConfig, network: &Network, stop: &Shutdown) -> Result<Self> {
         let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain_of(network)?)?;
-        let prices = prices(&evm, classes(network, &Restore::default()), config.confirmations, stop).await?;
+        let prices = prices(&evm, classes_of(network), config.confirmations, stop).await?;
+        let prices = Prices::new(prices);
         let PaymentConfig { confirmations, start_block, poll, .. } = *config;
         Ok(Self { evm, prices, confirmations, start_block, poll })
     }
 
-    /// Opens what a client has kept, and starts what tells it of its reserve: `tell` says whether anybody listens.
+    /// Opens what a client has kept, and starts what tells it of its reserve and of price classes: `tell` says whether anybody
+    /// listens. Waits for the chain only if something was kept of classes that are not known here.
     ///
     /// # Errors
-    /// The file is unusable, or the operating system gave no thread.
-    pub fn start<T: Future<Output = bool> + Send>(
+    /// The file is unusable, the chain is, or the operating system gave no thread.
+    pub async fn start<T: Future<Output = bool> + Send>(
         &self,
         payer: ClientPayer<'_>,
         drops: Arc<DropCounters>,
         tell: impl Fn(Fact) -> T + Send + Sync + 'static,
         stop: &Shutdown,
-    ) -> Result<(Payments, Purse)> {
+    ) -> Result<(Payments, Purse, ClassesFollowed)> {
         let ClientPayer { signer, gateway, file, me, clock, parameters } = payer;
         let (purse, kept) = PurseFile::open(file)?;
+        // It may have paid in classes that the document does not name any more.
+        let mut known = self.prices.all().clone();
+        let missing: BTreeSet<_> =
+            kept_classes(&kept).into_iter().filter(|class| !known.contains_key(class)).collect();
+        if !missing.is_empty() {
+            known.extend(prices(&self.evm, missing, self.confirmations, stop).await?);
+        }
         let own = signer.address();
         let domain = *self.evm.domain();
         // It is never paid, so it opens no window.
@@ -89,11 +98,11 @@ impl ClientChain {
         let setting = Setting {
             me,
             wall: WallClock { at_zero: UnixNanos(clock.unix_nanos(Time::ZERO)) },
-            limits: limits(parameters, &self.prices),
+            limits: limits(parameters, &known),
             drops,
             seed: random_seed()?,
         };
-        let payments = Payments::new(clock.now(), account, setting, self.prices.clone(), &kept);
+        let payments = Payments::new(clock.now(), account, setting, known, &kept);
         let mut payments =
             payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
         if kept.is_empty() {
@@ -105,6 +114,7 @@ impl ClientChain {
         let pace = Pace { confirmations: self.confirmations, start: self.start_block, ..Pace::default() };
         let watching = WatcherConfig { pace, interval: self.poll, ..WatcherConfig::new(own) };
         let watcher = Watcher::new(self.evm.clone(), watching, Cursor::default(), random_seed()?);
+        let followed = ClassesFollowed(watcher.follow());
         let (evm, poll, confirmations, stop) =
             (self.evm.clone(), self.poll, self.confirmations, stop.clone());
         tokio::spawn(async move {
@@ -115,11 +125,27 @@ impl ClientChain {
                 () = follow(evm, own, gateway, poll, confirmations, reports, tell) => {}
             }
         });
-        Ok((payments, purse))
+        Ok((payments, purse, followed))
     }
 }
 
-/// Tells what the gateway may rely on, and which windows were claimed, until nobody listens.
+/// Whose price classes a client is told of.
+#[derive(Clone, Debug)]
+pub struct ClassesFollowed(Follow);
+
+impl ClassesFollowed {
+    /// From now on those of all epochs of this document, too.
+    pub fn network(&self, network: &Network) {
+        classes_of(network).into_iter().for_each(|class| self.class(class));
+    }
+
+    /// From now on this one, too.
+    pub fn class(&self, class: ClassNumber) {
+        self.0.class(class);
+    }
+}
+
+/// Tells what the gateway may rely on, which windows were claimed, and what classes are worth, until nobody listens.
 async fn follow<T: Future<Output = bool> + Send>(
     evm: Evm,
     own: Address,
@@ -143,12 +169,16 @@ async fn follow<T: Future<Output = bool> + Send>(
             report = reports.recv() => {
                 let Some(report) = report else { return };
                 for fact in report.facts {
-                    if let ChainFact::Claimed(claimed) = fact {
-                        let (recipient, window) = (claimed.recipient, claimed.window);
-                        let spent = claimed.spent.total();
-                        if !tell(Fact::Claimed { recipient, window, spent }).await {
-                            return;
+                    let fact = match fact {
+                        ChainFact::Claimed(claimed) => {
+                            let (recipient, window) = (claimed.recipient, claimed.window);
+                            Fact::Claimed { recipient, window, spent: claimed.spent.total() }
                         }
+                        ChainFact::Class { number, class } => Fact::Class(number, class),
+                        _ => continue,
+                    };
+                    if !tell(fact).await {
+                        return;
                     }
                 }
             }
