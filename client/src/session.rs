@@ -1,6 +1,6 @@
 //! The client as applications use it: connect, address, send, receive, reply.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,6 +12,7 @@ use tombola_mixing::Time;
 use tombola_node::clock::{Clock, unix_time_now};
 use tombola_node::derive;
 use tombola_node::driver::{self, DriverHandle, Inputs};
+use tombola_node::egress::Outlet;
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::payment::PaymentConfig;
 use tombola_node::payment_client::{ClassesFollowed, ClientChain, ClientPayer};
@@ -225,16 +226,21 @@ impl Client {
         let node = view.epoch().index_of(&home.gateway()).and_then(|index| view.epoch().node(index));
         let addresses = node.map(|node| node.client_addresses.clone()).unwrap_or_default();
         let gateway = Peer::dialled(home.gateway(), addresses.clone());
-        let sink = InputSink::new(inputs.clone(), |change| match change {
-            LinkChange::Connected(_) => Input::Link(true),
+        let outlet = Arc::new(Mutex::new(Outlet::default()));
+        let (connecting, sending) = (Arc::clone(&outlet), outlet);
+        let sink = InputSink::new(inputs.clone(), move |change| match change {
+            LinkChange::Connected(_) => {
+                lock(&connecting).clear();
+                Input::Link(true)
+            }
             LinkChange::Disconnected(_) => Input::Link(false),
             LinkChange::Frame(_, frame) => Input::Frame(frame),
         })
         .without_padding();
         let links = tombola_link::start(config, vec![gateway], Arc::new(sink)).await?;
         let (up, to) = (links.clone(), home.gateway());
-        // A link that takes nothing for so long is stalled; what it loses is sent again.
-        let deliver = move |frame| drop(up.send(&to, frame));
+        // A link that takes nothing for so long is stalled; packets that it loses are sent again.
+        let deliver = move |frame| drop(lock(&sending).send(&up, &to, frame));
         let driver = driver::spawn("client", clock, machine, received, deliver, shutdown.clone())?;
         // A client that has failed must not connect again by itself, least of all where it would displace another.
         let (failed, ended) = (shutdown.clone(), links.clone());
@@ -604,6 +610,10 @@ impl Client {
             cause => ClientError::Ended(cause.unwrap_or(Cause::Requested("it was closed"))),
         }
     }
+}
+
+fn lock(outlet: &Mutex<Outlet>) -> MutexGuard<'_, Outlet> {
+    outlet.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Opens a client's account, and follows its reserve for the gateway.

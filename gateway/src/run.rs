@@ -119,7 +119,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     hop.links.add(client_links.clone());
     let (epochs, winding_up) = (inputs.clone(), inputs.clone());
 
-    let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
+    let mut egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let teller = bank.clone();
     let deliver = move |out: Option<Out>| match (out, &teller) {
         (Some(Out::Forward(to, frame)), _) => egress.send(&to, frame),

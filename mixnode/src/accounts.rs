@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tombola_mixing::Rng;
 use tombola_node::clock::Clock;
 use tombola_node::derive::{self, derive_seed};
 use tombola_node::driver::Inputs;
+use tombola_node::egress::Outlet;
 use tombola_node::funding::{Need, rate_of};
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::keys::{Link, Secret};
@@ -79,22 +80,33 @@ pub fn paying_accounts(view: &EpochView, secret: &[u8; 32]) -> Vec<(IdentityKey,
 
 /// The way to the accounts' gateways, by the numbers of the accounts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct AccountLinks(Arc<RwLock<BTreeMap<usize, (IdentityKey, Links)>>>);
+pub(crate) struct AccountLinks(Arc<Mutex<BTreeMap<usize, AccountLink>>>);
+
+#[derive(Debug)]
+struct AccountLink {
+    gateway: IdentityKey,
+    links: Links,
+    outlet: Arc<Mutex<Outlet>>,
+}
 
 impl AccountLinks {
     /// An account that cannot send loses cover only.
     pub(crate) fn send(&self, account: usize, frame: Frame) {
-        let links = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some((gateway, links)) = links.get(&account) {
-            let _ = links.send(gateway, frame);
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(AccountLink { gateway, links, outlet }) = all.get(&account) {
+            let _ = lock(outlet).send(links, gateway, frame);
         }
     }
 
     /// Puts new ones in place of all; returns those that were.
-    fn replace(&self, new: BTreeMap<usize, (IdentityKey, Links)>) -> Vec<Links> {
-        let mut links = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *links, new).into_values().map(|(_, links)| links).collect()
+    fn replace(&self, new: BTreeMap<usize, AccountLink>) -> Vec<Links> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *all, new).into_values().map(|link| link.links).collect()
     }
+}
+
+fn lock(outlet: &Mutex<Outlet>) -> MutexGuard<'_, Outlet> {
+    outlet.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the accounts that pay have on disk, by the numbers of the accounts.
@@ -224,10 +236,10 @@ impl AccountKeeper {
         self.inputs.pass(RelayInput::Views(Box::new(new))).await;
         let mut started = BTreeMap::new();
         for (account, (secret, gateway)) in (first..).zip(links) {
-            let identity = gateway.identity;
-            let links = self.start(account, secret, gateway).await?;
+            let (gateway_key, outlet) = (gateway.identity, Arc::default());
+            let links = self.start(account, secret, gateway, &outlet).await?;
             self.registry.add(links.clone());
-            started.insert(account, (identity, links));
+            started.insert(account, AccountLink { gateway: gateway_key, links, outlet });
         }
         for links in self.links.replace(started) {
             let registry = self.registry.clone();
@@ -281,11 +293,21 @@ impl AccountKeeper {
         Ok((client.with_payments(self.clock.now(), payments), kept, need))
     }
 
-    async fn start(&self, account: usize, secret: LinkSecret, gateway: Peer) -> Result<Links> {
+    async fn start(
+        &self,
+        account: usize,
+        secret: LinkSecret,
+        gateway: Peer,
+        outlet: &Arc<Mutex<Outlet>>,
+    ) -> Result<Links> {
+        let outlet = Arc::clone(outlet);
         let mut config = LinkConfig::new(secret, Policy::DialOnly, CLIENT_PROTOCOL);
         config.outbound_queue = ACCOUNT_QUEUE;
         let sink = InputSink::new(self.inputs.clone(), move |change| match change {
-            LinkChange::Connected(_) => RelayInput::AccountLink { account, connected: true },
+            LinkChange::Connected(_) => {
+                lock(&outlet).clear();
+                RelayInput::AccountLink { account, connected: true }
+            }
             LinkChange::Disconnected(_) => RelayInput::AccountLink { account, connected: false },
             LinkChange::Frame(_, frame) => RelayInput::AccountFrame { account, frame },
         })

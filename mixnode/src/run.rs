@@ -111,7 +111,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         told: None,
     };
     keeper.apply(&standing).await?;
-    let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
+    let mut egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let deliver = move |output| match output {
         RelayOutput::Forward { to, frame } => egress.send(&to, frame),
         RelayOutput::Account { account, frame } => account_links.send(account, frame),
