@@ -64,8 +64,10 @@ pub(crate) enum Out {
     Forward(IdentityKey, Frame),
     /// Winners to be claimed.
     Claim(Box<WindowClaim>),
-    /// What the chain says of this account is wanted.
-    Watch(Address),
+    /// What the chain says of this account, and of this key of it, is wanted.
+    Watch(Address, Address),
+    /// And is not any more.
+    Forget(Address, Address),
     /// Nothing is left to be claimed or paid.
     Settled(Box<Account>),
 }
@@ -85,7 +87,8 @@ impl Machine for GatewayMachine {
         let output = match self.gateway.poll_output(now) {
             Some(GatewayOutput::Forward { to, frame }) => return Some(Some(Out::Forward(to, frame))),
             Some(GatewayOutput::Claim(claim)) => Some(Some(Out::Claim(claim))),
-            Some(GatewayOutput::Watch(account)) => Some(Some(Out::Watch(account))),
+            Some(GatewayOutput::Watch { account, signer }) => Some(Some(Out::Watch(account, signer))),
+            Some(GatewayOutput::Forget { account, signer }) => Some(Some(Out::Forget(account, signer))),
             Some(GatewayOutput::Settled(sum)) => Some(Some(Out::Settled(sum))),
             Some(GatewayOutput::Deliver { to, frame }) => {
                 self.deliver(now, to, frame);

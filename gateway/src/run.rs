@@ -124,10 +124,11 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let deliver = move |out: Option<Out>| match (out, &teller) {
         (Some(Out::Forward(to, frame)), _) => egress.send(&to, frame),
         (Some(Out::Claim(claim)), Some(bank)) => bank.claim(*claim),
-        (Some(Out::Watch(account)), Some(bank)) => bank.watch(account),
+        (Some(Out::Watch(account, signer)), Some(bank)) => bank.watch(account, signer),
+        (Some(Out::Forget(account, signer)), Some(bank)) => bank.forget(account, signer),
         (Some(Out::Settled(sum)), _) => print_line(settled_line(&sum)),
         // Without payment there is nothing to claim.
-        (Some(Out::Claim(_) | Out::Watch(_)), None) | (None, _) => {}
+        (Some(Out::Claim(_) | Out::Watch(..) | Out::Forget(..)), None) | (None, _) => {}
     };
     let machine = GatewayMachine {
         gateway,

@@ -120,11 +120,8 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
                 bank.claim(*claim);
             }
         }
-        RelayOutput::Watch(account) => {
-            if let Some(bank) = &bank {
-                bank.watch(account);
-            }
-        }
+        // A mix node has no clients.
+        RelayOutput::Watch { .. } | RelayOutput::Forget { .. } => {}
         RelayOutput::Settled(sum) => print_line(settled_line(&sum)),
     };
     let machine =

@@ -151,9 +151,14 @@ impl Bank {
         self.runtime.spawn(claims.hand_in(claim, class, orders));
     }
 
-    /// Finds out what the chain says of an account that wants to pay us.
-    pub fn watch(&self, account: Address) {
-        self.follow.issuer(account);
+    /// Finds out what the chain says of an account that wants to pay us, and of the key that was shown for it.
+    pub fn watch(&self, account: Address, signer: Address) {
+        self.follow.client(account, signer);
+    }
+
+    /// It does not want to any more.
+    pub fn forget(&self, account: Address, signer: Address) {
+        self.follow.forget_client(account, signer);
     }
 
     /// Follows whoever pays us in these epochs, and their price classes.
