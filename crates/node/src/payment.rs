@@ -312,7 +312,10 @@ impl Paid {
             start: config.start_block,
             ..RedeemerConfig::new(terms)
         };
-        let redeemer = Redeemer::new(EvmTill::new(evm, wallet), redeeming, random_seed()?);
+        let mut redeemer = Redeemer::new(EvmTill::new(evm, wallet), redeeming, random_seed()?);
+        let clock = || UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX));
+        // Before the watcher says that some of them are settled, or are not any more.
+        before.into_iter().for_each(|order| redeemer.order(order, clock()));
 
         let (orders, ordered) = mpsc::channel(CHANNEL);
         let (reporting, reports) = mpsc::channel(CHANNEL);
@@ -325,14 +328,8 @@ impl Paid {
             claims: claims.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let teller = Teller { inputs: inputs.clone(), input_of, orders: orders.clone(), prices, claims };
+        let teller = Teller { inputs: inputs.clone(), input_of, orders, prices, claims };
         tokio::spawn(until(stop.clone(), watcher.run(reporting)));
-        tokio::spawn(until(stop.clone(), async move {
-            for order in before {
-                let _ = orders.send(order).await;
-            }
-        }));
-        let clock = || UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX));
         tokio::spawn(until(stop.clone(), redeemer.run(clock, ordered, noticing)));
         tokio::spawn(until(stop.clone(), teller.clone().tell_reports(reports, cursor.0)));
         tokio::spawn(until(stop.clone(), teller.tell_notices(notices)));
@@ -428,11 +425,17 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
             ChainFact::Settled(settled) => self.settle(&settled).await,
             ChainFact::Withdrawn(fact) => {
                 if let ChainFact::Settled(settled) = *fact {
-                    let _ = self.orders.send(Order::Withdrawn((settled.issuer, settled.window))).await;
+                    let key = (settled.issuer, settled.window);
+                    // Before anything is done about it: the machine has forgotten the window, and a later start is not told.
+                    self.claims.note_unsettled(Some(key)).await;
+                    let _ = self.orders.send(Order::Withdrawn(key)).await;
                 }
             }
             // Logged where they are found.
-            ChainFact::Reorganised { .. } => drop(self.orders.send(Order::Reorganised).await),
+            ChainFact::Reorganised { .. } => {
+                self.claims.note_unsettled(None).await;
+                let _ = self.orders.send(Order::Reorganised).await;
+            }
             ChainFact::Time(_) | ChainFact::Gone | ChainFact::Back => {}
         }
     }
