@@ -277,7 +277,11 @@ impl Machine for ClientMachine {
             Input::Accept(id) => drop(self.client.handle_accept(now, id)),
             Input::Noted(id) => self.client.handle_noted(id),
             Input::Durable(count) => self.client.handle_durable(count),
-            Input::Fact(fact) => self.client.handle_fact(now, fact),
+            Input::Fact(fact) => {
+                self.client.handle_fact(now, fact);
+                self.store();
+                self.purse.iter_mut().for_each(Purse::note_fact);
+            }
             Input::Views(views) => {
                 if !self.client.handle_views(now, *views) {
                     self.stop.trigger(Cause::Failure(NO_GATEWAY.to_owned()));

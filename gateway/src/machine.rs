@@ -78,9 +78,13 @@ impl Machine for GatewayMachine {
     type Output = Option<Out>;
 
     fn handle(&mut self, now: Time, input: GatewayInput) {
+        let told = matches!(input, GatewayInput::Fact(_));
         self.gateway.handle(now, input);
         self.disk.serve(now, &mut self.gateway);
         self.keep();
+        if let (true, Some(purse)) = (told, &mut self.purse) {
+            purse.note_fact();
+        }
     }
 
     fn poll_output(&mut self, now: Time) -> Option<Option<Out>> {

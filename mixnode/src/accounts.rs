@@ -147,6 +147,13 @@ impl AccountPurses {
         }
     }
 
+    /// An account was told what the chain says, and [`Self::serve`] was called since.
+    pub(crate) fn note_fact(&self, account: usize) {
+        if let Some(account) = self.all().get_mut(&account) {
+            account.purse.note_fact();
+        }
+    }
+
     /// Writes everything that is left.
     pub(crate) fn close(&self, relay: &mut Relay) -> Result<()> {
         let mut purses = core::mem::take(&mut *self.all());

@@ -50,8 +50,18 @@ impl Machine for RelayMachine {
     type Output = RelayOutput;
 
     fn handle(&mut self, now: Time, input: RelayInput) {
+        let told = match &input {
+            RelayInput::Fact(_) => Some(None),
+            RelayInput::AccountFact { account, .. } => Some(Some(*account)),
+            _ => None,
+        };
         self.relay.handle(now, input);
         self.keep();
+        match (told, &mut self.purse) {
+            (Some(None), Some(purse)) => purse.note_fact(),
+            (Some(Some(account)), _) => self.account_purses.note_fact(account),
+            _ => {}
+        }
     }
 
     fn poll_output(&mut self, now: Time) -> Option<RelayOutput> {

@@ -4,6 +4,7 @@ pub mod account;
 pub mod claims;
 pub mod clock;
 pub mod config;
+pub mod cursor;
 pub mod data;
 pub mod derive;
 pub mod driver;

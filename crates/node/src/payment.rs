@@ -4,15 +4,15 @@
 //! and a redeemer, which gets its claims paid. Both outlive outages of the chain's server; until it answers for the first time
 //! the node waits, because it cannot know what its tickets are worth.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tombola_chain::keystore::{Keystore, Password};
 use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, TokenPrice};
 use tombola_chain::watcher::{Cursor, Fact as ChainFact, Follow, Pace, Report, Watcher, WatcherConfig};
@@ -25,7 +25,6 @@ use tombola_protocol::gate::Gate;
 use tombola_protocol::payment::{Account, Fact, Payments, Setting, Side, Signs, terms_of};
 use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::OpenViews;
-use tombola_storage::files;
 use tombola_tickets::{
     Address, ClassNumber, Domain, Limits, PriceClass, Restore, SignerKey, UnixSeconds, WindowClaim,
 };
@@ -34,6 +33,7 @@ use tombola_topology::{IdentityKey, Network, Parameters};
 use crate::claims::{self, ClaimBook};
 use crate::clock::{Clock, unix_time_now};
 use crate::config::duration;
+use crate::cursor::CursorFile;
 use crate::derive::{derive_seed, random_seed};
 use crate::driver::Inputs;
 use crate::funding::Funder;
@@ -43,8 +43,8 @@ use crate::shutdown::Shutdown;
 
 /// How far the chain was read, in the data folder.
 const CURSOR_FILE: &str = "chain.cursor";
-/// What a report told is on disk by then; only then the next start may begin behind it.
-const CURSOR_DELAY: Duration = Duration::from_secs(2);
+/// How often it is looked whether what a report told is on disk: only then the next start may begin behind it.
+pub(crate) const CURSOR_LOOK: Duration = Duration::from_secs(1);
 /// How often a chain that does not answer at the start is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Reports, orders and notices that may wait.
@@ -200,7 +200,7 @@ pub struct Paid {
     evm: Evm,
     wallet: Arc<Wallet>,
     prices: Prices,
-    cursor: (PathBuf, Cursor),
+    cursor: (CursorFile, Cursor),
     config: PaymentConfig,
     own: Address,
     data: PathBuf,
@@ -230,12 +230,7 @@ impl Paid {
         let claims = ClaimBook::open(&payer.data.join(claims::FILE))?;
         let wanted = classes_of(network).union(&kept_classes(&kept)).copied().collect();
         let prices = prices(&evm, wanted, config.confirmations, stop).await?;
-        let cursor_path = payer.data.join(CURSOR_FILE);
-        let cursor = match std::fs::read(&cursor_path) {
-            Ok(bytes) => Cursor::from_bytes(&bytes).with_context(|| cursor_path.display().to_string())?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Cursor::default(),
-            Err(error) => return Err(error).with_context(|| cursor_path.display().to_string()),
-        };
+        let cursor = CursorFile::open(&payer.data.join(CURSOR_FILE), purse.facts_kept())?;
         let secret = derive_seed(payer.secret, b"tombola/windows", &[]);
         let account = Account { address: own, signer, secret: (*secret).into(), domain };
         let setting = Setting {
@@ -254,7 +249,7 @@ impl Paid {
             payments.begin_after_loss(past);
         }
         let prices = Prices::new(prices);
-        let (cursor, config, data) = ((cursor_path, cursor), config.clone(), payer.data.to_owned());
+        let (config, data) = (config.clone(), payer.data.to_owned());
         Ok(Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data })
     }
 
@@ -328,19 +323,13 @@ impl Paid {
             claims: claims.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let teller = Teller { inputs: inputs.clone(), input_of, orders, prices, claims };
+        let told = Arc::default();
+        let teller = Teller { inputs: inputs.clone(), input_of, orders, prices, claims, told };
         tokio::spawn(until(stop.clone(), watcher.run(reporting)));
         tokio::spawn(until(stop.clone(), redeemer.run(clock, ordered, noticing)));
         tokio::spawn(until(stop.clone(), teller.clone().tell_reports(reports, cursor.0)));
         tokio::spawn(until(stop.clone(), teller.tell_notices(notices)));
         Ok((payments, purse, bank))
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -358,46 +347,40 @@ struct Teller<I, F> {
     orders: mpsc::Sender<Order>,
     prices: Prices,
     claims: ClaimBook,
+    /// Facts that were handed to the driver, or are about to be.
+    told: Arc<AtomicU64>,
 }
 
 impl<I, F: Clone> Clone for Teller<I, F> {
     fn clone(&self) -> Self {
         let (inputs, orders) = (self.inputs.clone(), self.orders.clone());
         let (prices, claims) = (self.prices.clone(), self.claims.clone());
-        Self { inputs, input_of: self.input_of.clone(), orders, prices, claims }
+        let (input_of, told) = (self.input_of.clone(), Arc::clone(&self.told));
+        Self { inputs, input_of, orders, prices, claims, told }
     }
 }
 
 impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
     async fn tell(&self, fact: Fact) {
+        self.told.fetch_add(1, Ordering::Relaxed);
         self.inputs.pass((self.input_of)(PaymentInput::Fact(fact))).await;
     }
 
     /// Facts go on at once; how far the chain was read is kept when they have been written down, or else the next start reads them
     /// again.
-    async fn tell_reports(self, mut reports: mpsc::Receiver<Report>, path: PathBuf) {
-        let mut told: VecDeque<(Instant, Cursor)> = VecDeque::new();
+    async fn tell_reports(self, mut reports: mpsc::Receiver<Report>, mut file: CursorFile) {
+        let mut look = tokio::time::interval(CURSOR_LOOK);
         loop {
-            let due = told.front().map(|(at, _)| *at + CURSOR_DELAY);
             tokio::select! {
                 report = reports.recv() => {
                     let Some(Report { facts, cursor }) = report else { return };
                     for fact in facts {
                         self.tell_chain(fact).await;
                     }
-                    told.push_back((Instant::now(), cursor));
+                    // Those of a notice, told at the same time, may be among them: then it waits for those, too.
+                    file.push(self.told.load(Ordering::Relaxed), cursor);
                 }
-                () = sleep_until(due) => {
-                    let mut last = None;
-                    while let Some((_, cursor)) = told.pop_front_if(|(at, _)| at.elapsed() >= CURSOR_DELAY) {
-                        last = Some(cursor);
-                    }
-                    if let Some(cursor) = last
-                        && let Err(error) = files::replace(&path, &cursor.to_bytes(), 0o600)
-                    {
-                        tracing::warn!(%error, path = %path.display(), "how far the chain was read could not be kept");
-                    }
-                }
+                _ = look.tick() => file.keep(),
             }
         }
     }
