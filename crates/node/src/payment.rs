@@ -17,7 +17,7 @@ use tombola_chain::keystore::{Keystore, Password};
 use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, TokenPrice};
 use tombola_chain::watcher::{Cursor, Fact as ChainFact, Follow, Pace, Report, Watcher, WatcherConfig};
 use tombola_chain::{
-    Accounts, CheckError, Event, Evm, EvmConfig, EvmTill, Ledger, LedgerError, Wallet, redeemer,
+    Accounts, CheckError, Event, Evm, EvmConfig, EvmTill, Ledger, LedgerError, Turn, Wallet, redeemer,
 };
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
@@ -199,6 +199,8 @@ pub struct Paid {
     claims: (ClaimBook, Vec<Order>),
     evm: Evm,
     wallet: Arc<Wallet>,
+    /// Of the redeemer and of the funder, whose key is the same.
+    turn: Turn,
     prices: Prices,
     cursor: (CursorFile, Cursor),
     config: PaymentConfig,
@@ -250,7 +252,8 @@ impl Paid {
         }
         let prices = Prices::new(prices);
         let (config, data) = (config.clone(), payer.data.to_owned());
-        Ok(Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data })
+        let turn = Turn::default();
+        Ok(Self { payments, purse, claims, evm, wallet, turn, prices, cursor, config, own, data })
     }
 
     /// What fills the reserves of the owner's other accounts.
@@ -258,7 +261,8 @@ impl Paid {
     /// # Errors
     /// The chain's address is unusable.
     pub fn funder(&self) -> Result<Funder> {
-        Funder::new(&self.config, *self.evm.domain(), Arc::clone(&self.wallet), self.own)
+        let (wallet, turn) = (Arc::clone(&self.wallet), self.turn.clone());
+        Funder::new(&self.config, *self.evm.domain(), wallet, self.own, turn)
     }
 
     /// Says to whoever opens packets which of them are paid for.
@@ -289,7 +293,7 @@ impl Paid {
         input_of: impl Fn(PaymentInput) -> I + Clone + Send + Sync + 'static,
         stop: &Shutdown,
     ) -> Result<(Payments, Purse, Bank)> {
-        let Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data } = self;
+        let Self { payments, purse, claims, evm, wallet, turn, prices, cursor, config, own, data } = self;
         let (claims, before) = claims;
         tokio::spawn(purse.earnings().tell(data, stop.clone()));
         let (wake, waking) = (inputs.clone(), input_of.clone());
@@ -307,7 +311,8 @@ impl Paid {
             start: config.start_block,
             ..RedeemerConfig::new(terms)
         };
-        let mut redeemer = Redeemer::new(EvmTill::new(evm, wallet), redeeming, random_seed()?);
+        let redeemer = Redeemer::new(EvmTill::new(evm, wallet), redeeming, random_seed()?);
+        let mut redeemer = redeemer.with_turn(turn);
         let clock = || UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX));
         // Before the watcher says that some of them are settled, or are not any more.
         before.into_iter().for_each(|order| redeemer.order(order, clock()));

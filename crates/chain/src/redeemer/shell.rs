@@ -10,6 +10,7 @@ use super::{Notice, Order};
 use crate::bindings::Escrow::EscrowErrors;
 use crate::ledger::{LedgerError, Payment, Refusal, Till};
 use crate::revert::{Revert, claimed_window};
+use crate::turn::{Held, Turn};
 use crate::watcher::Settled;
 
 /// How often another transaction of ours, from before a restart, is outbid.
@@ -47,13 +48,24 @@ pub struct Redeemer<T> {
     failures: u32,
     /// What was said and is not said again.
     said: Vec<Notice>,
+    turn: Turn,
+    /// While a transaction is under way that is in no block.
+    held: Option<Held>,
 }
 
 impl<T: Till> Redeemer<T> {
     /// Without claims. `seed` is random: it decides how long claims wait.
     #[must_use]
     pub fn new(till: T, config: RedeemerConfig, seed: [u8; 32]) -> Self {
-        Self { till, config, core: Core::new(config.terms, seed), failures: 0, said: Vec::new() }
+        let core = Core::new(config.terms, seed);
+        Self { till, config, core, failures: 0, said: Vec::new(), turn: Turn::default(), held: None }
+    }
+
+    /// Takes turns with whoever else sends with the redeemer's key.
+    #[must_use]
+    pub fn with_turn(mut self, turn: Turn) -> Self {
+        self.turn = turn;
+        self
     }
 
     /// Claims that are not settled.
@@ -121,6 +133,9 @@ impl<T: Till> Redeemer<T> {
             Next::LookUp(key) => self.look_up(key, now, told).await,
             Next::Quote(draft) => self.quote(draft, now, told).await,
         };
+        if self.core.under_way().is_none_or(|under_way| under_way.mined.is_some()) {
+            self.held = None;
+        }
         match done {
             Ok(again) => {
                 self.failures = 0;
@@ -155,6 +170,11 @@ impl<T: Till> Redeemer<T> {
             Ok(gas) => gas,
             Err(error) => return self.not_estimated(&draft, error, now, told),
         };
+        if self.held.is_none() {
+            // Not before somebody else's is in a block: both would have one number.
+            let Some(held) = self.turn.try_take() else { return Ok(false) };
+            self.held = Some(held);
+        }
         let (fees, nonce) = (self.till.fees().await?, self.till.nonce().await?);
         match self.core.quoted(&draft, gas, fees, nonce, now) {
             Decision::Split => Ok(true),
@@ -234,6 +254,8 @@ impl<T: Till> Redeemer<T> {
                     self.core.sent(draft, payment, now);
                     return Ok(false);
                 }
+                // Not a transaction of this process, which would be lost: it is waited for.
+                Some((Refusal::Underpriced, _)) if self.is_noted(payment.nonce) => break,
                 Some((Refusal::Underpriced, _)) => match self.core.outbid(&payment) {
                     Some(higher) => payment = higher,
                     None => break,
@@ -255,6 +277,10 @@ impl<T: Till> Redeemer<T> {
         }
         self.core.put_off(&draft.claims, now);
         Ok(true)
+    }
+
+    fn is_noted(&self, number: u64) -> bool {
+        self.held.as_ref().is_some_and(|held| held.was_noted(number))
     }
 
     async fn look(&mut self, now: UnixSeconds, told: &mut Vec<Notice>) -> Result<bool, LedgerError> {

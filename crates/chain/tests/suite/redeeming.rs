@@ -8,7 +8,9 @@ use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use tombola_chain::bindings::Escrow::{self, EscrowErrors};
 use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, Terms, TokenPrice, raised};
 use tombola_chain::watcher::Settled;
-use tombola_chain::{Evm, EvmConfig, EvmTill, Executed, Fees, LedgerError, Payment, Refusal, Revert, Till};
+use tombola_chain::{
+    Evm, EvmConfig, EvmTill, Executed, Fees, LedgerError, Payment, Refusal, Revert, Till, Turn,
+};
 use tombola_mixing::Rng;
 use tombola_tickets::{
     ClassNumber, Domain, PriceClass, SignerKey, UnixSeconds, WinProbability, WindowClaim, WindowNumber,
@@ -480,6 +482,33 @@ async fn answers_of_servers_that_are_no_answers_lose_nothing() {
         }
         assert_eq!(till.bank(|bank| (bank.paid.len(), bank.twice)), (2, 0), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn what_somebody_else_sends_with_the_key_is_waited_for_and_not_outbid() {
+    let till = FakeTill::default();
+    let turn = Turn::default();
+    let mut redeemer = redeemer(&till, TokenPrice::ANY, 0..1).with_turn(turn.clone());
+    // It sends something, which is in no block for a long time.
+    let mut held = turn.take().await;
+    held.note(0);
+    assert_eq!(steps(&mut redeemer, 2000, 3).await, []);
+    let theirs = Payment { nonce: 0, gas: 1, max_fee: GWEI, max_tip: GWEI, data: Bytes::new() };
+    till.bank(|bank| {
+        bank.sent.push(theirs.clone());
+        bank.send = Some(LedgerError::Transaction { reason: Refusal::Underpriced, message: String::new() });
+    });
+    // And gives up waiting for it, though it may still come.
+    drop(held);
+    assert_eq!(steps(&mut redeemer, 2001, 1).await, []);
+    assert_eq!(till.bank(|bank| bank.sent.clone()), [theirs], "it was not replaced");
+    // Then it came. While our own waits it is nobody else's turn, and when it is in a block it is.
+    till.bank(|bank| bank.nonce = 1);
+    assert_eq!(steps(&mut redeemer, 2100, 1).await, [Notice::Sent { windows: 1, again: 0 }]);
+    assert!(turn.try_take().is_none());
+    till.mine();
+    steps(&mut redeemer, 2101, 1).await;
+    assert!(turn.try_take().is_some());
 }
 
 #[tokio::test]
