@@ -14,11 +14,10 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tombola_chain::keystore::{Keystore, Password};
+use tombola_chain::ops::{Operator, OpsError, Redemptions};
 use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, TokenPrice};
 use tombola_chain::watcher::{Cursor, Fact as ChainFact, Follow, Pace, Report, Watcher, WatcherConfig};
-use tombola_chain::{
-    Accounts, CheckError, Event, Evm, EvmConfig, EvmTill, Ledger, LedgerError, Turn, Wallet, redeemer,
-};
+use tombola_chain::{CheckError, Evm, EvmConfig, EvmTill, Ledger, Turn, Wallet, redeemer};
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::gate::Gate;
@@ -247,8 +246,9 @@ impl Paid {
             payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
         if kept.is_empty() {
             // A new account, or one whose file is lost: the chain alone knows which windows were used.
-            let past = until_it_answers(stop, || past_claims(&evm, own, config)).await?;
-            payments.begin_after_loss(past);
+            let chain = EvmConfig::new(&config.rpc_url);
+            let operator = Operator::new(&chain, domain.chain_id(), Arc::clone(&wallet))?;
+            payments.begin_after_loss(past_claims(&operator, domain.escrow(), own, config, stop).await?);
         }
         let prices = Prices::new(prices);
         let (config, data) = (config.clone(), payer.data.to_owned());
@@ -493,18 +493,22 @@ pub(crate) fn kept_classes(kept: &Restore) -> BTreeSet<ClassNumber> {
     issued.chain(earned).collect()
 }
 
-/// Tries again while the chain does not answer.
-async fn until_it_answers<T, W>(stop: &Shutdown, work: impl Fn() -> W) -> Result<T>
-where
-    W: Future<Output = Result<T, LedgerError>>,
-{
-    let mut said = false;
+/// What was claimed of an account, and by it, up to the head: which windows have been used. Waits while the chain does not answer,
+/// and then goes on where it was.
+async fn past_claims(
+    operator: &Operator,
+    escrow: Address,
+    own: Address,
+    config: &PaymentConfig,
+    stop: &Shutdown,
+) -> Result<Vec<Fact>> {
+    let (mut found, mut said) = (Redemptions::default(), false);
     loop {
-        match work().await {
-            Ok(found) => return Ok(found),
-            Err(error) if error.is_outage() => {
+        match operator.read_redemptions(escrow, own, config.start_block, &mut found).await {
+            Ok(()) => break,
+            Err(OpsError::Ledger { source, .. }) if source.is_outage() => {
                 if !std::mem::replace(&mut said, true) {
-                    tracing::warn!(%error, "the chain does not answer; waiting for it");
+                    tracing::warn!(error = %source, "the chain does not answer; waiting for it");
                 }
             }
             Err(error) => return Err(error.into()),
@@ -514,27 +518,17 @@ where
             () = tokio::time::sleep(RETRY) => {}
         }
     }
-}
-
-/// What was claimed of an account, and by it, up to the head: which windows have been used.
-async fn past_claims(evm: &Evm, own: Address, config: &PaymentConfig) -> Result<Vec<Fact>, LedgerError> {
-    let head = evm.head().await?.number;
-    let (range, accounts) = (Pace::default().range.max(1), Accounts { own, issuers: Vec::new() });
-    let (mut facts, mut from) = (Vec::new(), config.start_block);
-    while from <= head {
-        let to = from.saturating_add(range - 1).min(head);
-        for logged in evm.events(&accounts, from, to).await? {
-            let Event::Redeemed { issuer, recipient, window, paid } = logged.event else { continue };
-            if issuer == own {
-                facts.push(Fact::Claimed { recipient, window, spent: paid });
-            }
-            if recipient == own {
-                facts.push(Fact::Settled { issuer, window, amount: paid });
-            }
-        }
-        from = to + 1;
-    }
-    Ok(facts)
+    let spent = found.spent.into_iter().map(|one| Fact::Claimed {
+        recipient: one.recipient,
+        window: one.window,
+        spent: one.paid,
+    });
+    let earned = found.earned.into_iter().map(|one| Fact::Settled {
+        issuer: one.issuer,
+        window: one.window,
+        amount: one.paid,
+    });
+    Ok(spent.chain(earned).collect())
 }
 
 /// Waits until the chain answers, and has confirmed these classes.

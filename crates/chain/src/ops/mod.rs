@@ -22,7 +22,7 @@ use thiserror::Error;
 pub use audit::Audit;
 pub use balances::Balances;
 pub use deploy::{Contracts, EscrowTerms};
-pub use history::{Redemption, Reserve};
+pub use history::{Redemption, Redemptions, Reserve};
 
 use crate::artifacts::ArtifactError;
 use crate::bindings::Registry::Role;
