@@ -15,7 +15,7 @@ use tombola_node::driver::{self, DriverHandle, Inputs};
 use tombola_node::egress::Outlet;
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::payment::PaymentConfig;
-use tombola_node::payment_client::{ClassesFollowed, ClientChain, ClientPayer};
+use tombola_node::payment_client::{ClientChain, ClientPayer, ClientWatch};
 use tombola_node::purse::{FILE, Purse};
 use tombola_node::reload::Documents;
 use tombola_node::shutdown::{Cause, Shutdown};
@@ -202,13 +202,14 @@ impl Client {
         let (inputs, received) = driver::inputs(INPUTS);
         let (send_notice, notices) = mpsc::channel(EVENTS);
         let shutdown = Shutdown::new();
-        let (mut purse, mut classes) = (None, None);
+        let (mut purse, mut watching) = (None, None);
         if let Some(config) = home.payment()? {
             let paid = paying(home, &config, &machine, &documents, &views, clock, &inputs, &shutdown).await;
-            let (payments, kept, followed) = paid.map_err(ClientError::Payment)?;
-            followed.network(documents.current());
+            let (payments, kept, mut watch) = paid.map_err(ClientError::Payment)?;
+            watch.network(documents.current());
+            watch.begin();
             machine = machine.with_payments(clock.now(), payments);
-            (purse, classes) = (Some(kept), Some(followed));
+            (purse, watching) = (Some(kept), Some(watch));
         } else if views.current.epoch().payment().is_some() {
             let what = "packets of this network are paid for: the client's folder needs a file payment.toml";
             return Err(ClientError::Payment(anyhow::anyhow!(what)));
@@ -258,7 +259,7 @@ impl Client {
             addresses,
             links: links.clone(),
             inputs: inputs.clone(),
-            classes,
+            watching,
             stop: shutdown.clone(),
         };
         tokio::spawn(follower.run());
@@ -627,7 +628,7 @@ async fn paying(
     clock: Clock,
     inputs: &Inputs<Input>,
     stop: &Shutdown,
-) -> anyhow::Result<(Payments, Purse, ClassesFollowed)> {
+) -> anyhow::Result<(Payments, Purse, ClientWatch)> {
     let chain = ClientChain::open(config, documents.current(), stop).await?;
     let (signer, view) = (config.signer(home.folder())?, &views.current);
     let node = view.gateway(&home.gateway()).and_then(|index| view.epoch().node(index));

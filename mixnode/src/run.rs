@@ -108,6 +108,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         links: account_links.clone(),
         registry: hop.links.clone(),
         count: 0,
+        watching: Vec::new(),
         told: None,
     };
     keeper.apply(&standing).await?;

@@ -15,7 +15,7 @@ use tombola_link::LinkSecret;
 use tombola_mixing::Time;
 use tombola_node::clock::{Clock, unix_now};
 use tombola_node::payment::PaymentConfig;
-use tombola_node::payment_client::{ClassesFollowed, ClientChain, ClientPayer};
+use tombola_node::payment_client::{ClientChain, ClientPayer, ClientWatch};
 use tombola_node::purse::{Purse, PurseFile};
 use tombola_node::shutdown::Shutdown;
 use tombola_protocol::client::{Client, ClientKeys};
@@ -125,7 +125,7 @@ impl World {
     }
 }
 
-type Started = (Payments, Purse, ClassesFollowed, mpsc::UnboundedReceiver<Fact>);
+type Started = (Payments, Purse, ClientWatch, mpsc::UnboundedReceiver<Fact>);
 
 /// A client of the gateway, with what it has kept.
 async fn start(world: &World, network: &Network, file: &Path, stop: &Shutdown) -> anyhow::Result<Started> {
@@ -143,8 +143,9 @@ async fn start(world: &World, network: &Network, file: &Path, stop: &Shutdown) -
         let told = told.send(fact).is_ok();
         async move { told }
     };
-    let (payments, purse, classes) = chain.start(payer, Arc::default(), tell, stop).await?;
-    Ok((payments, purse, classes, facts))
+    let (payments, purse, mut watch) = chain.start(payer, Arc::default(), tell, stop).await?;
+    watch.begin();
+    Ok((payments, purse, watch, facts))
 }
 
 async fn patiently<T>(what: impl Future<Output = T>) -> T {
@@ -182,7 +183,7 @@ async fn a_client_learns_what_the_classes_of_a_later_document_are_worth() {
     let stop = Shutdown::new();
     let network = world.network(1, world.class().await);
     let file = folder.path().join("tickets.redb");
-    let (payments, _purse, classes, mut facts) =
+    let (payments, mut purse, watch, mut facts) =
         patiently(start(&world, &network, &file, &stop)).await.unwrap();
     let later = world.class().await;
     let document = world.network(2, later);
@@ -194,7 +195,7 @@ async fn a_client_learns_what_the_classes_of_a_later_document_are_worth() {
     let asked = client.payments().unwrap().may_send_first(now, &identity(2), parity);
     assert_eq!(asked, Err(Unpaid::NoTerms), "nobody knows what a ticket of that document is worth");
 
-    classes.network(&document);
+    watch.network(&document);
     world.chain.mine();
     let learnt = async {
         loop {
@@ -208,4 +209,18 @@ async fn a_client_learns_what_the_classes_of_a_later_document_are_worth() {
     patiently(learnt).await;
     let asked = client.payments().unwrap().may_send_first(now, &identity(2), parity);
     assert!(matches!(asked, Err(Unpaid::Stop(_))), "the link is down, and that is all: {asked:?}");
+
+    // It goes on where it was once that is kept, and is not told any more when nobody wants it.
+    let cursor = folder.path().join("tickets.cursor");
+    let kept = async {
+        while !cursor.exists() {
+            purse.serve(client.payments().unwrap());
+            purse.note_fact();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    patiently(kept).await;
+    drop(watch);
+    let ended = async { while facts.recv().await.is_some() {} };
+    patiently(ended).await;
 }
