@@ -436,16 +436,27 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
     }
 
     async fn tell_notices(self, mut notices: mpsc::Receiver<Notice>) {
+        // Claims that were said to be refused; there are not many more than are refused at a time.
+        let mut refused = BTreeSet::new();
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::Settled(settled) => self.settle(&settled).await,
+                Notice::Settled(settled) => {
+                    refused.remove(&(settled.issuer, settled.window));
+                    self.settle(&settled).await;
+                }
                 Notice::Sent { windows, again } => {
                     tracing::info!(windows, again, "claims were sent to the chain");
                 }
-                Notice::Refused { reason, .. } => {
-                    tracing::warn!(reason, "the escrow refuses a claim; it is tried again");
+                // Once for each, and without the reason's words, which name accounts.
+                Notice::Refused { key, kind, .. } => {
+                    if refused.insert(key) {
+                        tracing::warn!(kind, "a claim is refused; it is tried again until it expires");
+                    }
                 }
-                Notice::Expired(_) => tracing::error!("a claim has expired unpaid"),
+                Notice::Expired(key) => {
+                    refused.remove(&key);
+                    tracing::error!("a claim has expired unpaid");
+                }
                 other => tracing::warn!(notice = ?other, "claims wait"),
             }
         }

@@ -61,8 +61,10 @@ pub enum Notice {
     Refused {
         /// Which.
         key: Key,
-        /// Why.
+        /// Why, which may name accounts.
         reason: String,
+        /// Of what kind that is: the name of the contract's error, or of what else was refused.
+        kind: &'static str,
     },
     /// A claim expired unpaid.
     Expired(Key),

@@ -197,7 +197,7 @@ impl<T: Till> Redeemer<T> {
         now: UnixSeconds,
         told: &mut Vec<Notice>,
     ) -> Result<bool, LedgerError> {
-        let reason = error.to_string();
+        let (reason, kind) = (error.to_string(), kind_of(&error));
         match error {
             LedgerError::Reverted(Revert::Escrow(EscrowErrors::NotRedeemer(_))) => {
                 self.say_once(Notice::NotRedeemer, told);
@@ -224,7 +224,7 @@ impl<T: Till> Redeemer<T> {
             error => return Err(error),
         }
         if let [key] = draft.claims[..] {
-            told.push(Notice::Refused { key, reason });
+            told.push(Notice::Refused { key, reason, kind });
         }
         Ok(true)
     }
@@ -266,10 +266,11 @@ impl<T: Till> Redeemer<T> {
                 }
                 // Something was executed, or fees rose, since they were asked for.
                 Some((Refusal::NonceTooLow | Refusal::FeeTooLow | Refusal::NonceTooHigh, _)) => break,
-                Some((Refusal::TooLarge | Refusal::Other, message)) => {
+                Some((refusal @ (Refusal::TooLarge | Refusal::Other), message)) => {
                     self.core.refused(draft, now);
                     if let [key] = draft.claims[..] {
-                        told.push(Notice::Refused { key, reason: message });
+                        let kind = refusal_kind(refusal);
+                        told.push(Notice::Refused { key, reason: message, kind });
                     }
                     return Ok(true);
                 }
@@ -352,5 +353,21 @@ impl<T: Till> Redeemer<T> {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// What may be logged of an error.
+fn kind_of(error: &LedgerError) -> &'static str {
+    match error {
+        LedgerError::Reverted(revert) => revert.kind(),
+        LedgerError::Transaction { reason, .. } => refusal_kind(*reason),
+        _ => "other",
+    }
+}
+
+const fn refusal_kind(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::TooLarge => "transaction too large",
+        _ => "transaction",
     }
 }

@@ -351,8 +351,7 @@ async fn one_bad_claim_does_not_hold_up_the_others() {
         }
     }
     assert_eq!((redeemer.waiting(), till.bank(|bank| bank.paid.len())), (1, 7));
-    let refused =
-        |notice: &&Notice| matches!(notice, Notice::Refused { key, .. } if key.1 == WindowNumber(3));
+    let refused = |notice: &&Notice| matches!(notice, Notice::Refused { key, kind: "InvalidSignature", .. } if key.1 == WindowNumber(3));
     assert!((2..12).contains(&told.iter().filter(refused).count()), "tried again, and less and less often");
 }
 
