@@ -140,7 +140,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         purse,
     };
     let driver = hop.start_driver(&settings, "gateway", machine, received, deliver, &service)?;
-    hop.start_rotation(&links, &service)?;
+    hop.start_rotation(&links, bank.clone(), &service)?;
     tokio::spawn(follow(hop.standing.clone(), epochs, bank, service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
     tokio::spawn(wind_up(service.wind_up.clone(), winding_up, || GatewayInput::WindUp));

@@ -128,7 +128,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     let machine =
         RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way(), purse, account_purses };
     let driver = hop.start_driver(&settings, "relay", machine, received, deliver, &service)?;
-    hop.start_rotation(&links, &service)?;
+    hop.start_rotation(&links, keeper.bank.clone(), &service)?;
     tokio::spawn(keeper.follow(hop.standing.clone(), service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
     tokio::spawn(wind_up(service.wind_up.clone(), winding_up, || RelayInput::WindUp));

@@ -160,12 +160,14 @@ impl Bank {
         self.follow.forget_client(account, signer);
     }
 
-    /// Follows whoever pays us in these epochs, and their price classes.
+    /// Follows the price classes of all epochs of a document: they are known when the epochs begin.
+    pub fn network(&self, network: &Network) {
+        classes_of(network).into_iter().for_each(|class| self.follow.class(class));
+    }
+
+    /// Follows whoever pays us in these epochs.
     pub fn follow(&self, views: &OpenViews) {
         for seat in views.iter() {
-            if let Some(payment) = seat.view().epoch().payment() {
-                payment.classes.iter().for_each(|class| self.follow.class(ClassNumber(*class)));
-            }
             for (_, side, terms) in terms_of(seat) {
                 if side == Side::Earning {
                     self.follow.issuer(terms.account);
