@@ -458,6 +458,12 @@ impl Core {
         false
     }
 
+    /// From when on a claim may have been paid.
+    #[must_use]
+    pub fn valid_from(&self, key: &Key) -> Option<UnixSeconds> {
+        self.claims.get(key).map(|waiting| waiting.class.valid_from)
+    }
+
     /// What was paid for a claim that was claimed before; `None`: it is not final yet, or was not found.
     pub fn paid(&mut self, key: Key, found: bool, now: UnixSeconds) {
         if found {

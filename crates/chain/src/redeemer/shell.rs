@@ -339,16 +339,23 @@ impl<T: Till> Redeemer<T> {
         Ok(found.is_some())
     }
 
-    /// What was paid for a claim in the blocks until `to`, the newest first.
+    /// What was paid for a claim in the blocks until `to`, the newest first, and none from before it was valid: nobody was paid
+    /// then.
     async fn search(&self, (issuer, window): Key, mut to: u64) -> Result<Option<u128>, LedgerError> {
         let recipient = self.config.terms.recipient;
         let mut range = self.config.range.max(1);
+        let valid_from = self.core.valid_from(&(issuer, window)).unwrap_or(UnixSeconds(0));
         loop {
             let from = to.saturating_sub(range - 1).max(self.config.start);
             match self.till.payment_of(issuer, recipient, window, from, to).await {
                 Ok(Some((_, amount))) => return Ok(Some(amount)),
                 Ok(None) if from <= self.config.start => return Ok(None),
-                Ok(None) => to = from - 1,
+                Ok(None) => {
+                    to = from - 1;
+                    if self.till.time(to).await?.is_some_and(|time| time < valid_from) {
+                        return Ok(None);
+                    }
+                }
                 Err(LedgerError::TooMuch(_)) if range > 1 => range /= 2,
                 Err(error) => return Err(error),
             }

@@ -39,6 +39,8 @@ struct Bank {
     send: Option<LedgerError>,
     /// The window whose claims are refused.
     bad: BTreeSet<WindowNumber>,
+    /// The blocks from which payments were searched.
+    searched: Vec<u64>,
     /// How often windows were paid beyond the first time.
     twice: usize,
 }
@@ -155,6 +157,10 @@ impl Till for FakeTill {
         Ok(self.bank(|bank| bank.height))
     }
 
+    async fn time(&self, number: u64) -> Result<Option<UnixSeconds>, LedgerError> {
+        Ok(Some(UnixSeconds(u32::try_from(number).unwrap() * 12)))
+    }
+
     async fn payment_of(
         &self,
         _: Address,
@@ -163,7 +169,10 @@ impl Till for FakeTill {
         from: u64,
         to: u64,
     ) -> Result<Option<(u64, u128)>, LedgerError> {
-        let block = self.bank(|bank| bank.paid.get(&window).copied());
+        let block = self.bank(|bank| {
+            bank.searched.push(from);
+            bank.paid.get(&window).copied()
+        });
         Ok(block.filter(|block| (from..=to).contains(block)).map(|block| (block, 3000)))
     }
 }
@@ -481,6 +490,26 @@ async fn answers_of_servers_that_are_no_answers_lose_nothing() {
         }
         assert_eq!(till.bank(|bank| (bank.paid.len(), bank.twice)), (2, 0), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_payment_is_not_searched_before_it_could_be_made() {
+    let till = FakeTill::default();
+    let config = RedeemerConfig { range: 10, ..config(TokenPrice::ANY) };
+    let mut redeemer = Redeemer::new(till.clone(), config, [3; 32]);
+    redeemer.order(Order::Claim(Box::new(claim(0)), class()), UnixSeconds(6100));
+    // It was paid before a restart, in a block that is not final yet. Its class is valid since block 84.
+    till.bank(|bank| {
+        bank.height = 500;
+        bank.paid.insert(WindowNumber(0), 501);
+    });
+    steps(&mut redeemer, 6100, 2).await;
+    let searched = till.bank(|bank| bank.searched.clone());
+    assert!(searched.len() > 40, "it was searched: {searched:?}");
+    assert!(searched.iter().all(|from| *from > 70), "{searched:?}");
+    till.bank(|bank| bank.height = 501);
+    let told = steps(&mut redeemer, 6200, 3).await;
+    assert!(matches!(&told[..], [Notice::Settled(settled)] if settled.window.0 == 0), "{told:?}");
 }
 
 #[tokio::test]
