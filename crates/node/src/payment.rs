@@ -5,6 +5,7 @@
 //! the node waits, because it cannot know what its tickets are worth.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,10 +55,10 @@ const AFTER_THE_LAST_PACKET: Duration = Duration::from_secs(3);
 const CLAIM_BEFORE_EXPIRY: u32 = 3600;
 
 /// The section `[payment]` of a configuration.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PaymentConfig {
-    /// The JSON-RPC of a full node of the chain: `http://…` or `https://…`.
+    /// The JSON-RPC of a full node of the chain: `http://…` or `https://…`. May have a key in it, and is never shown.
     pub rpc_url: String,
     /// The Web3 keystore of the key that signs, claims, and pays for gas.
     pub keystore: PathBuf,
@@ -82,6 +83,14 @@ pub struct PaymentConfig {
     /// 0: nothing; absent: what they need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_reserves: Option<String>,
+}
+
+impl fmt::Debug for PaymentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("PaymentConfig");
+        shown.field("confirmations", &self.confirmations).field("start_block", &self.start_block);
+        shown.field("poll", &self.poll).field("redeem_spread", &self.redeem_spread).finish_non_exhaustive()
+    }
 }
 
 impl PaymentConfig {

@@ -152,6 +152,13 @@ async fn patiently<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), what).await.expect("it comes within a minute")
 }
 
+#[tokio::test]
+async fn the_address_of_a_chain_may_have_a_key_in_it_and_is_not_shown() {
+    let world = World::new().await;
+    let shown = format!("{:?}", world.config());
+    assert!(shown.contains("confirmations") && !shown.contains(&world.url), "{shown}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_starts_though_its_document_does_not_name_what_it_paid_in_any_more() {
     let world = World::new().await;
