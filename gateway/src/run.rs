@@ -119,6 +119,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     hop.links.add(client_links.clone());
     let (epochs, winding_up) = (inputs.clone(), inputs.clone());
 
+    let hastened = bank.clone();
     let mut egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let teller = bank.clone();
     let deliver = move |out: Option<Out>| match (out, &teller) {
@@ -143,7 +144,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     hop.start_rotation(&links, bank.clone(), &service)?;
     tokio::spawn(follow(hop.standing.clone(), epochs, bank, service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
-    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, || GatewayInput::WindUp));
+    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, hastened, || GatewayInput::WindUp));
     tracing::info!("gateway started");
     service.announce(&links, Some(&client_links));
     hop.serve(&service, driver, openers, GatewayMachine::close).await

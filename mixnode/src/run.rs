@@ -112,6 +112,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         told: None,
     };
     keeper.apply(&standing).await?;
+    let hastened = bank.clone();
     let mut egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let deliver = move |output| match output {
         RelayOutput::Forward { to, frame } => egress.send(&to, frame),
@@ -131,7 +132,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     hop.start_rotation(&links, keeper.bank.clone(), &service)?;
     tokio::spawn(keeper.follow(hop.standing.clone(), service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
-    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, || RelayInput::WindUp));
+    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, hastened, || RelayInput::WindUp));
     tracing::info!("mix node started");
     service.announce(&links, None);
     hop.serve(&service, driver, openers, RelayMachine::close).await

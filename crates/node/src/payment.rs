@@ -169,6 +169,11 @@ impl Bank {
         self.follow.forget_client(account, signer);
     }
 
+    /// What is won is claimed at once from now on: no claim waits for its time.
+    pub async fn hasten(&self) {
+        let _ = self.orders.send(Order::Hasten).await;
+    }
+
     /// Follows the price classes of all epochs of a document: they are known when the epochs begin.
     pub fn network(&self, network: &Network) {
         classes_of(network).into_iter().for_each(|class| self.follow.class(class));
@@ -474,10 +479,18 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
     }
 }
 
-/// Tells the driver when the node shall leave the network.
-pub async fn wind_up<I: Send + 'static>(token: Shutdown, inputs: Inputs<I>, input: impl FnOnce() -> I) {
+/// Tells the driver, and the redeemer behind `bank`, when the node shall leave the network.
+pub async fn wind_up<I: Send + 'static>(
+    token: Shutdown,
+    inputs: Inputs<I>,
+    bank: Option<Bank>,
+    input: impl FnOnce() -> I,
+) {
     let cause = token.triggered().await;
     tracing::info!(%cause, "claiming what was won; no windows follow");
+    if let Some(bank) = bank {
+        bank.hasten().await;
+    }
     inputs.pass(input()).await;
 }
 

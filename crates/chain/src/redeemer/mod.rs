@@ -35,7 +35,7 @@ pub enum Order {
     /// The watcher says that blocks that were final are gone; which payments they had is not known of those that were
     /// settled before this process began.
     Reorganised,
-    /// Everything is to be claimed now.
+    /// Everything is to be claimed now, and what comes later when it comes.
     Hasten,
 }
 

@@ -551,6 +551,23 @@ async fn a_wrong_redeemer_is_told_once() {
 }
 
 #[tokio::test]
+async fn who_leaves_waits_neither_for_what_he_has_nor_for_what_comes() {
+    let till = FakeTill::default();
+    let mut config = config(TokenPrice::ANY);
+    config.terms.spread = Duration::from_secs(1 << 30);
+    let mut redeemer = Redeemer::new(till.clone(), config, [3; 32]);
+    let order = |window| Order::Claim(Box::new(claim(window)), class());
+    redeemer.order(order(0), UnixSeconds(2000));
+    assert_eq!(steps(&mut redeemer, 2000, 2).await, []);
+    redeemer.order(Order::Hasten, UnixSeconds(2001));
+    assert_eq!(steps(&mut redeemer, 2001, 1).await, [Notice::Sent { windows: 1, again: 0 }]);
+    till.mine();
+    redeemer.order(Order::Settled(key(0)), UnixSeconds(2002));
+    redeemer.order(order(1), UnixSeconds(2003));
+    assert_eq!(steps(&mut redeemer, 2003, 1).await, [Notice::Sent { windows: 1, again: 0 }]);
+}
+
+#[tokio::test]
 async fn redemptions_are_spread() {
     let till = FakeTill::default();
     let mut config = config(TokenPrice::ANY);
