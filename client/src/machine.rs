@@ -312,7 +312,8 @@ impl Machine for ClientMachine {
 
     fn publish(&mut self, now: Time) {
         self.client.expire(now);
-        let trouble = self.writer.trouble();
+        let tickets = self.purse.as_ref().and_then(Purse::trouble);
+        let trouble = self.writer.trouble().or(tickets);
         if trouble.is_some() != self.trouble.is_some() {
             self.push(Notice::Storage(trouble.clone()));
         }

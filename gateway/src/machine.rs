@@ -7,7 +7,7 @@ use metrics::{counter, gauge};
 use tombola_link::{Links, SendError};
 use tombola_mixing::Time;
 use tombola_node::driver::Machine;
-use tombola_node::meters::{publish_drops, publish_payments};
+use tombola_node::meters::{publish_drops, publish_payments, publish_trouble};
 use tombola_node::metrics as names;
 use tombola_node::opening::ToOpeners;
 use tombola_node::purse::Purse;
@@ -117,6 +117,7 @@ impl Machine for GatewayMachine {
         publish_drops(&self.drops);
         if let Some(payments) = self.gateway.payments() {
             publish_payments(payments);
+            publish_trouble(self.purse.as_mut().is_some_and(Purse::look).into());
         }
         // There from the start, so that nobody takes its absence for zero.
         counter!(names::MAIL_READ_FAILURES_TOTAL).increment(0);

@@ -158,6 +158,11 @@ impl AccountPurses {
         }
     }
 
+    /// How many of their disks take nothing.
+    pub(crate) fn in_trouble(&self) -> usize {
+        self.all().values_mut().filter_map(|account| account.purse.look().then_some(())).count()
+    }
+
     /// Writes everything that is left.
     pub(crate) fn close(&self, relay: &mut Relay) -> Result<()> {
         let mut purses = core::mem::take(&mut *self.all());

@@ -12,8 +12,8 @@ use tombola_tickets::{Account, Winners};
 use crate::metrics::{
     CONNECTIONS_REFUSED_TOTAL, DIALS_FAILED_TOTAL, FRAME_LENGTHS_TOTAL, FRAMES_IN_TOTAL, FRAMES_OUT_TOTAL,
     LINK_FRAMES_DROPPED_TOTAL, LINKS_CONNECTED, LINKS_ENDED_TOTAL, PACKETS_DROPPED_TOTAL,
-    PAYMENT_SLOWED_NEIGHBOURS, PAYMENT_VIOLATIONS_TOTAL, PAYMENT_WAITING_PACKETS, TICKET_VALUE_TOTAL,
-    TICKETS_TOTAL,
+    PAYMENT_SLOWED_NEIGHBOURS, PAYMENT_VIOLATIONS_TOTAL, PAYMENT_WAITING_PACKETS, TICKET_STORES_IN_TROUBLE,
+    TICKET_VALUE_TOTAL, TICKETS_TOTAL,
 };
 use crate::shutdown::Shutdown;
 
@@ -51,6 +51,11 @@ pub fn publish_payments(payments: &Payments) {
     ::metrics::counter!(PAYMENT_VIOLATIONS_TOTAL).absolute(counts.violations);
     ::metrics::gauge!(PAYMENT_WAITING_PACKETS).set(counts.waiting as f64);
     ::metrics::gauge!(PAYMENT_SLOWED_NEIGHBOURS).set(counts.slowed as f64);
+}
+
+/// How many of a node's stores of tickets take nothing.
+pub fn publish_trouble(stores: usize) {
+    ::metrics::gauge!(TICKET_STORES_IN_TROUBLE).set(stores as f64);
 }
 
 /// What an account has paid and earned, as one line of JSON for whoever started the process. Values are decimal strings in the

@@ -78,7 +78,15 @@ impl PurseFile {
         });
         let writer = writer.context("the thread that writes tickets")?;
         let facts = FactMarks::new(self.facts);
-        Ok(Purse { writer, durable, asked: 0, facts, refused: Vec::new(), earnings: self.earnings })
+        Ok(Purse {
+            writer,
+            durable,
+            asked: 0,
+            facts,
+            refused: Vec::new(),
+            in_trouble: false,
+            earnings: self.earnings,
+        })
     }
 }
 
@@ -92,6 +100,8 @@ pub struct Purse {
     facts: FactMarks,
     /// Changes that the writer had no room for: they go before all others.
     refused: Vec<StoreOp>,
+    /// What was said of it last.
+    in_trouble: bool,
     earnings: Earnings,
 }
 
@@ -127,6 +137,22 @@ impl Purse {
             .or_else(|| (!self.refused.is_empty()).then(|| "the disk is too slow".to_owned()))
     }
 
+    /// Says in the log, when that changes, whether the disk takes what is to be kept. Called once a second.
+    pub fn look(&mut self) -> bool {
+        let trouble = self.trouble();
+        if trouble.is_some() != self.in_trouble {
+            self.in_trouble = trouble.is_some();
+            match trouble {
+                Some(trouble) => tracing::error!(
+                    trouble,
+                    "tickets cannot be written down: nothing is signed, won or claimed until they are"
+                ),
+                None => tracing::info!("tickets are written down again"),
+            }
+        }
+        self.in_trouble
+    }
+
     /// Writes everything that is left, and ends the thread. Waits for the disk.
     ///
     /// # Errors
@@ -138,5 +164,22 @@ impl Purse {
             bail!("the disk did not take {} changes of tickets", self.refused.len());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_seen_and_is_well_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, _) = PurseFile::open(&folder.path().join(FILE)).unwrap();
+        let mut purse = file.start(|_| {}).unwrap();
+        assert!(!purse.look());
+        purse.refused.push(StoreOp::Delete { table: Table(1), key: [0; 4].into() });
+        assert!(purse.trouble().is_some() && purse.look());
+        purse.refused.clear();
+        assert!(!purse.look());
     }
 }
