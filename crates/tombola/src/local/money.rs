@@ -118,27 +118,29 @@ mod decimal {
 }
 
 impl LocalNetwork {
-    /// Waits until every node can expect so many wins, as its metrics say, or a minute.
+    /// Waits until every node can expect so many wins, as its metrics say, or a minute. Returns how many cannot by then;
+    /// none, if it is interrupted.
     pub(super) fn wait_for_wins(
         &mut self,
         wins: u32,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<(), LocalError> {
+    ) -> Result<usize, LocalError> {
         let tickets = f64::from(wins) * f64::from(super::bank::ONE_IN);
         let deadline = Instant::now() + EARNING;
-        while !interrupted() && Instant::now() < deadline {
+        while !interrupted() {
             self.supervise()?;
             let has = |node: &NodeInfo| {
                 let samples = scrape::scrape(node.metrics).unwrap_or_default();
                 let stages = scrape::by_label(&samples, TICKETS_TOTAL, "stage");
                 stages.into_iter().any(|(stage, count)| stage == "opened" && count >= tickets)
             };
-            if self.nodes().all(has) {
-                break;
+            let lacking = self.nodes().filter(|node| !has(node)).count();
+            if lacking == 0 || Instant::now() >= deadline {
+                return Ok(lacking);
             }
             std::thread::sleep(4 * PAUSE);
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Ends the earning: nodes send no packets of their own any more, claim what they have won, and wait until it was paid. `None`
