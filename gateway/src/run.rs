@@ -12,9 +12,9 @@ use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service, print_line};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
-use tombola_node::meters::settled_line;
 use tombola_node::payment::{Bank, PaymentInput, wind_up};
 use tombola_node::rotation::Standing;
+use tombola_node::settled::Settled;
 use tombola_node::shutdown::Shutdown;
 use tombola_node::{config, derive, driver};
 use tombola_protocol::frame::Frame;
@@ -127,7 +127,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         (Some(Out::Claim(claim)), Some(bank)) => bank.claim(*claim),
         (Some(Out::Watch(account, signer)), Some(bank)) => bank.watch(account, signer),
         (Some(Out::Forget(account, signer)), Some(bank)) => bank.forget(account, signer),
-        (Some(Out::Settled(sum)), _) => print_line(settled_line(&sum)),
+        (Some(Out::Settled(sum)), _) => print_line(Settled::from(&*sum).line()),
         // Without payment there is nothing to claim.
         (Some(Out::Claim(_) | Out::Watch(..) | Out::Forget(..)), None) | (None, _) => {}
     };

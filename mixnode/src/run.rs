@@ -9,8 +9,8 @@ use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service, print_line};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
-use tombola_node::meters::settled_line;
 use tombola_node::payment::{PaymentInput, wind_up};
+use tombola_node::settled::Settled;
 use tombola_node::{config, derive, driver};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_topology::Role;
@@ -124,7 +124,7 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         }
         // A mix node has no clients.
         RelayOutput::Watch { .. } | RelayOutput::Forget { .. } => {}
-        RelayOutput::Settled(sum) => print_line(settled_line(&sum)),
+        RelayOutput::Settled(sum) => print_line(Settled::from(&*sum).line()),
     };
     let machine =
         RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way(), purse, account_purses };

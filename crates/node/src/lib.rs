@@ -29,6 +29,7 @@ pub mod purse;
 pub mod redeem;
 pub mod reload;
 pub mod rotation;
+pub mod settled;
 pub mod shutdown;
 pub mod workers;
 
