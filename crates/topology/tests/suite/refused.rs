@@ -153,7 +153,7 @@ fn unknown_field() {
     );
     assert_eq!(
         refused(|network| network["epochs"][1]["until"] = 1.into()),
-        "network.epochs[1].until: unknown field, expected one of `nodes`, `number`, `valid_from`, `valid_until`"
+        "network.epochs[1].until: unknown field, expected one of `nodes`, `number`, `payment`, `valid_from`, `valid_until`"
     );
     assert_eq!(
         refused_node("address", json!([])),
