@@ -278,9 +278,9 @@ impl Machine for ClientMachine {
             Input::Noted(id) => self.client.handle_noted(id),
             Input::Durable(count) => self.client.handle_durable(count),
             Input::Fact(fact) => {
-                if let Some(payments) = self.client.payments() {
-                    payments.handle_fact(now, fact);
-                }
+                self.client.handle_fact(now, fact);
+                self.store();
+                self.purse.iter_mut().for_each(Purse::note_fact);
             }
             Input::Views(views) => {
                 if !self.client.handle_views(now, *views) {
@@ -312,7 +312,8 @@ impl Machine for ClientMachine {
 
     fn publish(&mut self, now: Time) {
         self.client.expire(now);
-        let trouble = self.writer.trouble();
+        let tickets = self.purse.as_ref().and_then(Purse::trouble);
+        let trouble = self.writer.trouble().or(tickets);
         if trouble.is_some() != self.trouble.is_some() {
             self.push(Notice::Storage(trouble.clone()));
         }

@@ -1,6 +1,6 @@
 //! The client as applications use it: connect, address, send, receive, reply.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,9 +12,10 @@ use tombola_mixing::Time;
 use tombola_node::clock::{Clock, unix_time_now};
 use tombola_node::derive;
 use tombola_node::driver::{self, DriverHandle, Inputs};
+use tombola_node::egress::Outlet;
 use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::payment::PaymentConfig;
-use tombola_node::payment_client::{ClientChain, ClientPayer};
+use tombola_node::payment_client::{ClientChain, ClientPayer, ClientWatch};
 use tombola_node::purse::{FILE, Purse};
 use tombola_node::reload::Documents;
 use tombola_node::shutdown::{Cause, Shutdown};
@@ -201,12 +202,14 @@ impl Client {
         let (inputs, received) = driver::inputs(INPUTS);
         let (send_notice, notices) = mpsc::channel(EVENTS);
         let shutdown = Shutdown::new();
-        let mut purse = None;
+        let (mut purse, mut watching) = (None, None);
         if let Some(config) = home.payment()? {
             let paid = paying(home, &config, &machine, &documents, &views, clock, &inputs, &shutdown).await;
-            let (payments, kept) = paid.map_err(ClientError::Payment)?;
+            let (payments, kept, mut watch) = paid.map_err(ClientError::Payment)?;
+            watch.network(documents.current());
+            watch.begin();
             machine = machine.with_payments(clock.now(), payments);
-            purse = Some(kept);
+            (purse, watching) = (Some(kept), Some(watch));
         } else if views.current.epoch().payment().is_some() {
             let what = "packets of this network are paid for: the client's folder needs a file payment.toml";
             return Err(ClientError::Payment(anyhow::anyhow!(what)));
@@ -224,16 +227,21 @@ impl Client {
         let node = view.epoch().index_of(&home.gateway()).and_then(|index| view.epoch().node(index));
         let addresses = node.map(|node| node.client_addresses.clone()).unwrap_or_default();
         let gateway = Peer::dialled(home.gateway(), addresses.clone());
-        let sink = InputSink::new(inputs.clone(), |change| match change {
-            LinkChange::Connected(_) => Input::Link(true),
+        let outlet = Arc::new(Mutex::new(Outlet::default()));
+        let (connecting, sending) = (Arc::clone(&outlet), outlet);
+        let sink = InputSink::new(inputs.clone(), move |change| match change {
+            LinkChange::Connected(_) => {
+                lock(&connecting).clear();
+                Input::Link(true)
+            }
             LinkChange::Disconnected(_) => Input::Link(false),
             LinkChange::Frame(_, frame) => Input::Frame(frame),
         })
         .without_padding();
         let links = tombola_link::start(config, vec![gateway], Arc::new(sink)).await?;
         let (up, to) = (links.clone(), home.gateway());
-        // A link that takes nothing for so long is stalled; what it loses is sent again.
-        let deliver = move |frame| drop(up.send(&to, frame));
+        // A link that takes nothing for so long is stalled; packets that it loses are sent again.
+        let deliver = move |frame| drop(lock(&sending).send(&up, &to, frame));
         let driver = driver::spawn("client", clock, machine, received, deliver, shutdown.clone())?;
         // A client that has failed must not connect again by itself, least of all where it would displace another.
         let (failed, ended) = (shutdown.clone(), links.clone());
@@ -251,6 +259,7 @@ impl Client {
             addresses,
             links: links.clone(),
             inputs: inputs.clone(),
+            watching,
             stop: shutdown.clone(),
         };
         tokio::spawn(follower.run());
@@ -604,6 +613,10 @@ impl Client {
     }
 }
 
+fn lock(outlet: &Mutex<Outlet>) -> MutexGuard<'_, Outlet> {
+    outlet.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Opens a client's account, and follows its reserve for the gateway.
 #[expect(clippy::too_many_arguments, reason = "what a session is made of; used once")]
 async fn paying(
@@ -615,7 +628,7 @@ async fn paying(
     clock: Clock,
     inputs: &Inputs<Input>,
     stop: &Shutdown,
-) -> anyhow::Result<(Payments, Purse)> {
+) -> anyhow::Result<(Payments, Purse, ClientWatch)> {
     let chain = ClientChain::open(config, documents.current(), stop).await?;
     let (signer, view) = (config.signer(home.folder())?, &views.current);
     let node = view.gateway(&home.gateway()).and_then(|index| view.epoch().node(index));
@@ -634,7 +647,7 @@ async fn paying(
         let inputs = inputs.clone();
         async move { inputs.pass(Input::Fact(fact)).await }
     };
-    chain.start(payer, Arc::clone(machine.drops()), tell, stop)
+    chain.start(payer, Arc::clone(machine.drops()), tell, stop).await
 }
 
 impl Drop for Client {

@@ -7,7 +7,7 @@ use metrics::{counter, gauge};
 use tombola_link::{Links, SendError};
 use tombola_mixing::Time;
 use tombola_node::driver::Machine;
-use tombola_node::meters::{publish_drops, publish_payments};
+use tombola_node::meters::{publish_drops, publish_payments, publish_trouble};
 use tombola_node::metrics as names;
 use tombola_node::opening::ToOpeners;
 use tombola_node::purse::Purse;
@@ -64,8 +64,10 @@ pub(crate) enum Out {
     Forward(IdentityKey, Frame),
     /// Winners to be claimed.
     Claim(Box<WindowClaim>),
-    /// What the chain says of this account is wanted.
-    Watch(Address),
+    /// What the chain says of this account, and of this key of it, is wanted.
+    Watch(Address, Address),
+    /// And is not any more.
+    Forget(Address, Address),
     /// Nothing is left to be claimed or paid.
     Settled(Box<Account>),
 }
@@ -76,16 +78,21 @@ impl Machine for GatewayMachine {
     type Output = Option<Out>;
 
     fn handle(&mut self, now: Time, input: GatewayInput) {
+        let told = matches!(input, GatewayInput::Fact(_));
         self.gateway.handle(now, input);
         self.disk.serve(now, &mut self.gateway);
         self.keep();
+        if let (true, Some(purse)) = (told, &mut self.purse) {
+            purse.note_fact();
+        }
     }
 
     fn poll_output(&mut self, now: Time) -> Option<Option<Out>> {
         let output = match self.gateway.poll_output(now) {
             Some(GatewayOutput::Forward { to, frame }) => return Some(Some(Out::Forward(to, frame))),
             Some(GatewayOutput::Claim(claim)) => Some(Some(Out::Claim(claim))),
-            Some(GatewayOutput::Watch(account)) => Some(Some(Out::Watch(account))),
+            Some(GatewayOutput::Watch { account, signer }) => Some(Some(Out::Watch(account, signer))),
+            Some(GatewayOutput::Forget { account, signer }) => Some(Some(Out::Forget(account, signer))),
             Some(GatewayOutput::Settled(sum)) => Some(Some(Out::Settled(sum))),
             Some(GatewayOutput::Deliver { to, frame }) => {
                 self.deliver(now, to, frame);
@@ -110,6 +117,7 @@ impl Machine for GatewayMachine {
         publish_drops(&self.drops);
         if let Some(payments) = self.gateway.payments() {
             publish_payments(payments);
+            publish_trouble(self.purse.as_mut().is_some_and(Purse::look).into());
         }
         // There from the start, so that nobody takes its absence for zero.
         counter!(names::MAIL_READ_FAILURES_TOTAL).increment(0);

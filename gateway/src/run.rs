@@ -12,9 +12,9 @@ use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service, print_line};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
-use tombola_node::meters::settled_line;
 use tombola_node::payment::{Bank, PaymentInput, wind_up};
 use tombola_node::rotation::Standing;
+use tombola_node::settled::Settled;
 use tombola_node::shutdown::Shutdown;
 use tombola_node::{config, derive, driver};
 use tombola_protocol::frame::Frame;
@@ -119,15 +119,17 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
     hop.links.add(client_links.clone());
     let (epochs, winding_up) = (inputs.clone(), inputs.clone());
 
-    let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
+    let hastened = bank.clone();
+    let mut egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let teller = bank.clone();
     let deliver = move |out: Option<Out>| match (out, &teller) {
         (Some(Out::Forward(to, frame)), _) => egress.send(&to, frame),
         (Some(Out::Claim(claim)), Some(bank)) => bank.claim(*claim),
-        (Some(Out::Watch(account)), Some(bank)) => bank.watch(account),
-        (Some(Out::Settled(sum)), _) => print_line(settled_line(&sum)),
+        (Some(Out::Watch(account, signer)), Some(bank)) => bank.watch(account, signer),
+        (Some(Out::Forget(account, signer)), Some(bank)) => bank.forget(account, signer),
+        (Some(Out::Settled(sum)), _) => print_line(Settled::from(&*sum).line()),
         // Without payment there is nothing to claim.
-        (Some(Out::Claim(_) | Out::Watch(_)), None) | (None, _) => {}
+        (Some(Out::Claim(_) | Out::Watch(..) | Out::Forget(..)), None) | (None, _) => {}
     };
     let machine = GatewayMachine {
         gateway,
@@ -139,10 +141,10 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         purse,
     };
     let driver = hop.start_driver(&settings, "gateway", machine, received, deliver, &service)?;
-    hop.start_rotation(&links, &service)?;
+    hop.start_rotation(&links, bank.clone(), &service)?;
     tokio::spawn(follow(hop.standing.clone(), epochs, bank, service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
-    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, || GatewayInput::WindUp));
+    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, hastened, || GatewayInput::WindUp));
     tracing::info!("gateway started");
     service.announce(&links, Some(&client_links));
     hop.serve(&service, driver, openers, GatewayMachine::close).await

@@ -6,7 +6,7 @@ use anyhow::Result;
 use metrics::{counter, gauge};
 use tombola_mixing::{Time, Verdict};
 use tombola_node::driver::Machine;
-use tombola_node::meters::{publish_drops, publish_payments};
+use tombola_node::meters::{publish_drops, publish_payments, publish_trouble};
 use tombola_node::metrics as names;
 use tombola_node::opening::ToOpeners;
 use tombola_node::purse::Purse;
@@ -50,8 +50,18 @@ impl Machine for RelayMachine {
     type Output = RelayOutput;
 
     fn handle(&mut self, now: Time, input: RelayInput) {
+        let told = match &input {
+            RelayInput::Fact(_) => Some(None),
+            RelayInput::AccountFact { account, .. } => Some(Some(*account)),
+            _ => None,
+        };
         self.relay.handle(now, input);
         self.keep();
+        match (told, &mut self.purse) {
+            (Some(None), Some(purse)) => purse.note_fact(),
+            (Some(Some(account)), _) => self.account_purses.note_fact(account),
+            _ => {}
+        }
     }
 
     fn poll_output(&mut self, now: Time) -> Option<RelayOutput> {
@@ -73,6 +83,8 @@ impl Machine for RelayMachine {
         publish_drops(&self.drops);
         if let Some(payments) = self.relay.payments() {
             publish_payments(payments);
+            let own = self.purse.as_mut().is_some_and(Purse::look);
+            publish_trouble(usize::from(own) + self.account_purses.in_trouble());
         }
         self.openers.publish();
         let counts = self.relay.counts();

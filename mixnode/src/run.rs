@@ -9,8 +9,8 @@ use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service, print_line};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
 use tombola_node::ingress::{InputSink, LinkChange};
-use tombola_node::meters::settled_line;
 use tombola_node::payment::{PaymentInput, wind_up};
+use tombola_node::settled::Settled;
 use tombola_node::{config, derive, driver};
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
 use tombola_topology::Role;
@@ -108,10 +108,12 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
         links: account_links.clone(),
         registry: hop.links.clone(),
         count: 0,
+        watching: Vec::new(),
         told: None,
     };
     keeper.apply(&standing).await?;
-    let egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
+    let hastened = bank.clone();
+    let mut egress = Egress::new(links.clone(), Arc::clone(&hop.drops));
     let deliver = move |output| match output {
         RelayOutput::Forward { to, frame } => egress.send(&to, frame),
         RelayOutput::Account { account, frame } => account_links.send(account, frame),
@@ -120,20 +122,17 @@ async fn serve(config: &Config, base: &Path, flags: &RunFlags) -> Result<()> {
                 bank.claim(*claim);
             }
         }
-        RelayOutput::Watch(account) => {
-            if let Some(bank) = &bank {
-                bank.watch(account);
-            }
-        }
-        RelayOutput::Settled(sum) => print_line(settled_line(&sum)),
+        // A mix node has no clients.
+        RelayOutput::Watch { .. } | RelayOutput::Forget { .. } => {}
+        RelayOutput::Settled(sum) => print_line(Settled::from(&*sum).line()),
     };
     let machine =
         RelayMachine { relay, drops: Arc::clone(&hop.drops), openers: openers.way(), purse, account_purses };
     let driver = hop.start_driver(&settings, "relay", machine, received, deliver, &service)?;
-    hop.start_rotation(&links, &service)?;
+    hop.start_rotation(&links, keeper.bank.clone(), &service)?;
     tokio::spawn(keeper.follow(hop.standing.clone(), service.shutdown.clone()));
     tokio::spawn(hop.links.clone().publish(service.shutdown.clone()));
-    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, || RelayInput::WindUp));
+    tokio::spawn(wind_up(service.wind_up.clone(), winding_up, hastened, || RelayInput::WindUp));
     tracing::info!("mix node started");
     service.announce(&links, None);
     hop.serve(&service, driver, openers, RelayMachine::close).await

@@ -286,6 +286,9 @@ pub trait Till: Send + Sync {
     /// The number of the last block.
     fn height(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
+    /// The time of a block, if there is one.
+    fn time(&self, number: u64) -> impl Future<Output = Result<Option<UnixSeconds>, LedgerError>> + Send;
+
     /// In which block a window was claimed, and what was paid for it, if it was in these blocks.
     fn payment_of(
         &self,

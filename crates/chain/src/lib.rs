@@ -9,6 +9,7 @@ mod ledger;
 pub mod ops;
 pub mod redeemer;
 mod revert;
+mod turn;
 mod units;
 mod wallet;
 pub mod watcher;
@@ -19,5 +20,6 @@ pub use ledger::{
     SignerState, Till,
 };
 pub use revert::{Revert, claimed_window};
+pub use turn::{Held, Turn};
 pub use units::{AmountError, Units};
 pub use wallet::{NoKey, SignedTransaction, Wallet};

@@ -43,6 +43,21 @@ impl Revert {
     }
 }
 
+impl Revert {
+    /// The name of the contract's error, without what it is about: for logs.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        let selector = match self {
+            Self::Escrow(error) => EscrowErrors::name_by_selector(error.selector()),
+            Self::Registry(error) => RegistryErrors::name_by_selector(error.selector()),
+            Self::Token(error) => TestTokenErrors::name_by_selector(error.selector()),
+            Self::Text(_) => Some("a text"),
+            Self::Other(_) => Some("unknown"),
+        };
+        selector.unwrap_or("unknown")
+    }
+}
+
 impl fmt::Display for Revert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

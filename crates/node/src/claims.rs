@@ -133,19 +133,44 @@ impl ClaimBook {
     /// # Errors
     /// The disk fails; then it is asked for once more after the next start.
     pub fn settled(&self, key: &Key) -> Result<(), StoreError> {
-        if self.known().get(key).is_none_or(|known| known.settled) {
-            return Ok(());
-        }
-        let place = key_of(key);
-        let found = self.store.range(CLAIMS, &place, &place, 1)?.into_iter().next();
-        if let Some(mut value) = found.map(|(_, value)| value.to_vec()) {
-            if let Some(settled) = value.get_mut(1) {
-                *settled = 1;
+        self.mark(&[*key], true)
+    }
+
+    /// A payment that was final is not on the chain any more, or, without a key, all of them may be: what is to be claimed again is
+    /// claimed again after a restart, too. Waits for the disk.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn unsettled(&self, key: Option<&Key>) -> Result<(), StoreError> {
+        let keys: Vec<Key> = match key {
+            Some(key) => vec![*key],
+            None => self.known().keys().copied().collect(),
+        };
+        self.mark(&keys, false)
+    }
+
+    fn mark(&self, keys: &[Key], settled: bool) -> Result<(), StoreError> {
+        let differs = |key: &&Key| self.known().get(*key).is_some_and(|known| known.settled != settled);
+        let keys: Vec<&Key> = keys.iter().filter(differs).collect();
+        let mut changes = Vec::new();
+        for key in &keys {
+            let place = key_of(key);
+            let found = self.store.range(CLAIMS, &place, &place, 1)?.into_iter().next();
+            if let Some(mut value) = found.map(|(_, value)| value.to_vec()) {
+                if let Some(mark) = value.get_mut(1) {
+                    *mark = settled.into();
+                }
+                changes.push(StoreOp::Put { table: CLAIMS, key: place, value: value.into() });
             }
-            self.store.commit(vec![StoreOp::Put { table: CLAIMS, key: place, value: value.into() }])?;
         }
-        if let Some(known) = self.known().get_mut(key) {
-            known.settled = true;
+        if !changes.is_empty() {
+            self.store.commit(changes)?;
+        }
+        let mut known = self.known();
+        for key in keys {
+            if let Some(known) = known.get_mut(key) {
+                known.settled = settled;
+            }
         }
         Ok(())
     }
@@ -193,6 +218,16 @@ impl ClaimBook {
         let written = tokio::task::spawn_blocking(move || book.settled(&key)).await;
         if let Ok(Err(error)) = written {
             tracing::warn!(%error, "that a claim is settled could not be kept");
+        }
+    }
+
+    /// As [`Self::unsettled`]. When this returns it is on disk.
+    pub async fn note_unsettled(&self, key: Option<Key>) {
+        let _turn = self.turn.lock().await;
+        let book = self.clone();
+        let written = tokio::task::spawn_blocking(move || book.unsettled(key.as_ref())).await;
+        if let Ok(Err(error)) = written {
+            tracing::error!(%error, "that claims are to be made again could not be kept; they are made while this process runs");
         }
     }
 }
@@ -268,6 +303,34 @@ mod tests {
         drop(book);
         let (_, orders) = ClaimBook::open(&path).unwrap();
         assert!(orders.iter().all(|order| matches!(order, Order::Claim(..))) && orders.len() == 3);
+    }
+
+    #[test]
+    fn what_a_reorganisation_takes_away_is_claimed_after_a_restart_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let keys: Vec<Key> = (0..3).map(|window| (claim(window).issuer, WindowNumber(window))).collect();
+        let opened = |keep: usize| {
+            let (book, orders) = ClaimBook::open(&path).unwrap();
+            assert_eq!(orders.iter().filter(|order| matches!(order, Order::Keep(..))).count(), keep);
+            book
+        };
+        let book = opened(0);
+        for (window, key) in (0..).zip(&keys) {
+            book.put(&claim(window), &class(unix_now() + 1000)).unwrap();
+            book.settled(key).unwrap();
+        }
+        drop(book);
+        let book = opened(3);
+        book.unsettled(Some(&keys[1])).unwrap();
+        drop(book);
+        let book = opened(2);
+        book.unsettled(None).unwrap();
+        drop(book);
+        let book = opened(0);
+        book.settled(&keys[2]).unwrap();
+        drop(book);
+        drop(opened(1));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tombola_chain::ops::{Contracts, Operator, OpsError};
-use tombola_chain::{Evm, EvmConfig, Ledger, LedgerError, Refusal, Wallet};
+use tombola_chain::{Evm, EvmConfig, Ledger, LedgerError, Refusal, Turn, Wallet};
 use tombola_tickets::{Address, ClassNumber, Domain, PriceClass};
 use tombola_topology::{Parameters, UnixTime};
 
@@ -99,6 +99,7 @@ impl Funder {
         domain: Domain,
         wallet: Arc<Wallet>,
         own: Address,
+        turn: Turn,
     ) -> Result<Self> {
         let chain = EvmConfig::new(&config.rpc_url);
         let limit = config.account_reserves.as_deref().map(|text| text.parse::<u128>());
@@ -106,7 +107,7 @@ impl Funder {
             "the key \"payment.account_reserves\" of the configuration is an amount in the smallest unit, digits in quotes",
         )?;
         Ok(Self {
-            operator: Operator::new(&chain, domain.chain_id(), wallet)?,
+            operator: Operator::new(&chain, domain.chain_id(), wallet)?.with_turn(turn),
             evm: Evm::new(&chain, domain)?,
             own,
             limit,

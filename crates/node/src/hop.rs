@@ -21,7 +21,7 @@ use crate::keyring::Keyring;
 use crate::keys::{Link, Secret, SecretFile};
 use crate::meters::LinkRegistry;
 use crate::opening::Openers;
-use crate::payment::{Paid, Payer, PaymentConfig};
+use crate::payment::{Bank, Paid, Payer, PaymentConfig};
 use crate::reload::{self, Documents, Lineage};
 use crate::rotation::{Rotation, RotationError, Standing};
 use crate::shutdown::{Cause, Shutdown};
@@ -224,13 +224,16 @@ impl Hop {
     }
 
     /// From now on follows the wall clock and the document: keys, neighbours, and [`Hop::standing`]. To be called when the
-    /// links to neighbours are there.
+    /// links to neighbours are there. `bank`: who asks the chain what the classes of later documents are.
     ///
     /// # Errors
     /// The operating system gave no handler for SIGHUP.
-    pub fn start_rotation(&mut self, links: &Links, service: &Service) -> Result<()> {
+    pub fn start_rotation(&mut self, links: &Links, bank: Option<Bank>, service: &Service) -> Result<()> {
         let Some(Moving { rotation, documents, sender }) = self.moving.take() else { return Ok(()) };
         let networks = reload::watch(documents, service.shutdown.clone(), |_| {})?;
+        if let Some(bank) = bank {
+            tokio::spawn(follow_classes(bank, networks.clone()));
+        }
         let (links, stop) = (links.clone(), service.shutdown.clone());
         self.rotating = Some(tokio::spawn(rotate(rotation, networks, sender, links, stop)));
         Ok(())
@@ -282,6 +285,16 @@ impl Hop {
         }
         ended?;
         service.result()
+    }
+}
+
+/// Has the chain asked for the classes of each document that comes, until none comes any more.
+async fn follow_classes(bank: Bank, mut networks: watch::Receiver<Arc<Network>>) {
+    loop {
+        bank.network(&networks.borrow_and_update());
+        if networks.changed().await.is_err() {
+            return;
+        }
     }
 }
 

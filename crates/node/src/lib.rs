@@ -4,6 +4,7 @@ pub mod account;
 pub mod claims;
 pub mod clock;
 pub mod config;
+pub mod cursor;
 pub mod data;
 pub mod derive;
 pub mod driver;
@@ -28,6 +29,7 @@ pub mod purse;
 pub mod redeem;
 pub mod reload;
 pub mod rotation;
+pub mod settled;
 pub mod shutdown;
 pub mod workers;
 

@@ -7,13 +7,12 @@ use std::time::Duration;
 use tombola_link::{LinkStats, Links};
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::payment::Payments;
-use tombola_tickets::{Account, Winners};
 
 use crate::metrics::{
     CONNECTIONS_REFUSED_TOTAL, DIALS_FAILED_TOTAL, FRAME_LENGTHS_TOTAL, FRAMES_IN_TOTAL, FRAMES_OUT_TOTAL,
     LINK_FRAMES_DROPPED_TOTAL, LINKS_CONNECTED, LINKS_ENDED_TOTAL, PACKETS_DROPPED_TOTAL,
-    PAYMENT_SLOWED_NEIGHBOURS, PAYMENT_VIOLATIONS_TOTAL, PAYMENT_WAITING_PACKETS, TICKET_VALUE_TOTAL,
-    TICKETS_TOTAL,
+    PAYMENT_SLOWED_NEIGHBOURS, PAYMENT_VIOLATIONS_TOTAL, PAYMENT_WAITING_PACKETS, TICKET_STORES_IN_TROUBLE,
+    TICKET_VALUE_TOTAL, TICKETS_TOTAL,
 };
 use crate::shutdown::Shutdown;
 
@@ -53,26 +52,9 @@ pub fn publish_payments(payments: &Payments) {
     ::metrics::gauge!(PAYMENT_SLOWED_NEIGHBOURS).set(counts.slowed as f64);
 }
 
-/// What an account has paid and earned, as one line of JSON for whoever started the process. Values are decimal strings in the
-/// smallest unit of the token.
-#[must_use]
-pub fn settled_line(sum: &Account) -> String {
-    let winners =
-        |winners: Winners| format!("{{\"tickets\":{},\"value\":\"{}\"}}", winners.tickets, winners.value);
-    format!(
-        "{{\"event\":\"settled\",\"issued\":{},\"accepted\":{},\"signed\":{},\"opened\":{},\"unopened\":{},\
-         \"won\":{},\"paid\":{},\"lost\":{},\"expired\":{},\"spent\":\"{}\"}}",
-        sum.issued,
-        sum.listed,
-        sum.batched,
-        sum.opened,
-        sum.unopened,
-        winners(sum.won),
-        winners(sum.paid),
-        winners(sum.lost),
-        winners(sum.expired),
-        sum.spent,
-    )
+/// How many of a node's stores of tickets take nothing.
+pub fn publish_trouble(stores: usize) {
+    ::metrics::gauge!(TICKET_STORES_IN_TROUBLE).set(stores as f64);
 }
 
 /// All links of a process. Some come and go with the epochs; what those that went have counted stays in the sums.

@@ -44,6 +44,8 @@ pub const RELEASE_LATENESS_SECONDS: &str = "tombola_release_lateness_seconds";
 pub const TAGS_LATE_TOTAL: &str = "tombola_tags_late_total";
 /// Tickets, by how far they have come.
 pub const TICKETS_TOTAL: &str = "tombola_tickets_total";
+/// Stores of tickets that do not take what is to be kept.
+pub const TICKET_STORES_IN_TROUBLE: &str = "tombola_ticket_stores_in_trouble";
 /// What they are worth.
 pub const TICKET_VALUE_TOTAL: &str = "tombola_ticket_value_total";
 /// What neighbours and clients said about payment that they must not.
@@ -179,7 +181,7 @@ pub const DESCRIPTIONS: &[Description] = {
             Counter,
             "packets",
             &[],
-            "Sphinx packets handed to a link, own cover included.",
+            "Sphinx packets handed to a link, own cover included; control frames are not counted.",
         ),
         row(
             PACKETS_DROPPED_TOTAL,
@@ -238,6 +240,13 @@ pub const DESCRIPTIONS: &[Description] = {
             "tickets",
             &["stage"],
             "Tickets, by how far they have come since this process began: what it pays with is `issued`, `redeemed`, `withheld`; what it is paid with `accepted`, `signed`, `opened`, `unopened`, `won`, `paid`, `lost`.",
+        ),
+        row(
+            TICKET_STORES_IN_TROUBLE,
+            Gauge,
+            "stores",
+            &[],
+            "Stores of tickets, a mix node's accounts included, whose disk does not take what is to be kept: nothing is signed, won or claimed until it does. The log says why.",
         ),
         row(
             TICKET_VALUE_TOTAL,

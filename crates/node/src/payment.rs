@@ -4,28 +4,27 @@
 //! and a redeemer, which gets its claims paid. Both outlive outages of the chain's server; until it answers for the first time
 //! the node waits, because it cannot know what its tickets are worth.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tombola_chain::keystore::{Keystore, Password};
+use tombola_chain::ops::{Operator, OpsError, Redemptions};
 use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, TokenPrice};
 use tombola_chain::watcher::{Cursor, Fact as ChainFact, Follow, Pace, Report, Watcher, WatcherConfig};
-use tombola_chain::{
-    Accounts, CheckError, Event, Evm, EvmConfig, EvmTill, Ledger, LedgerError, Wallet, redeemer,
-};
+use tombola_chain::{CheckError, Evm, EvmConfig, EvmTill, Ledger, Turn, Wallet, redeemer};
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::gate::Gate;
 use tombola_protocol::payment::{Account, Fact, Payments, Setting, Side, Signs, terms_of};
 use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::OpenViews;
-use tombola_storage::files;
 use tombola_tickets::{
     Address, ClassNumber, Domain, Limits, PriceClass, Restore, SignerKey, UnixSeconds, WindowClaim,
 };
@@ -34,6 +33,7 @@ use tombola_topology::{IdentityKey, Network, Parameters};
 use crate::claims::{self, ClaimBook};
 use crate::clock::{Clock, unix_time_now};
 use crate::config::duration;
+use crate::cursor::CursorFile;
 use crate::derive::{derive_seed, random_seed};
 use crate::driver::Inputs;
 use crate::funding::Funder;
@@ -43,8 +43,8 @@ use crate::shutdown::Shutdown;
 
 /// How far the chain was read, in the data folder.
 const CURSOR_FILE: &str = "chain.cursor";
-/// What a report told is on disk by then; only then the next start may begin behind it.
-const CURSOR_DELAY: Duration = Duration::from_secs(2);
+/// How often it is looked whether what a report told is on disk: only then the next start may begin behind it.
+pub(crate) const CURSOR_LOOK: Duration = Duration::from_secs(1);
 /// How often a chain that does not answer at the start is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Reports, orders and notices that may wait.
@@ -55,10 +55,10 @@ const AFTER_THE_LAST_PACKET: Duration = Duration::from_secs(3);
 const CLAIM_BEFORE_EXPIRY: u32 = 3600;
 
 /// The section `[payment]` of a configuration.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PaymentConfig {
-    /// The JSON-RPC of a full node of the chain: `http://…` or `https://…`.
+    /// The JSON-RPC of a full node of the chain: `http://…` or `https://…`. May have a key in it, and is never shown.
     pub rpc_url: String,
     /// The Web3 keystore of the key that signs, claims, and pays for gas.
     pub keystore: PathBuf,
@@ -83,6 +83,14 @@ pub struct PaymentConfig {
     /// 0: nothing; absent: what they need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_reserves: Option<String>,
+}
+
+impl fmt::Debug for PaymentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("PaymentConfig");
+        shown.field("confirmations", &self.confirmations).field("start_block", &self.start_block);
+        shown.field("poll", &self.poll).field("redeem_spread", &self.redeem_spread).finish_non_exhaustive()
+    }
 }
 
 impl PaymentConfig {
@@ -128,12 +136,16 @@ pub struct Bank {
     runtime: tokio::runtime::Handle,
 }
 
-/// Classes that the chain has confirmed.
+/// Classes that the chain has confirmed. Clones are the same.
 #[derive(Clone, Debug, Default)]
-struct Prices(Arc<Mutex<BTreeMap<ClassNumber, PriceClass>>>);
+pub(crate) struct Prices(Arc<Mutex<BTreeMap<ClassNumber, PriceClass>>>);
 
 impl Prices {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<ClassNumber, PriceClass>> {
+    pub(crate) fn new(prices: BTreeMap<ClassNumber, PriceClass>) -> Self {
+        Self(Arc::new(Mutex::new(prices)))
+    }
+
+    pub(crate) fn all(&self) -> MutexGuard<'_, BTreeMap<ClassNumber, PriceClass>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -147,17 +159,29 @@ impl Bank {
         self.runtime.spawn(claims.hand_in(claim, class, orders));
     }
 
-    /// Finds out what the chain says of an account that wants to pay us.
-    pub fn watch(&self, account: Address) {
-        self.follow.issuer(account);
+    /// Finds out what the chain says of an account that wants to pay us, and of the key that was shown for it.
+    pub fn watch(&self, account: Address, signer: Address) {
+        self.follow.client(account, signer);
     }
 
-    /// Follows whoever pays us in these epochs, and their price classes.
+    /// It does not want to any more.
+    pub fn forget(&self, account: Address, signer: Address) {
+        self.follow.forget_client(account, signer);
+    }
+
+    /// What is won is claimed at once from now on: no claim waits for its time.
+    pub async fn hasten(&self) {
+        let _ = self.orders.send(Order::Hasten).await;
+    }
+
+    /// Follows the price classes of all epochs of a document: they are known when the epochs begin.
+    pub fn network(&self, network: &Network) {
+        classes_of(network).into_iter().for_each(|class| self.follow.class(class));
+    }
+
+    /// Follows whoever pays us in these epochs.
     pub fn follow(&self, views: &OpenViews) {
         for seat in views.iter() {
-            if let Some(payment) = seat.view().epoch().payment() {
-                payment.classes.iter().for_each(|class| self.follow.class(ClassNumber(*class)));
-            }
             for (_, side, terms) in terms_of(seat) {
                 if side == Side::Earning {
                     self.follow.issuer(terms.account);
@@ -190,8 +214,10 @@ pub struct Paid {
     claims: (ClaimBook, Vec<Order>),
     evm: Evm,
     wallet: Arc<Wallet>,
+    /// Of the redeemer and of the funder, whose key is the same.
+    turn: Turn,
     prices: Prices,
-    cursor: (PathBuf, Cursor),
+    cursor: (CursorFile, Cursor),
     config: PaymentConfig,
     own: Address,
     data: PathBuf,
@@ -219,14 +245,9 @@ impl Paid {
         let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain)?;
         let (purse, kept) = PurseFile::open(&payer.data.join(FILE))?;
         let claims = ClaimBook::open(&payer.data.join(claims::FILE))?;
-        let wanted = classes(network, &kept);
+        let wanted = classes_of(network).union(&kept_classes(&kept)).copied().collect();
         let prices = prices(&evm, wanted, config.confirmations, stop).await?;
-        let cursor_path = payer.data.join(CURSOR_FILE);
-        let cursor = match std::fs::read(&cursor_path) {
-            Ok(bytes) => Cursor::from_bytes(&bytes).with_context(|| cursor_path.display().to_string())?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Cursor::default(),
-            Err(error) => return Err(error).with_context(|| cursor_path.display().to_string()),
-        };
+        let cursor = CursorFile::open(&payer.data.join(CURSOR_FILE), purse.facts_kept())?;
         let secret = derive_seed(payer.secret, b"tombola/windows", &[]);
         let account = Account { address: own, signer, secret: (*secret).into(), domain };
         let setting = Setting {
@@ -241,12 +262,14 @@ impl Paid {
             payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
         if kept.is_empty() {
             // A new account, or one whose file is lost: the chain alone knows which windows were used.
-            let past = until_it_answers(stop, || past_claims(&evm, own, config)).await?;
-            payments.begin_after_loss(past);
+            let chain = EvmConfig::new(&config.rpc_url);
+            let operator = Operator::new(&chain, domain.chain_id(), Arc::clone(&wallet))?;
+            payments.begin_after_loss(past_claims(&operator, domain.escrow(), own, config, stop).await?);
         }
-        let prices = Prices(Arc::new(Mutex::new(prices)));
-        let (cursor, config, data) = ((cursor_path, cursor), config.clone(), payer.data.to_owned());
-        Ok(Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data })
+        let prices = Prices::new(prices);
+        let (config, data) = (config.clone(), payer.data.to_owned());
+        let turn = Turn::default();
+        Ok(Self { payments, purse, claims, evm, wallet, turn, prices, cursor, config, own, data })
     }
 
     /// What fills the reserves of the owner's other accounts.
@@ -254,7 +277,8 @@ impl Paid {
     /// # Errors
     /// The chain's address is unusable.
     pub fn funder(&self) -> Result<Funder> {
-        Funder::new(&self.config, *self.evm.domain(), Arc::clone(&self.wallet), self.own)
+        let (wallet, turn) = (Arc::clone(&self.wallet), self.turn.clone());
+        Funder::new(&self.config, *self.evm.domain(), wallet, self.own, turn)
     }
 
     /// Says to whoever opens packets which of them are paid for.
@@ -268,7 +292,7 @@ impl Paid {
     pub fn client_chain(&self) -> ClientChain {
         ClientChain {
             evm: self.evm.clone(),
-            prices: self.prices.all().clone(),
+            prices: self.prices.clone(),
             confirmations: self.config.confirmations,
             start_block: self.config.start_block,
             poll: self.config.poll,
@@ -285,7 +309,7 @@ impl Paid {
         input_of: impl Fn(PaymentInput) -> I + Clone + Send + Sync + 'static,
         stop: &Shutdown,
     ) -> Result<(Payments, Purse, Bank)> {
-        let Self { payments, purse, claims, evm, wallet, prices, cursor, config, own, data } = self;
+        let Self { payments, purse, claims, evm, wallet, turn, prices, cursor, config, own, data } = self;
         let (claims, before) = claims;
         tokio::spawn(purse.earnings().tell(data, stop.clone()));
         let (wake, waking) = (inputs.clone(), input_of.clone());
@@ -304,6 +328,10 @@ impl Paid {
             ..RedeemerConfig::new(terms)
         };
         let redeemer = Redeemer::new(EvmTill::new(evm, wallet), redeeming, random_seed()?);
+        let mut redeemer = redeemer.with_turn(turn);
+        let clock = || UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX));
+        // Before the watcher says that some of them are settled, or are not any more.
+        before.into_iter().for_each(|order| redeemer.order(order, clock()));
 
         let (orders, ordered) = mpsc::channel(CHANNEL);
         let (reporting, reports) = mpsc::channel(CHANNEL);
@@ -316,25 +344,13 @@ impl Paid {
             claims: claims.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let teller = Teller { inputs: inputs.clone(), input_of, orders: orders.clone(), prices, claims };
+        let told = Arc::default();
+        let teller = Teller { inputs: inputs.clone(), input_of, orders, prices, claims, told };
         tokio::spawn(until(stop.clone(), watcher.run(reporting)));
-        tokio::spawn(until(stop.clone(), async move {
-            for order in before {
-                let _ = orders.send(order).await;
-            }
-        }));
-        let clock = || UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX));
         tokio::spawn(until(stop.clone(), redeemer.run(clock, ordered, noticing)));
         tokio::spawn(until(stop.clone(), teller.clone().tell_reports(reports, cursor.0)));
         tokio::spawn(until(stop.clone(), teller.tell_notices(notices)));
         Ok((payments, purse, bank))
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -352,46 +368,40 @@ struct Teller<I, F> {
     orders: mpsc::Sender<Order>,
     prices: Prices,
     claims: ClaimBook,
+    /// Facts that were handed to the driver, or are about to be.
+    told: Arc<AtomicU64>,
 }
 
 impl<I, F: Clone> Clone for Teller<I, F> {
     fn clone(&self) -> Self {
         let (inputs, orders) = (self.inputs.clone(), self.orders.clone());
         let (prices, claims) = (self.prices.clone(), self.claims.clone());
-        Self { inputs, input_of: self.input_of.clone(), orders, prices, claims }
+        let (input_of, told) = (self.input_of.clone(), Arc::clone(&self.told));
+        Self { inputs, input_of, orders, prices, claims, told }
     }
 }
 
 impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
     async fn tell(&self, fact: Fact) {
+        self.told.fetch_add(1, Ordering::Relaxed);
         self.inputs.pass((self.input_of)(PaymentInput::Fact(fact))).await;
     }
 
     /// Facts go on at once; how far the chain was read is kept when they have been written down, or else the next start reads them
     /// again.
-    async fn tell_reports(self, mut reports: mpsc::Receiver<Report>, path: PathBuf) {
-        let mut told: VecDeque<(Instant, Cursor)> = VecDeque::new();
+    async fn tell_reports(self, mut reports: mpsc::Receiver<Report>, mut file: CursorFile) {
+        let mut look = tokio::time::interval(CURSOR_LOOK);
         loop {
-            let due = told.front().map(|(at, _)| *at + CURSOR_DELAY);
             tokio::select! {
                 report = reports.recv() => {
                     let Some(Report { facts, cursor }) = report else { return };
                     for fact in facts {
                         self.tell_chain(fact).await;
                     }
-                    told.push_back((Instant::now(), cursor));
+                    // Those of a notice, told at the same time, may be among them: then it waits for those, too.
+                    file.push(self.told.load(Ordering::Relaxed), cursor);
                 }
-                () = sleep_until(due) => {
-                    let mut last = None;
-                    while let Some((_, cursor)) = told.pop_front_if(|(at, _)| at.elapsed() >= CURSOR_DELAY) {
-                        last = Some(cursor);
-                    }
-                    if let Some(cursor) = last
-                        && let Err(error) = files::replace(&path, &cursor.to_bytes(), 0o600)
-                    {
-                        tracing::warn!(%error, path = %path.display(), "how far the chain was read could not be kept");
-                    }
-                }
+                _ = look.tick() => file.keep(),
             }
         }
     }
@@ -419,11 +429,17 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
             ChainFact::Settled(settled) => self.settle(&settled).await,
             ChainFact::Withdrawn(fact) => {
                 if let ChainFact::Settled(settled) = *fact {
-                    let _ = self.orders.send(Order::Withdrawn((settled.issuer, settled.window))).await;
+                    let key = (settled.issuer, settled.window);
+                    // Before anything is done about it: the machine has forgotten the window, and a later start is not told.
+                    self.claims.note_unsettled(Some(key)).await;
+                    let _ = self.orders.send(Order::Withdrawn(key)).await;
                 }
             }
             // Logged where they are found.
-            ChainFact::Reorganised { .. } => drop(self.orders.send(Order::Reorganised).await),
+            ChainFact::Reorganised { .. } => {
+                self.claims.note_unsettled(None).await;
+                let _ = self.orders.send(Order::Reorganised).await;
+            }
             ChainFact::Time(_) | ChainFact::Gone | ChainFact::Back => {}
         }
     }
@@ -436,26 +452,45 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
     }
 
     async fn tell_notices(self, mut notices: mpsc::Receiver<Notice>) {
+        // Claims that were said to be refused; there are not many more than are refused at a time.
+        let mut refused = BTreeSet::new();
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::Settled(settled) => self.settle(&settled).await,
+                Notice::Settled(settled) => {
+                    refused.remove(&(settled.issuer, settled.window));
+                    self.settle(&settled).await;
+                }
                 Notice::Sent { windows, again } => {
                     tracing::info!(windows, again, "claims were sent to the chain");
                 }
-                Notice::Refused { reason, .. } => {
-                    tracing::warn!(reason, "the escrow refuses a claim; it is tried again");
+                // Once for each, and without the reason's words, which name accounts.
+                Notice::Refused { key, kind, .. } => {
+                    if refused.insert(key) {
+                        tracing::warn!(kind, "a claim is refused; it is tried again until it expires");
+                    }
                 }
-                Notice::Expired(_) => tracing::error!("a claim has expired unpaid"),
+                Notice::Expired(key) => {
+                    refused.remove(&key);
+                    tracing::error!("a claim has expired unpaid");
+                }
                 other => tracing::warn!(notice = ?other, "claims wait"),
             }
         }
     }
 }
 
-/// Tells the driver when the node shall leave the network.
-pub async fn wind_up<I: Send + 'static>(token: Shutdown, inputs: Inputs<I>, input: impl FnOnce() -> I) {
+/// Tells the driver, and the redeemer behind `bank`, when the node shall leave the network.
+pub async fn wind_up<I: Send + 'static>(
+    token: Shutdown,
+    inputs: Inputs<I>,
+    bank: Option<Bank>,
+    input: impl FnOnce() -> I,
+) {
     let cause = token.triggered().await;
     tracing::info!(%cause, "claiming what was won; no windows follow");
+    if let Some(bank) = bank {
+        bank.hasten().await;
+    }
     inputs.pass(input()).await;
 }
 
@@ -480,27 +515,35 @@ pub fn domain_of(network: &Network) -> Result<Domain> {
     }
 }
 
-/// The classes of a document, and of what was kept.
-pub(crate) fn classes(network: &Network, kept: &Restore) -> BTreeSet<ClassNumber> {
+/// The classes of all epochs of a document.
+pub(crate) fn classes_of(network: &Network) -> BTreeSet<ClassNumber> {
     let epochs = network.epochs().iter().filter_map(|epoch| epoch.payment());
-    let named = epochs.flat_map(|payment| payment.classes.iter().copied().map(ClassNumber));
-    let issued = kept.issued_places().into_iter().map(|(_, class)| class);
-    let earned = kept.earned_places().into_iter().map(|(_, class)| class);
-    named.chain(issued).chain(earned).collect()
+    epochs.flat_map(|payment| payment.classes.iter().copied().map(ClassNumber)).collect()
 }
 
-/// Tries again while the chain does not answer.
-async fn until_it_answers<T, W>(stop: &Shutdown, work: impl Fn() -> W) -> Result<T>
-where
-    W: Future<Output = Result<T, LedgerError>>,
-{
-    let mut said = false;
+/// The classes of what was kept: the document may not name them any more.
+pub(crate) fn kept_classes(kept: &Restore) -> BTreeSet<ClassNumber> {
+    let issued = kept.issued_places().into_iter().map(|(_, class)| class);
+    let earned = kept.earned_places().into_iter().map(|(_, class)| class);
+    issued.chain(earned).collect()
+}
+
+/// What was claimed of an account, and by it, up to the head: which windows have been used. Waits while the chain does not answer,
+/// and then goes on where it was.
+async fn past_claims(
+    operator: &Operator,
+    escrow: Address,
+    own: Address,
+    config: &PaymentConfig,
+    stop: &Shutdown,
+) -> Result<Vec<Fact>> {
+    let (mut found, mut said) = (Redemptions::default(), false);
     loop {
-        match work().await {
-            Ok(found) => return Ok(found),
-            Err(error) if error.is_outage() => {
+        match operator.read_redemptions(escrow, own, config.start_block, &mut found).await {
+            Ok(()) => break,
+            Err(OpsError::Ledger { source, .. }) if source.is_outage() => {
                 if !std::mem::replace(&mut said, true) {
-                    tracing::warn!(%error, "the chain does not answer; waiting for it");
+                    tracing::warn!(error = %source, "the chain does not answer; waiting for it");
                 }
             }
             Err(error) => return Err(error.into()),
@@ -510,27 +553,17 @@ where
             () = tokio::time::sleep(RETRY) => {}
         }
     }
-}
-
-/// What was claimed of an account, and by it, up to the head: which windows have been used.
-async fn past_claims(evm: &Evm, own: Address, config: &PaymentConfig) -> Result<Vec<Fact>, LedgerError> {
-    let head = evm.head().await?.number;
-    let (range, accounts) = (Pace::default().range.max(1), Accounts { own, issuers: Vec::new() });
-    let (mut facts, mut from) = (Vec::new(), config.start_block);
-    while from <= head {
-        let to = from.saturating_add(range - 1).min(head);
-        for logged in evm.events(&accounts, from, to).await? {
-            let Event::Redeemed { issuer, recipient, window, paid } = logged.event else { continue };
-            if issuer == own {
-                facts.push(Fact::Claimed { recipient, window, spent: paid });
-            }
-            if recipient == own {
-                facts.push(Fact::Settled { issuer, window, amount: paid });
-            }
-        }
-        from = to + 1;
-    }
-    Ok(facts)
+    let spent = found.spent.into_iter().map(|one| Fact::Claimed {
+        recipient: one.recipient,
+        window: one.window,
+        spent: one.paid,
+    });
+    let earned = found.earned.into_iter().map(|one| Fact::Settled {
+        issuer: one.issuer,
+        window: one.window,
+        amount: one.paid,
+    });
+    Ok(spent.chain(earned).collect())
 }
 
 /// Waits until the chain answers, and has confirmed these classes.

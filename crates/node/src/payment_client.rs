@@ -1,24 +1,29 @@
 //! How a client pays its gateway: an account with a reserve for that gateway, and no deposit.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
-use tombola_chain::watcher::{Cursor, Fact as ChainFact, Pace, Watcher, WatcherConfig};
+use tokio::task::AbortHandle;
+use tombola_chain::watcher::{Fact as ChainFact, Follow, Pace, Report, Watcher, WatcherConfig};
 use tombola_chain::{Evm, EvmConfig, Ledger, LedgerError};
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::payment::{Account, Fact, Payments, Setting};
 use tombola_protocol::unix::{UnixNanos, WallClock};
-use tombola_tickets::{Address, ClassNumber, PriceClass, Restore, SignerKey};
+use tombola_tickets::{Address, ClassNumber, SignerKey};
 use tombola_topology::{IdentityKey, Network, Parameters};
 
 use crate::clock::Clock;
+use crate::cursor::CursorFile;
 use crate::derive::random_seed;
-use crate::payment::{PaymentConfig, classes, domain_of, limits, prices};
+use crate::payment::{
+    CURSOR_LOOK, PaymentConfig, Prices, classes_of, domain_of, kept_classes, limits, prices,
+};
 use crate::purse::{Purse, PurseFile};
 use crate::shutdown::Shutdown;
 
@@ -30,8 +35,8 @@ const CHANNEL: usize = 64;
 pub struct ClientChain {
     /// The chain.
     pub evm: Evm,
-    /// What its tickets are worth.
-    pub prices: BTreeMap<ClassNumber, PriceClass>,
+    /// What tickets are worth, as far as it is known in this process.
+    pub(crate) prices: Prices,
     /// Blocks that must follow before something counts.
     pub confirmations: u64,
     /// The block in which the escrow was deployed, or an earlier one.
@@ -64,24 +69,34 @@ impl ClientChain {
     /// The chain is unusable, or another one than the document names.
     pub async fn open(config: &PaymentConfig, network: &Network, stop: &Shutdown) -> Result<Self> {
         let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain_of(network)?)?;
-        let prices = prices(&evm, classes(network, &Restore::default()), config.confirmations, stop).await?;
+        let prices = prices(&evm, classes_of(network), config.confirmations, stop).await?;
+        let prices = Prices::new(prices);
         let PaymentConfig { confirmations, start_block, poll, .. } = *config;
         Ok(Self { evm, prices, confirmations, start_block, poll })
     }
 
-    /// Opens what a client has kept, and starts what tells it of its reserve: `tell` says whether anybody listens.
+    /// Opens what a client has kept, and prepares what tells it of its reserve and of price classes: `tell` says whether anybody
+    /// listens. Whoever is told calls [`Purse::note_fact`]. Waits for the chain only if something was kept of classes that are not
+    /// known here.
     ///
     /// # Errors
-    /// The file is unusable, or the operating system gave no thread.
-    pub fn start<T: Future<Output = bool> + Send>(
+    /// The file is unusable, the chain is, or the operating system gave no thread.
+    pub async fn start<T: Future<Output = bool> + Send>(
         &self,
         payer: ClientPayer<'_>,
         drops: Arc<DropCounters>,
         tell: impl Fn(Fact) -> T + Send + Sync + 'static,
         stop: &Shutdown,
-    ) -> Result<(Payments, Purse)> {
+    ) -> Result<(Payments, Purse, ClientWatch)> {
         let ClientPayer { signer, gateway, file, me, clock, parameters } = payer;
         let (purse, kept) = PurseFile::open(file)?;
+        // It may have paid in classes that the document does not name any more.
+        let mut known = self.prices.all().clone();
+        let missing: BTreeSet<_> =
+            kept_classes(&kept).into_iter().filter(|class| !known.contains_key(class)).collect();
+        if !missing.is_empty() {
+            known.extend(prices(&self.evm, missing, self.confirmations, stop).await?);
+        }
         let own = signer.address();
         let domain = *self.evm.domain();
         // It is never paid, so it opens no window.
@@ -89,70 +104,147 @@ impl ClientChain {
         let setting = Setting {
             me,
             wall: WallClock { at_zero: UnixNanos(clock.unix_nanos(Time::ZERO)) },
-            limits: limits(parameters, &self.prices),
+            limits: limits(parameters, &known),
             drops,
             seed: random_seed()?,
         };
-        let payments = Payments::new(clock.now(), account, setting, self.prices.clone(), &kept);
+        let payments = Payments::new(clock.now(), account, setting, known, &kept);
         let mut payments =
             payments.map_err(|missing| anyhow::anyhow!("the chain does not know the classes {missing:?}"))?;
         if kept.is_empty() {
             // It may have paid before, from a file that is lost. Its gateway knows more of it than the chain.
             payments.begin_after_loss([]);
         }
+        let path = file.with_extension("cursor");
+        let (cursors, cursor) = CursorFile::open(&path, purse.facts_kept())?;
         // The tick of the client's clock looks itself.
         let purse = purse.start(|_| {})?;
         let pace = Pace { confirmations: self.confirmations, start: self.start_block, ..Pace::default() };
         let watching = WatcherConfig { pace, interval: self.poll, ..WatcherConfig::new(own) };
-        let watcher = Watcher::new(self.evm.clone(), watching, Cursor::default(), random_seed()?);
-        let (evm, poll, confirmations, stop) =
-            (self.evm.clone(), self.poll, self.confirmations, stop.clone());
-        tokio::spawn(async move {
+        let watcher = Watcher::new(self.evm.clone(), watching, cursor, random_seed()?);
+        let follow = watcher.follow();
+        let teller = Teller {
+            evm: self.evm.clone(),
+            own,
+            gateway,
+            poll: self.poll,
+            confirmations: self.confirmations,
+            cursors,
+            tell,
+            told: 0,
+        };
+        let stop = stop.clone();
+        let work = async move {
             let (reporting, reports) = mpsc::channel(CHANNEL);
             tokio::select! {
                 _ = stop.triggered() => {}
                 () = watcher.run(reporting) => {}
-                () = follow(evm, own, gateway, poll, confirmations, reports, tell) => {}
+                () = teller.run(reports) => {}
             }
-        });
-        Ok((payments, purse))
+        };
+        Ok((payments, purse, ClientWatch { follow, work: Mutex::new(Some(Box::pin(work))), task: None }))
     }
 }
 
-/// Tells what the gateway may rely on, and which windows were claimed, until nobody listens.
-async fn follow<T: Future<Output = bool> + Send>(
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Tells a client what the chain says, from [`Self::begin`] on until it is dropped.
+pub struct ClientWatch {
+    follow: Follow,
+    /// Until it begins. In a lock because futures are not shared, and who holds this is.
+    work: Mutex<Option<Work>>,
+    task: Option<AbortHandle>,
+}
+
+impl ClientWatch {
+    /// Begins; within a runtime. Whoever is told is there by then.
+    pub fn begin(&mut self) {
+        let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = work {
+            self.task = Some(tokio::spawn(work).abort_handle());
+        }
+    }
+
+    /// From now on it is told what the classes of all epochs of this document are worth, too.
+    pub fn network(&self, network: &Network) {
+        classes_of(network).into_iter().for_each(|class| self.class(class));
+    }
+
+    /// From now on of this one, too.
+    pub fn class(&self, class: ClassNumber) {
+        self.follow.class(class);
+    }
+}
+
+impl Drop for ClientWatch {
+    fn drop(&mut self) {
+        self.task.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl std::fmt::Debug for ClientWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientWatch").finish_non_exhaustive()
+    }
+}
+
+/// Tells what the gateway may rely on, which windows were claimed, and what classes are worth.
+struct Teller<F> {
     evm: Evm,
     own: Address,
     gateway: Address,
     poll: Duration,
     confirmations: u64,
-    mut reports: mpsc::Receiver<tombola_chain::watcher::Report>,
-    tell: impl Fn(Fact) -> T + Send + Sync,
-) {
-    let mut known = None;
-    let mut look = tokio::time::interval(poll);
-    loop {
-        tokio::select! {
-            _ = look.tick() => {
-                // An outage is logged by the watcher.
-                let Ok(reserve) = reserve(&evm, own, gateway, confirmations).await else { continue };
-                if known.replace(reserve) != Some(reserve) && !tell(Fact::Deposit(reserve)).await {
-                    return;
+    cursors: CursorFile,
+    tell: F,
+    /// Facts that were told.
+    told: u64,
+}
+
+impl<F, T> Teller<F>
+where
+    F: Fn(Fact) -> T + Send + Sync,
+    T: Future<Output = bool> + Send,
+{
+    /// Until nobody listens.
+    async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
+        let mut known = None;
+        let (mut look, mut keep) = (tokio::time::interval(self.poll), tokio::time::interval(CURSOR_LOOK));
+        loop {
+            tokio::select! {
+                _ = look.tick() => {
+                    // An outage is logged by the watcher.
+                    let found = reserve(&self.evm, self.own, self.gateway, self.confirmations).await;
+                    let Ok(reserve) = found else { continue };
+                    if known.replace(reserve) != Some(reserve) && !self.tell(Fact::Deposit(reserve)).await {
+                        return;
+                    }
                 }
-            }
-            report = reports.recv() => {
-                let Some(report) = report else { return };
-                for fact in report.facts {
-                    if let ChainFact::Claimed(claimed) = fact {
-                        let (recipient, window) = (claimed.recipient, claimed.window);
-                        let spent = claimed.spent.total();
-                        if !tell(Fact::Claimed { recipient, window, spent }).await {
+                _ = keep.tick() => self.cursors.keep(),
+                report = reports.recv() => {
+                    let Some(Report { facts, cursor }) = report else { return };
+                    for fact in facts {
+                        let fact = match fact {
+                            ChainFact::Claimed(claimed) => {
+                                let (recipient, window) = (claimed.recipient, claimed.window);
+                                Fact::Claimed { recipient, window, spent: claimed.spent.total() }
+                            }
+                            ChainFact::Class { number, class } => Fact::Class(number, class),
+                            _ => continue,
+                        };
+                        if !self.tell(fact).await {
                             return;
                         }
                     }
+                    self.cursors.push(self.told, cursor);
                 }
             }
         }
+    }
+
+    async fn tell(&mut self, fact: Fact) -> bool {
+        self.told += 1;
+        (self.tell)(fact).await
     }
 }
 

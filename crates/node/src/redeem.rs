@@ -162,7 +162,7 @@ impl Work {
             let settled: Vec<Settled> = tokio::select! {
                 notice = notices.recv() => match notice.context("the redeemer has ended")? {
                     Notice::Settled(settled) => vec![settled],
-                    Notice::Refused { key, reason } => {
+                    Notice::Refused { key, reason, .. } => {
                         self.refused.insert(key, reason);
                         continue;
                     }

@@ -104,8 +104,20 @@ pub enum GatewayOutput {
     },
     /// Winners to be claimed.
     Claim(Box<WindowClaim>),
-    /// What the chain says of this account is wanted.
-    Watch(Address),
+    /// What the chain says of this account, and of this key of it, is wanted.
+    Watch {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
+    /// And is not any more.
+    Forget {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
     /// Nothing is left to be claimed or paid after [`GatewayInput::WindUp`].
     Settled(Box<Account>),
 }
@@ -380,7 +392,8 @@ impl Gateway {
             return Some(match output {
                 PaymentOutput::Send { to, frame } => GatewayOutput::Forward { to, frame },
                 PaymentOutput::Claim(claim) => GatewayOutput::Claim(Box::new(claim)),
-                PaymentOutput::Watch(account) => GatewayOutput::Watch(account),
+                PaymentOutput::Watch { account, signer } => GatewayOutput::Watch { account, signer },
+                PaymentOutput::Forget { account, signer } => GatewayOutput::Forget { account, signer },
                 PaymentOutput::Settled(sum) => GatewayOutput::Settled(sum),
             });
         }

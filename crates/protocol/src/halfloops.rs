@@ -172,8 +172,8 @@ impl HalfLoops {
 
     /// What the chain says of an account.
     pub(crate) fn handle_fact(&mut self, now: Time, account: usize, fact: Fact) {
-        if let Some(payments) = self.account_at(account).and_then(|at| self.accounts[at].payments()) {
-            payments.handle_fact(now, fact);
+        if let Some(at) = self.account_at(account) {
+            self.accounts[at].handle_fact(now, fact);
         }
     }
 

@@ -93,8 +93,20 @@ pub enum RelayOutput {
     },
     /// Winners to be claimed.
     Claim(Box<WindowClaim>),
-    /// What the chain says of this account is wanted.
-    Watch(Address),
+    /// What the chain says of this account, and of this key of it, is wanted.
+    Watch {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
+    /// And is not any more.
+    Forget {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
     /// Nothing is left to be claimed or paid after [`RelayInput::WindUp`].
     Settled(Box<Account>),
 }
@@ -251,7 +263,8 @@ impl Relay {
                 return Some(match output {
                     PaymentOutput::Send { to, frame } => RelayOutput::Forward { to, frame },
                     PaymentOutput::Claim(claim) => RelayOutput::Claim(Box::new(claim)),
-                    PaymentOutput::Watch(account) => RelayOutput::Watch(account),
+                    PaymentOutput::Watch { account, signer } => RelayOutput::Watch { account, signer },
+                    PaymentOutput::Forget { account, signer } => RelayOutput::Forget { account, signer },
                     PaymentOutput::Settled(sum) => RelayOutput::Settled(sum),
                 });
             }

@@ -68,6 +68,11 @@ pub enum Problem {
         /// How many there are.
         found: usize,
     },
+    /// Packets of two epochs go over the same links at the same time: links are paid for, or they are not.
+    #[error(
+        "either this epoch or the one before has this field, and the other does not: packets of all epochs of a document are paid for, or of none"
+    )]
+    MixedPayment,
     /// A network with payment has an account for every node.
     #[error("missing: packets of this epoch are paid for, so every node needs an account on the chain")]
     NoAccount,

@@ -6,6 +6,7 @@ pub(crate) mod rpc;
 mod till;
 mod wire;
 
+use core::fmt;
 use core::time::Duration;
 use std::sync::OnceLock;
 
@@ -24,7 +25,7 @@ use rpc::Rpc;
 use wire::hex;
 
 /// Which chain, and how it is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct EvmConfig {
     /// Of a JSON-RPC, `http://` or `https://`. May have a key in it, and is never shown.
     pub url: String,
@@ -36,6 +37,12 @@ impl EvmConfig {
     /// With a timeout of ten seconds.
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), timeout: Duration::from_secs(10) }
+    }
+}
+
+impl fmt::Debug for EvmConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EvmConfig").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -139,4 +146,16 @@ pub(crate) async fn fees(rpc: &Rpc) -> Result<crate::ledger::Fees, LedgerError> 
         Err(error) => return Err(error),
     };
     Ok(crate::ledger::Fees { base, tip })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_in_an_address_is_not_shown() {
+        let config = EvmConfig::new("https://example.org/v3/c0ffee");
+        let shown = format!("{config:?}");
+        assert!(shown.contains("10s") && !shown.contains("c0ffee"), "{shown}");
+    }
 }

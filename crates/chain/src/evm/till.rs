@@ -5,10 +5,10 @@ use std::sync::Arc;
 use alloy_consensus::TxEip1559;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U64, U256};
 use serde_json::json;
-use tombola_tickets::WindowNumber;
+use tombola_tickets::{UnixSeconds, WindowNumber};
 
 use super::{Evm, fees, nonce, receipt};
-use crate::ledger::{Executed, Fees, LedgerError, Payment, Till};
+use crate::ledger::{Executed, Fees, Ledger, LedgerError, Payment, Till};
 use crate::wallet::{SignedTransaction, Wallet};
 
 /// An escrow, and the key of a redeemer.
@@ -75,6 +75,10 @@ impl Till for EvmTill {
 
     async fn height(&self) -> Result<u64, LedgerError> {
         self.evm.block_number().await
+    }
+
+    async fn time(&self, number: u64) -> Result<Option<UnixSeconds>, LedgerError> {
+        Ok(self.evm.block(number).await?.map(|block| block.time))
     }
 
     async fn payment_of(

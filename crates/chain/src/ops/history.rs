@@ -41,6 +41,17 @@ pub struct Redemption {
     pub block: u64,
 }
 
+/// What was redeemed, as far as it was read: reading goes on where it stopped.
+#[derive(Clone, Debug, Default)]
+pub struct Redemptions {
+    /// The windows for which an account was paid, in the order in which they were claimed.
+    pub earned: Vec<Redemption>,
+    /// Those for which it has paid.
+    pub spent: Vec<Redemption>,
+    /// The first block that was not read.
+    next: u64,
+}
+
 fn answer(what: &str) -> LedgerError {
     LedgerError::Answer { method: "eth_getLogs", what: what.to_owned() }
 }
@@ -105,19 +116,54 @@ impl Operator {
         account: Address,
         start: u64,
     ) -> Result<(Vec<Redemption>, Vec<Redemption>), OpsError> {
+        let mut found = Redemptions::default();
+        self.read_redemptions(contracts.escrow, account, start, &mut found).await?;
+        Ok((found.earned, found.spent))
+    }
+
+    /// The same, with what was read before, and kept though something fails: repeat it, and it goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpsError`].
+    pub async fn read_redemptions(
+        &self,
+        escrow: Address,
+        account: Address,
+        start: u64,
+        found: &mut Redemptions,
+    ) -> Result<(), OpsError> {
         let (hash, account) = (Escrow::Redeemed::SIGNATURE_HASH, account.into_word());
-        let earned = self.redeemed(contracts, json!([hash, null, account]), start).await?;
-        let spent = self.redeemed(contracts, json!([hash, account]), start).await?;
-        Ok((earned, spent))
+        let (head, mut range) = (self.head().await?, RANGE);
+        found.next = found.next.max(start);
+        while found.next <= head {
+            let (from, to) = (found.next, head.min(found.next.saturating_add(range - 1)));
+            let both = async {
+                let earned = self.redeemed(escrow, json!([hash, null, account]), from, to).await?;
+                Ok((earned, self.redeemed(escrow, json!([hash, account]), from, to).await?))
+            };
+            match both.await {
+                Ok((earned, spent)) => {
+                    found.earned.extend(earned);
+                    found.spent.extend(spent);
+                    found.next = to + 1;
+                    range = (range + range.div_ceil(8)).min(RANGE);
+                }
+                Err(LedgerError::TooMuch(_)) if range > 1 => range /= 2,
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
     }
 
     async fn redeemed(
         &self,
-        contracts: &Contracts,
+        escrow: Address,
         topics: Value,
-        start: u64,
-    ) -> Result<Vec<Redemption>, OpsError> {
-        let logs = self.logs(contracts.escrow, topics, start).await?;
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<Redemption>, LedgerError> {
+        let logs = evm::logs(&self.rpc, json!(escrow), topics, from, to).await?;
         let redemption = |log: &WireLog| {
             let event: Escrow::Redeemed = decode(log)?;
             let (window, paid) = (u32::try_from(event.window), u128::try_from(event.paid));
@@ -128,7 +174,12 @@ impl Operator {
             let block = log.block_number.to();
             Ok(Redemption { issuer, recipient, window: WindowNumber(window), paid, block })
         };
-        logs.iter().map(redemption).collect::<Result<_, _>>().map_err(failed)
+        logs.iter().map(redemption).collect()
+    }
+
+    async fn head(&self) -> Result<u64, OpsError> {
+        let head: U64 = self.rpc.ask("eth_blockNumber", ()).await.map_err(failed)?;
+        Ok(head.to())
     }
 
     async fn events<E: SolEvent>(
@@ -143,8 +194,7 @@ impl Operator {
 
     /// All logs of a contract from a block to the last one, range by range.
     async fn logs(&self, contract: Address, topics: Value, start: u64) -> Result<Vec<WireLog>, OpsError> {
-        let head: U64 = self.rpc.ask("eth_blockNumber", ()).await.map_err(failed)?;
-        let (head, mut from, mut range) = (head.to::<u64>(), start, RANGE);
+        let (head, mut from, mut range) = (self.head().await?, start, RANGE);
         let mut logs = Vec::new();
         while from <= head {
             let to = head.min(from.saturating_add(range - 1));

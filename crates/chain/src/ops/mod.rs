@@ -18,17 +18,17 @@ use alloy_primitives::{Address, B256, Bytes, TxKind, U64, U256};
 use alloy_sol_types::{SolCall, SolEvent};
 use serde_json::json;
 use thiserror::Error;
-use tokio::sync::Mutex;
 
 pub use audit::Audit;
 pub use balances::Balances;
 pub use deploy::{Contracts, EscrowTerms};
-pub use history::{Redemption, Reserve};
+pub use history::{Redemption, Redemptions, Reserve};
 
 use crate::artifacts::ArtifactError;
 use crate::bindings::Registry::Role;
 use crate::evm::{self, EvmConfig, UrlError, rpc::Rpc};
 use crate::ledger::{LedgerError, Refusal};
+use crate::turn::Turn;
 use crate::wallet::Wallet;
 
 /// What a transaction may use at most (EIP-7825).
@@ -120,7 +120,7 @@ pub struct Operator {
     patience: Duration,
     confirmations: u64,
     /// One transaction after the other: each takes the next number.
-    turn: Mutex<()>,
+    turn: Turn,
 }
 
 /// A transaction in a block.
@@ -139,13 +139,20 @@ impl Operator {
     pub fn new(config: &EvmConfig, chain_id: u64, wallet: Arc<Wallet>) -> Result<Self, OpsError> {
         let rpc = Rpc::new(&config.url, config.timeout)?;
         let patience = Duration::from_secs(60);
-        Ok(Self { rpc, wallet, chain_id, patience, confirmations: 0, turn: Mutex::new(()) })
+        Ok(Self { rpc, wallet, chain_id, patience, confirmations: 0, turn: Turn::default() })
     }
 
     /// Waits longer for transactions, or less long.
     #[must_use]
     pub const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Takes turns with whoever else sends with this key.
+    #[must_use]
+    pub fn with_turn(mut self, turn: Turn) -> Self {
+        self.turn = turn;
         self
     }
 
@@ -217,10 +224,11 @@ impl Operator {
         value: U256,
         data: Bytes,
     ) -> Result<Done, OpsError> {
-        let _turn = self.turn.lock().await;
+        let mut turn = self.turn.take().await;
         let failed = |source| OpsError::Ledger { what, source };
         let transaction = self.prepare(to, value, data).await.map_err(failed)?;
         let nonce = transaction.nonce;
+        turn.note(nonce);
         let signed = self.wallet.sign(transaction);
         let sent: Result<B256, _> = self.rpc.ask("eth_sendRawTransaction", (signed.raw,)).await;
         match sent {

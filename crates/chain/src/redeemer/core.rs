@@ -156,6 +156,8 @@ pub struct Core {
     under_way: Option<UnderWay>,
     /// Claims in one transaction, at most; halved after a refusal that does not say which claim it is about.
     most: usize,
+    /// Claims do not wait any more.
+    hastened: bool,
     rng: Rng,
 }
 
@@ -169,6 +171,7 @@ impl Core {
             settled: BTreeMap::new(),
             under_way: None,
             most: usize::MAX,
+            hastened: false,
             rng: Rng::from_seed(seed),
         }
     }
@@ -181,7 +184,8 @@ impl Core {
         }
         // Whoever has it does not know that it was settled: it is found out again.
         self.settled.remove(&key);
-        let delay = self.rng.exponential(self.terms.spread).as_secs();
+        let spread = if self.hastened { Duration::ZERO } else { self.terms.spread };
+        let delay = self.rng.exponential(spread).as_secs();
         let due = now.0.saturating_add(u32::try_from(delay).unwrap_or(u32::MAX));
         // However it is drawn, not later than there is time; and not before it counts.
         let due = due.min(class.expiry.0.saturating_sub(self.terms.hurry)).max(class.valid_from.0).max(now.0);
@@ -215,8 +219,9 @@ impl Core {
         self.under_way.as_ref()
     }
 
-    /// All claims are due now: at an end in order, or when the operator asks.
+    /// All claims are due now, and those that come later when they come: at an end in order, or when the operator asks.
     pub fn hasten(&mut self, now: UnixSeconds) {
+        self.hastened = true;
         for waiting in self.claims.values_mut() {
             waiting.due = now.0.max(waiting.class.valid_from.0);
         }
@@ -456,6 +461,12 @@ impl Core {
         }
         self.refused(draft, now);
         false
+    }
+
+    /// From when on a claim may have been paid.
+    #[must_use]
+    pub fn valid_from(&self, key: &Key) -> Option<UnixSeconds> {
+        self.claims.get(key).map(|waiting| waiting.class.valid_from)
     }
 
     /// What was paid for a claim that was claimed before; `None`: it is not final yet, or was not found.

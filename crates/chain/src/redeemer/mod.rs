@@ -35,7 +35,7 @@ pub enum Order {
     /// The watcher says that blocks that were final are gone; which payments they had is not known of those that were
     /// settled before this process began.
     Reorganised,
-    /// Everything is to be claimed now.
+    /// Everything is to be claimed now, and what comes later when it comes.
     Hasten,
 }
 
@@ -61,8 +61,10 @@ pub enum Notice {
     Refused {
         /// Which.
         key: Key,
-        /// Why.
+        /// Why, which may name accounts.
         reason: String,
+        /// Of what kind that is: the name of the contract's error, or of what else was refused.
+        kind: &'static str,
     },
     /// A claim expired unpaid.
     Expired(Key),

@@ -10,6 +10,7 @@ use super::{Notice, Order};
 use crate::bindings::Escrow::EscrowErrors;
 use crate::ledger::{LedgerError, Payment, Refusal, Till};
 use crate::revert::{Revert, claimed_window};
+use crate::turn::{Held, Turn};
 use crate::watcher::Settled;
 
 /// How often another transaction of ours, from before a restart, is outbid.
@@ -47,13 +48,24 @@ pub struct Redeemer<T> {
     failures: u32,
     /// What was said and is not said again.
     said: Vec<Notice>,
+    turn: Turn,
+    /// While a transaction is under way that is in no block.
+    held: Option<Held>,
 }
 
 impl<T: Till> Redeemer<T> {
     /// Without claims. `seed` is random: it decides how long claims wait.
     #[must_use]
     pub fn new(till: T, config: RedeemerConfig, seed: [u8; 32]) -> Self {
-        Self { till, config, core: Core::new(config.terms, seed), failures: 0, said: Vec::new() }
+        let core = Core::new(config.terms, seed);
+        Self { till, config, core, failures: 0, said: Vec::new(), turn: Turn::default(), held: None }
+    }
+
+    /// Takes turns with whoever else sends with the redeemer's key.
+    #[must_use]
+    pub fn with_turn(mut self, turn: Turn) -> Self {
+        self.turn = turn;
+        self
     }
 
     /// Claims that are not settled.
@@ -121,6 +133,9 @@ impl<T: Till> Redeemer<T> {
             Next::LookUp(key) => self.look_up(key, now, told).await,
             Next::Quote(draft) => self.quote(draft, now, told).await,
         };
+        if self.core.under_way().is_none_or(|under_way| under_way.mined.is_some()) {
+            self.held = None;
+        }
         match done {
             Ok(again) => {
                 self.failures = 0;
@@ -155,6 +170,11 @@ impl<T: Till> Redeemer<T> {
             Ok(gas) => gas,
             Err(error) => return self.not_estimated(&draft, error, now, told),
         };
+        if self.held.is_none() {
+            // Not before somebody else's is in a block: both would have one number.
+            let Some(held) = self.turn.try_take() else { return Ok(false) };
+            self.held = Some(held);
+        }
         let (fees, nonce) = (self.till.fees().await?, self.till.nonce().await?);
         match self.core.quoted(&draft, gas, fees, nonce, now) {
             Decision::Split => Ok(true),
@@ -177,7 +197,7 @@ impl<T: Till> Redeemer<T> {
         now: UnixSeconds,
         told: &mut Vec<Notice>,
     ) -> Result<bool, LedgerError> {
-        let reason = error.to_string();
+        let (reason, kind) = (error.to_string(), kind_of(&error));
         match error {
             LedgerError::Reverted(Revert::Escrow(EscrowErrors::NotRedeemer(_))) => {
                 self.say_once(Notice::NotRedeemer, told);
@@ -204,7 +224,7 @@ impl<T: Till> Redeemer<T> {
             error => return Err(error),
         }
         if let [key] = draft.claims[..] {
-            told.push(Notice::Refused { key, reason });
+            told.push(Notice::Refused { key, reason, kind });
         }
         Ok(true)
     }
@@ -234,6 +254,8 @@ impl<T: Till> Redeemer<T> {
                     self.core.sent(draft, payment, now);
                     return Ok(false);
                 }
+                // Not a transaction of this process, which would be lost: it is waited for.
+                Some((Refusal::Underpriced, _)) if self.is_noted(payment.nonce) => break,
                 Some((Refusal::Underpriced, _)) => match self.core.outbid(&payment) {
                     Some(higher) => payment = higher,
                     None => break,
@@ -244,10 +266,11 @@ impl<T: Till> Redeemer<T> {
                 }
                 // Something was executed, or fees rose, since they were asked for.
                 Some((Refusal::NonceTooLow | Refusal::FeeTooLow | Refusal::NonceTooHigh, _)) => break,
-                Some((Refusal::TooLarge | Refusal::Other, message)) => {
+                Some((refusal @ (Refusal::TooLarge | Refusal::Other), message)) => {
                     self.core.refused(draft, now);
                     if let [key] = draft.claims[..] {
-                        told.push(Notice::Refused { key, reason: message });
+                        let kind = refusal_kind(refusal);
+                        told.push(Notice::Refused { key, reason: message, kind });
                     }
                     return Ok(true);
                 }
@@ -255,6 +278,10 @@ impl<T: Till> Redeemer<T> {
         }
         self.core.put_off(&draft.claims, now);
         Ok(true)
+    }
+
+    fn is_noted(&self, number: u64) -> bool {
+        self.held.as_ref().is_some_and(|held| held.was_noted(number))
     }
 
     async fn look(&mut self, now: UnixSeconds, told: &mut Vec<Notice>) -> Result<bool, LedgerError> {
@@ -313,19 +340,42 @@ impl<T: Till> Redeemer<T> {
         Ok(found.is_some())
     }
 
-    /// What was paid for a claim in the blocks until `to`, the newest first.
+    /// What was paid for a claim in the blocks until `to`, the newest first, and none from before it was valid: nobody was paid
+    /// then.
     async fn search(&self, (issuer, window): Key, mut to: u64) -> Result<Option<u128>, LedgerError> {
         let recipient = self.config.terms.recipient;
         let mut range = self.config.range.max(1);
+        let valid_from = self.core.valid_from(&(issuer, window)).unwrap_or(UnixSeconds(0));
         loop {
             let from = to.saturating_sub(range - 1).max(self.config.start);
             match self.till.payment_of(issuer, recipient, window, from, to).await {
                 Ok(Some((_, amount))) => return Ok(Some(amount)),
                 Ok(None) if from <= self.config.start => return Ok(None),
-                Ok(None) => to = from - 1,
+                Ok(None) => {
+                    to = from - 1;
+                    if self.till.time(to).await?.is_some_and(|time| time < valid_from) {
+                        return Ok(None);
+                    }
+                }
                 Err(LedgerError::TooMuch(_)) if range > 1 => range /= 2,
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// What may be logged of an error.
+fn kind_of(error: &LedgerError) -> &'static str {
+    match error {
+        LedgerError::Reverted(revert) => revert.kind(),
+        LedgerError::Transaction { reason, .. } => refusal_kind(*reason),
+        _ => "other",
+    }
+}
+
+const fn refusal_kind(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::TooLarge => "transaction too large",
+        _ => "transaction",
     }
 }

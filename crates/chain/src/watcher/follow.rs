@@ -15,6 +15,9 @@ use crate::ledger::{Accounts, Ledger, LedgerError, SignerState};
 struct Wanted {
     issuers: BTreeSet<Address>,
     classes: BTreeSet<ClassNumber>,
+    /// Accounts that somebody says are his, with the key that he has shown; and whether that is to be read yet. He may be
+    /// anybody, so of these nothing is read but what he guarantees to us, and this key.
+    clients: BTreeMap<(Address, Address), bool>,
 }
 
 /// Whom and what the watcher follows. Clones are the same.
@@ -32,9 +35,18 @@ impl Follow {
         }
     }
 
-    /// An issuer does not matter any more.
-    pub fn forget_issuer(&self, issuer: &Address) {
-        self.wanted().issuers.remove(issuer);
+    /// From now on it is reported what an account guarantees to us, and whether this key signs for it. Whoever says that the
+    /// account is his may be anybody: it costs two questions and no search. What was reported before it was forgotten is reported
+    /// again. Its key is looked at when something happens to our own account, and at each refresh.
+    pub fn client(&self, account: Address, signer: Address) {
+        if self.wanted().clients.insert((account, signer), true).is_none() {
+            self.news.notify_one();
+        }
+    }
+
+    /// An account does not matter any more, as far as this key is concerned.
+    pub fn forget_client(&self, account: Address, signer: Address) {
+        self.wanted().clients.remove(&(account, signer));
     }
 
     /// A class is reported as soon as its registration is final.
@@ -42,11 +54,6 @@ impl Follow {
         if self.wanted().classes.insert(class) {
             self.news.notify_one();
         }
-    }
-
-    /// A class does not matter any more.
-    pub fn forget_class(&self, class: &ClassNumber) {
-        self.wanted().classes.remove(class);
     }
 
     pub(super) async fn news(&self) {
@@ -64,6 +71,26 @@ impl Follow {
     fn classes(&self) -> Vec<ClassNumber> {
         self.wanted().classes.iter().copied().collect()
     }
+
+    /// Those, with their keys, that are to be read; all of them or only new ones.
+    fn clients(&self, all: bool) -> Vec<(Address, Address)> {
+        let wanted = self.wanted();
+        wanted.clients.iter().filter(|(_, new)| all || **new).map(|(client, _)| *client).collect()
+    }
+
+    /// A client was read. Whether that was for the first time since it is followed.
+    fn is_new(&self, client: &(Address, Address)) -> bool {
+        self.wanted().clients.get_mut(client).is_some_and(core::mem::take)
+    }
+}
+
+/// How much is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Everything that is followed.
+    All,
+    /// What was not read yet.
+    New,
 }
 
 /// What is read of the past, and after which block the present.
@@ -82,6 +109,9 @@ pub(super) struct Span {
 pub(super) struct Known {
     deposit: Option<u128>,
     guarantees: BTreeMap<Address, u128>,
+    /// What clients, and their keys, were last said to be.
+    clients: BTreeMap<Address, u128>,
+    keys: BTreeMap<(Address, Address), Option<SignerState>>,
     /// The keys of an issuer, once its past was read.
     signers: BTreeMap<Address, BTreeMap<Address, Option<SignerState>>>,
     classes: BTreeSet<ClassNumber>,
@@ -95,6 +125,7 @@ impl Known {
         let wanted = follow.wanted();
         let issuers = wanted.issuers.iter().chain([&own]);
         issuers.into_iter().any(|issuer| !self.signers.contains_key(issuer))
+            || wanted.clients.values().any(|new| *new)
             || wanted
                 .classes
                 .iter()
@@ -113,19 +144,22 @@ impl Known {
         *self = Self::default();
     }
 
-    /// Reads everything after a block, and says what differs, also if reading then fails.
+    /// Reads what is so after a block, and says what differs, also if reading then fails.
     pub(super) async fn read(
         &mut self,
         ledger: &impl Ledger,
         follow: &Follow,
         own: Address,
         span: Span,
+        extent: Extent,
         facts: &mut Vec<Fact>,
     ) -> Result<(), LedgerError> {
-        let at = span.at;
-        let deposit = ledger.deposit(own, at).await?;
-        if self.deposit.replace(deposit) != Some(deposit) {
-            facts.push(Fact::Deposit(deposit));
+        let (at, all) = (span.at, extent == Extent::All);
+        if all || self.deposit.is_none() {
+            let deposit = ledger.deposit(own, at).await?;
+            if self.deposit.replace(deposit) != Some(deposit) {
+                facts.push(Fact::Deposit(deposit));
+            }
         }
         for class in follow.classes() {
             if self.classes.contains(&class) {
@@ -145,14 +179,47 @@ impl Known {
         let Accounts { issuers, .. } = follow.accounts(own);
         self.guarantees.retain(|issuer, _| issuers.contains(issuer));
         self.signers.retain(|issuer, _| *issuer == own || issuers.contains(issuer));
-        for issuer in issuers.iter().copied() {
+        let unread = |known: &Self, issuer: &Address| all || !known.signers.contains_key(issuer);
+        for issuer in issuers.iter().copied().filter(|issuer| unread(self, issuer)).collect::<Vec<_>>() {
             let amount = ledger.guarantee(issuer, own, at).await?;
             if self.guarantees.insert(issuer, amount) != Some(amount) {
                 facts.push(Fact::Guarantee { issuer, amount });
             }
         }
         for issuer in issuers.into_iter().chain([own]) {
-            self.read_signers(ledger, issuer, span, facts).await?;
+            if unread(self, &issuer) {
+                self.read_signers(ledger, issuer, span, facts).await?;
+            }
+        }
+        let followed = follow.clients(true);
+        let accounts: BTreeSet<_> = followed.iter().map(|(account, _)| *account).collect();
+        self.clients.retain(|account, _| accounts.contains(account));
+        self.keys.retain(|key, _| followed.binary_search(key).is_ok());
+        for client in follow.clients(all) {
+            self.read_client(ledger, follow, own, client, at, facts).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_client(
+        &mut self,
+        ledger: &impl Ledger,
+        follow: &Follow,
+        own: Address,
+        (account, signer): (Address, Address),
+        at: u64,
+        facts: &mut Vec<Fact>,
+    ) -> Result<(), LedgerError> {
+        let amount = ledger.guarantee(account, own, at).await?;
+        // An account's own key signs for it always.
+        let state = if signer == account { None } else { ledger.signer(account, signer, at).await? };
+        let new = follow.is_new(&(account, signer));
+        if self.clients.insert(account, amount) != Some(amount) || new {
+            facts.push(Fact::Guarantee { issuer: account, amount });
+        }
+        let before = self.keys.insert((account, signer), state).flatten();
+        if before != state || (new && state.is_some()) {
+            facts.push(Fact::Signer { issuer: account, signer, state });
         }
         Ok(())
     }

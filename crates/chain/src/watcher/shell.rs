@@ -9,7 +9,7 @@ use tombola_mixing::Rng;
 
 use super::core::{Core, Pace, Step};
 use super::cursor::Cursor;
-use super::follow::{Follow, Known, Span};
+use super::follow::{Extent, Follow, Known, Span};
 use super::{Fact, Report};
 use crate::ledger::{Ledger, LedgerError};
 
@@ -196,9 +196,13 @@ impl<L: Ledger> Watcher<L> {
         }
         let Pace { start, range, .. } = self.config.pace;
         let span = Span { start, range, at: place.number };
+        let own = self.config.own;
+        if !changed && !stale {
+            return self.known.read(&self.ledger, &self.follow, own, span, Extent::New, facts).await;
+        }
         // After an error again in the next cycle.
         self.refreshed = None;
-        self.known.read(&self.ledger, &self.follow, self.config.own, span, facts).await?;
+        self.known.read(&self.ledger, &self.follow, own, span, Extent::All, facts).await?;
         self.refreshed = Some(Instant::now());
         Ok(())
     }

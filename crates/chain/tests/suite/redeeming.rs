@@ -8,7 +8,9 @@ use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use tombola_chain::bindings::Escrow::{self, EscrowErrors};
 use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, Terms, TokenPrice, raised};
 use tombola_chain::watcher::Settled;
-use tombola_chain::{Evm, EvmConfig, EvmTill, Executed, Fees, LedgerError, Payment, Refusal, Revert, Till};
+use tombola_chain::{
+    Evm, EvmConfig, EvmTill, Executed, Fees, LedgerError, Payment, Refusal, Revert, Till, Turn,
+};
 use tombola_mixing::Rng;
 use tombola_tickets::{
     ClassNumber, Domain, PriceClass, SignerKey, UnixSeconds, WinProbability, WindowClaim, WindowNumber,
@@ -38,6 +40,8 @@ struct Bank {
     send: Option<LedgerError>,
     /// The window whose claims are refused.
     bad: BTreeSet<WindowNumber>,
+    /// The blocks from which payments were searched.
+    searched: Vec<u64>,
     /// How often windows were paid beyond the first time.
     twice: usize,
 }
@@ -156,6 +160,10 @@ impl Till for FakeTill {
         Ok(self.bank(|bank| bank.height))
     }
 
+    async fn time(&self, number: u64) -> Result<Option<UnixSeconds>, LedgerError> {
+        Ok(Some(UnixSeconds(u32::try_from(number).unwrap() * 12)))
+    }
+
     async fn payment_of(
         &self,
         _: Address,
@@ -164,7 +172,10 @@ impl Till for FakeTill {
         from: u64,
         to: u64,
     ) -> Result<Option<(u64, u128)>, LedgerError> {
-        let block = self.bank(|bank| bank.paid.get(&window).copied());
+        let block = self.bank(|bank| {
+            bank.searched.push(from);
+            bank.paid.get(&window).copied()
+        });
         Ok(block.filter(|block| (from..=to).contains(block)).map(|block| (block, 3000)))
     }
 }
@@ -352,8 +363,7 @@ async fn one_bad_claim_does_not_hold_up_the_others() {
         }
     }
     assert_eq!((redeemer.waiting(), till.bank(|bank| bank.paid.len())), (1, 7));
-    let refused =
-        |notice: &&Notice| matches!(notice, Notice::Refused { key, .. } if key.1 == WindowNumber(3));
+    let refused = |notice: &&Notice| matches!(notice, Notice::Refused { key, kind: "InvalidSignature", .. } if key.1 == WindowNumber(3));
     assert!((2..12).contains(&told.iter().filter(refused).count()), "tried again, and less and less often");
 }
 
@@ -515,6 +525,53 @@ async fn answers_of_servers_that_are_no_answers_lose_nothing() {
 }
 
 #[tokio::test]
+async fn a_payment_is_not_searched_before_it_could_be_made() {
+    let till = FakeTill::default();
+    let config = RedeemerConfig { range: 10, ..config(TokenPrice::ANY) };
+    let mut redeemer = Redeemer::new(till.clone(), config, [3; 32]);
+    redeemer.order(Order::Claim(Box::new(claim(0)), class()), UnixSeconds(6100));
+    // It was paid before a restart, in a block that is not final yet. Its class is valid since block 84.
+    till.bank(|bank| {
+        bank.height = 500;
+        bank.paid.insert(WindowNumber(0), 501);
+    });
+    steps(&mut redeemer, 6100, 2).await;
+    let searched = till.bank(|bank| bank.searched.clone());
+    assert!(searched.len() > 40, "it was searched: {searched:?}");
+    assert!(searched.iter().all(|from| *from > 70), "{searched:?}");
+    till.bank(|bank| bank.height = 501);
+    let told = steps(&mut redeemer, 6200, 3).await;
+    assert!(matches!(&told[..], [Notice::Settled(settled)] if settled.window.0 == 0), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_somebody_else_sends_with_the_key_is_waited_for_and_not_outbid() {
+    let till = FakeTill::default();
+    let turn = Turn::default();
+    let mut redeemer = redeemer(&till, TokenPrice::ANY, 0..1).with_turn(turn.clone());
+    // It sends something, which is in no block for a long time.
+    let mut held = turn.take().await;
+    held.note(0);
+    assert_eq!(steps(&mut redeemer, 2000, 3).await, []);
+    let theirs = Payment { nonce: 0, gas: 1, max_fee: GWEI, max_tip: GWEI, data: Bytes::new() };
+    till.bank(|bank| {
+        bank.sent.push(theirs.clone());
+        bank.send = Some(LedgerError::Transaction { reason: Refusal::Underpriced, message: String::new() });
+    });
+    // And gives up waiting for it, though it may still come.
+    drop(held);
+    assert_eq!(steps(&mut redeemer, 2001, 1).await, []);
+    assert_eq!(till.bank(|bank| bank.sent.clone()), [theirs], "it was not replaced");
+    // Then it came. While our own waits it is nobody else's turn, and when it is in a block it is.
+    till.bank(|bank| bank.nonce = 1);
+    assert_eq!(steps(&mut redeemer, 2100, 1).await, [Notice::Sent { windows: 1, again: 0 }]);
+    assert!(turn.try_take().is_none());
+    till.mine();
+    steps(&mut redeemer, 2101, 1).await;
+    assert!(turn.try_take().is_some());
+}
+
+#[tokio::test]
 async fn a_wrong_redeemer_is_told_once() {
     let till = FakeTill::default();
     let mut redeemer = redeemer(&till, TokenPrice::ANY, 0..1);
@@ -523,6 +580,23 @@ async fn a_wrong_redeemer_is_told_once() {
         let told = steps(&mut redeemer, now, 1).await;
         assert_eq!(told, if now == 2000 { vec![Notice::NotRedeemer] } else { vec![] });
     }
+}
+
+#[tokio::test]
+async fn who_leaves_waits_neither_for_what_he_has_nor_for_what_comes() {
+    let till = FakeTill::default();
+    let mut config = config(TokenPrice::ANY);
+    config.terms.spread = Duration::from_secs(1 << 30);
+    let mut redeemer = Redeemer::new(till.clone(), config, [3; 32]);
+    let order = |window| Order::Claim(Box::new(claim(window)), class());
+    redeemer.order(order(0), UnixSeconds(2000));
+    assert_eq!(steps(&mut redeemer, 2000, 2).await, []);
+    redeemer.order(Order::Hasten, UnixSeconds(2001));
+    assert_eq!(steps(&mut redeemer, 2001, 1).await, [Notice::Sent { windows: 1, again: 0 }]);
+    till.mine();
+    redeemer.order(Order::Settled(key(0)), UnixSeconds(2002));
+    redeemer.order(order(1), UnixSeconds(2003));
+    assert_eq!(steps(&mut redeemer, 2003, 1).await, [Notice::Sent { windows: 1, again: 0 }]);
 }
 
 #[tokio::test]

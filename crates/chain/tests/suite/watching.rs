@@ -1,21 +1,21 @@
 //! The watcher on the development chain: deposits, guarantees, keys, classes, claims, a reorganisation, an outage.
 
 use std::net::TcpListener as Listener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tombola_chain::ops::NodeRole;
 use tombola_chain::watcher::{Cursor, Fact, Pace, Report, Watcher, WatcherConfig};
-use tombola_chain::{CheckError, Evm, EvmConfig, Ledger, SignerState};
+use tombola_chain::{Accounts, Block, CheckError, Evm, EvmConfig, Ledger, LedgerError, Logged, SignerState};
 use tombola_mixing::Rng;
-use tombola_tickets::{Domain, SignerKey, encode};
+use tombola_tickets::{Address, ClassNumber, Domain, PriceClass, SignerKey, encode};
 
 use crate::claims::Link;
 use crate::world::{CHAIN_ID, DAY, FACE, World, identity, serve, stranger};
 
-fn config(own: alloy_primitives::Address) -> WatcherConfig {
+fn config(own: Address) -> WatcherConfig {
     let pace = Pace { confirmations: 2, range: 7, start: 0 };
     WatcherConfig { pace, interval: Duration::from_millis(20), ..WatcherConfig::new(own) }
 }
@@ -188,4 +188,121 @@ async fn an_outage_is_told_once_and_its_end_too() {
     drop(server);
     let other = serve(&world.chain).await;
     assert_ne!(other.address(), address);
+}
+
+/// What was asked of the chain about an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    Events(Address),
+    Past(Address),
+    Guarantee(Address),
+    Signer(Address, Address),
+}
+
+/// A ledger that notes what it is asked.
+struct Noted {
+    evm: Evm,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Noted {
+    fn note(&self, asked: Asked) {
+        self.asked.lock().unwrap().push(asked);
+    }
+}
+
+impl Ledger for Noted {
+    async fn check(&self) -> Result<(), CheckError> {
+        self.evm.check().await
+    }
+
+    async fn head(&self) -> Result<Block, LedgerError> {
+        self.evm.head().await
+    }
+
+    async fn block(&self, number: u64) -> Result<Option<Block>, LedgerError> {
+        self.evm.block(number).await
+    }
+
+    async fn events(&self, accounts: &Accounts, from: u64, to: u64) -> Result<Vec<Logged>, LedgerError> {
+        accounts.issuers.iter().for_each(|issuer| self.note(Asked::Events(*issuer)));
+        self.evm.events(accounts, from, to).await
+    }
+
+    async fn signers_added(&self, issuer: Address, from: u64, to: u64) -> Result<Vec<Address>, LedgerError> {
+        self.note(Asked::Past(issuer));
+        self.evm.signers_added(issuer, from, to).await
+    }
+
+    async fn deposit(&self, issuer: Address, at: u64) -> Result<u128, LedgerError> {
+        self.evm.deposit(issuer, at).await
+    }
+
+    async fn guarantee(&self, issuer: Address, recipient: Address, at: u64) -> Result<u128, LedgerError> {
+        self.note(Asked::Guarantee(issuer));
+        self.evm.guarantee(issuer, recipient, at).await
+    }
+
+    async fn signer(
+        &self,
+        issuer: Address,
+        signer: Address,
+        at: u64,
+    ) -> Result<Option<SignerState>, LedgerError> {
+        self.note(Asked::Signer(issuer, signer));
+        self.evm.signer(issuer, signer, at).await
+    }
+
+    async fn class(&self, class: ClassNumber, at: u64) -> Result<Option<PriceClass>, LedgerError> {
+        self.evm.class(class, at).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_may_be_anybody_costs_two_questions_and_is_forgotten() {
+    let world = World::new().await;
+    let (contracts, issuer, client) = (&world.contracts, &world.issuer, &world.rich);
+    let own = world.recipient.address();
+    client.open_reserve(contracts, own, 700).await.unwrap();
+    client.add_signer(contracts, stranger(), 5).await.unwrap();
+    (0..3).for_each(|_| world.chain.mine());
+    let asked = Arc::<Mutex<Vec<Asked>>>::default();
+    let ledger = Noted { evm: evm(&world), asked: Arc::clone(&asked) };
+    let mut watcher = Watcher::new(ledger, config(own), Cursor::default(), [1; 32]);
+    let follow = watcher.follow();
+    follow.issuer(issuer.address());
+    while watcher.cycle().await.1 {}
+    assert!(asked.lock().unwrap().contains(&Asked::Past(issuer.address())));
+
+    let guarantee = |amount| Fact::Guarantee { issuer: client.address(), amount };
+    let state = Some(SignerState { last_expiry: None, cap: Some(5) });
+    let signs = Fact::Signer { issuer: client.address(), signer: stranger(), state };
+    for round in 0..2 {
+        std::mem::take(&mut *asked.lock().unwrap());
+        follow.client(client.address(), stranger());
+        world.chain.mine();
+        let (facts, _) = watcher.cycle().await;
+        assert!(facts.contains(&guarantee(700)) && facts.contains(&signs), "round {round}: {facts:?}");
+        let mut about: Vec<_> = std::mem::take(&mut *asked.lock().unwrap());
+        about.retain(|asked| *asked != Asked::Events(issuer.address()));
+        let two = [Asked::Guarantee(client.address()), Asked::Signer(client.address(), stranger())];
+        assert_eq!(about, two, "the others are not asked about again, and no past is searched");
+        // It is gone, and comes back before anybody has looked: whoever asks again has forgotten what he was told.
+        follow.forget_client(client.address(), stranger());
+    }
+
+    // What becomes of a reserve for us is seen without following whose it is.
+    follow.client(client.address(), stranger());
+    watcher.cycle().await;
+    client.fund_reserve(contracts, client.address(), own, 50).await.unwrap();
+    (0..3).for_each(|_| world.chain.mine());
+    let (facts, _) = watcher.cycle().await;
+    assert!(facts.contains(&guarantee(750)), "{facts:?}");
+    follow.forget_client(client.address(), stranger());
+    std::mem::take(&mut *asked.lock().unwrap());
+    client.fund_reserve(contracts, client.address(), own, 50).await.unwrap();
+    (0..3).for_each(|_| world.chain.mine());
+    watcher.cycle().await;
+    let about = asked.lock().unwrap().clone();
+    assert!(!about.contains(&Asked::Guarantee(client.address())), "{about:?}");
 }

@@ -6,7 +6,7 @@ use tombola_tickets::Address;
 use super::Client;
 use crate::drops::DropReason;
 use crate::frame::{Frame, FrameKind, Parity};
-use crate::payment::{CONTROL_EVERY, EpochPrices, Payments, Side, Terms};
+use crate::payment::{CONTROL_EVERY, EpochPrices, Fact, Payments, Side, Terms};
 use crate::view::EpochView;
 
 impl Client {
@@ -21,6 +21,15 @@ impl Client {
     /// What it pays; `None` in a network without payment.
     pub fn payments(&mut self) -> Option<&mut Payments> {
         self.payments.as_mut()
+    }
+
+    /// What the chain says. A price may be what nothing could be agreed on without.
+    pub fn handle_fact(&mut self, now: Time, fact: Fact) {
+        let Some(payments) = &mut self.payments else { return };
+        payments.handle_fact(now, fact);
+        if matches!(fact, Fact::Class(..)) {
+            self.agree_on_terms(now);
+        }
     }
 
     /// What a tick of the clock brings: a frame, or, if it cannot be paid for, nothing. The ticks also give the rhythm of control

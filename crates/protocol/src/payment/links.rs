@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tombola_mixing::Time;
-use tombola_tickets::{AccountProof, ClassNumber, Neighbour, Restore};
+use tombola_tickets::{AccountProof, Address, ClassNumber, Neighbour, Restore};
 use tombola_topology::{IdentityKey, Role};
 
 use super::link::Link;
@@ -101,7 +101,8 @@ impl Payments {
     pub fn open_client(&mut self, now: Time, client: IdentityKey) {
         let link = self.link(client);
         link.paced = true;
-        link.claims = None;
+        let before = link.claims.take();
+        self.forget_claims(before);
         self.handle_link(now, client, true);
         self.link(client).slots.calm();
     }
@@ -125,7 +126,7 @@ impl Payments {
             return false;
         }
         link.claims = Some((proof.account, signer));
-        self.out.push_back(PaymentOutput::Watch(proof.account));
+        self.out.push_back(PaymentOutput::Watch { account: proof.account, signer });
         self.admit(now, client);
         true
     }
@@ -171,7 +172,17 @@ impl Payments {
     /// A link of a client is gone, and with it what it pays from.
     pub fn close_client(&mut self, now: Time, client: IdentityKey) {
         self.handle_link(now, client, false);
-        self.links.remove(&client);
+        let gone = self.links.remove(&client);
+        self.forget_claims(gone.and_then(|link| link.claims));
+    }
+
+    /// What a client has shown matters no more, unless another one shows the same.
+    fn forget_claims(&mut self, claims: Option<(Address, Address)>) {
+        if let Some((account, signer)) = claims
+            && !self.links.values().any(|link| link.claims == claims)
+        {
+            self.out.push_back(PaymentOutput::Forget { account, signer });
+        }
     }
 
     pub(super) fn resume(&mut self, terms: &Terms, session: u32) {

@@ -127,8 +127,20 @@ pub enum PaymentOutput {
     },
     /// Winners to be claimed on the chain, as often as it takes. They come again after a restart.
     Claim(WindowClaim),
-    /// Somebody new wants to pay from this account: what the chain says of it is wanted.
-    Watch(Address),
+    /// Somebody new wants to pay from this account: what the chain says of it, and of the key that was shown, is wanted.
+    Watch {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
+    /// Nobody wants to pay from this account with this key any more.
+    Forget {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
     /// Nothing is left to be claimed or paid after [`Payments::wind_up`](super::Payments::wind_up): the sum over all accounts.
     Settled(Box<tombola_tickets::Account>),
 }

@@ -205,7 +205,10 @@ proptest! {
                         prop_assert!([2, 3].map(|node| world.identity(node)).contains(&to));
                     }
                     GatewayOutput::Deliver { to, .. } => prop_assert!(connected.contains(&to)),
-                    GatewayOutput::Claim(_) | GatewayOutput::Watch(_) | GatewayOutput::Settled(_) => prop_assert!(false, "nobody pays"),
+                    GatewayOutput::Claim(_)
+                    | GatewayOutput::Watch { .. }
+                    | GatewayOutput::Forget { .. }
+                    | GatewayOutput::Settled(_) => prop_assert!(false, "nobody pays"),
                 }
             }
             prop_assert!(gateway.poll_timeout().is_none_or(|due| due > now));

@@ -1,10 +1,11 @@
 //! `tombola account earnings`: what was won and waits, from the node's own files, and what was redeemed, from the chain's events.
 //!
-//! A node that runs has its purse locked, and says in a file what is in it; one that is stopped has its purse read. What is not
-//! final yet is in both: then the chain counts.
+//! A node that runs has its purse locked, and says in a file what is in it; one that is stopped has a copy of its purse read,
+//! so that it can be started meanwhile. What is not final yet is in both: then the chain counts.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use tombola_node::clock::unix_now;
 use tombola_node::data::{DataError, DataFolder};
 use tombola_node::earnings;
 use tombola_node::purse::{FILE, PurseFile};
-use tombola_tickets::{Address, ClassNumber, KeptWindow, WindowNumber};
+use tombola_tickets::{Address, ClassNumber, KeptWindow, Restore, WindowNumber};
 
 use super::Said;
 use super::place::{Owner, Place};
@@ -124,24 +125,48 @@ fn kept(place: &Place) -> Result<Kept> {
     if !data.exists() {
         return Ok(nothing("stopped"));
     }
+    if !is_running(data)? {
+        let path = data.join(FILE);
+        if !path.exists() {
+            return Ok(nothing("stopped"));
+        }
+        let kept = read_copy(&path);
+        // Who was started meanwhile has written to what was copied.
+        if !is_running(data)? {
+            return Ok(Kept { state: "stopped", written: now, windows: kept?.won_windows() });
+        }
+    }
+    let told = earnings::read(data)?;
+    let (written, windows) = told.context(
+        "the node has just started, or has no account, and has not said what it has won: try again in some seconds",
+    )?;
+    Ok(Kept { state: "running", written, windows })
+}
+
+/// Whether a node has its folder. It is asked for an instant: a node that is started while earnings are read finds it free.
+fn is_running(data: &Path) -> Result<bool> {
     match DataFolder::open(data) {
-        Ok(folder) => {
-            let path = folder.path().join(FILE);
-            if !path.exists() {
-                return Ok(nothing("stopped"));
-            }
-            let (_, kept) = PurseFile::open(&path)?;
-            Ok(Kept { state: "stopped", written: now, windows: kept.won_windows() })
-        }
-        Err(DataError::InUse(_)) => {
-            let told = earnings::read(data)?;
-            let (written, windows) = told.context(
-                "the node has just started, or has no account, and has not said what it has won: try again in some seconds",
-            )?;
-            Ok(Kept { state: "running", written, windows })
-        }
+        Ok(_) => Ok(false),
+        Err(DataError::InUse(_)) => Ok(true),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Reads a purse without locking it.
+fn read_copy(path: &Path) -> Result<Restore> {
+    struct Removed(PathBuf);
+
+    impl Drop for Removed {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    // Beside it, where the owner alone looks, and with its mode.
+    let copy = Removed(path.with_extension(format!("{}.copy", std::process::id())));
+    std::fs::copy(path, &copy.0).with_context(|| path.display().to_string())?;
+    let (_, kept) = PurseFile::open(&copy.0)?;
+    Ok(kept)
 }
 
 struct Report<'a> {
@@ -259,5 +284,21 @@ impl Report<'_> {
             _ => String::new(),
         };
         format!("  window {}: {state}, {}{more}", window["window"], self.account.units.show(amount))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purse_is_read_without_being_locked_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        drop(PurseFile::open(&path).unwrap());
+        assert!(read_copy(&path).unwrap().is_empty());
+        let names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(names, [path]);
     }
 }

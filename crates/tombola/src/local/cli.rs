@@ -183,7 +183,12 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if network.is_paid() && !shutdown.is_triggered() {
         // A short run ends before luck has evened out; loops go on meanwhile.
-        network.wait_for_wins(EXPECTED_WINS, &|| shutdown.is_triggered())?;
+        let lacking = network.wait_for_wins(EXPECTED_WINS, &|| shutdown.is_triggered())?;
+        if lacking > 0 {
+            print_line(format_args!(
+                "Warning: after a minute {lacking} nodes have opened too few tickets to expect {EXPECTED_WINS} wins; what they are paid says little."
+            ));
+        }
     }
     traffic.stop();
     // Who ends a network that stays up wants to see what it was worth; whoever else asks it to end does not wait.

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tombola_chain::ops::Audit;
 use tombola_node::metrics::TICKETS_TOTAL;
+pub use tombola_node::settled::Settled;
 use tombola_tickets::Address;
 
 use super::network::{LocalError, LocalNetwork};
@@ -20,43 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// How long nodes may take to earn enough for luck to even out.
 const EARNING: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Winning tickets and their face values, in the smallest unit of the token.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-pub struct Winners {
-    /// How many.
-    pub tickets: u64,
-    /// What they are worth together.
-    #[serde(with = "decimal")]
-    pub value: u128,
-}
-
-/// What a node says of its tickets when nothing is left to be claimed. `won`, `paid`, `lost`, `expired`, `issued` and `spent` are
-/// counted over all its processes, the rest since it was started last.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-pub struct Settled {
-    /// Tickets that it signed.
-    pub issued: u64,
-    /// Tickets that it took.
-    pub accepted: u64,
-    /// Of these: signed by whoever pays.
-    pub signed: u64,
-    /// Of these: opened.
-    pub opened: u64,
-    /// Of these: given up.
-    pub unopened: u64,
-    /// What won.
-    pub won: Winners,
-    /// Of this: what the chain paid.
-    pub paid: Winners,
-    /// Of this: what the issuer could not pay.
-    pub lost: Winners,
-    /// Of this: what was not claimed in time.
-    pub expired: Winners,
-    /// What it paid others for the windows that they claimed.
-    #[serde(with = "decimal")]
-    pub spent: u128,
-}
 
 /// The part `tickets` of the report: all nodes' books and the chain's. Amounts are in the smallest unit of the token.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -72,22 +36,22 @@ pub struct Tickets {
     /// Of these: not paid.
     pub lost: u64,
     /// What claims have paid, as the chain says.
-    #[serde(with = "decimal")]
+    #[serde(serialize_with = "decimal::serialize")]
     pub paid: u128,
     /// The face values of all winners, as the nodes say.
-    #[serde(with = "decimal")]
+    #[serde(serialize_with = "decimal::serialize")]
     pub expected_paid: u128,
     /// All that was ever deposited: deposits, reserves, stakes.
-    #[serde(with = "decimal")]
+    #[serde(serialize_with = "decimal::serialize")]
     pub deposits_before: u128,
     /// What is left of it.
-    #[serde(with = "decimal")]
+    #[serde(serialize_with = "decimal::serialize")]
     pub deposits_after: u128,
     /// What has left the contracts.
-    #[serde(with = "decimal")]
+    #[serde(serialize_with = "decimal::serialize")]
     pub withdrawn: u128,
     /// What was earned and has not left.
-    #[serde(with = "decimal")]
+    #[serde(serialize_with = "decimal::serialize")]
     pub credited: u128,
     /// What each node has earned less what it has paid on, on the chain, by identity.
     pub fees_by_node: BTreeMap<String, String>,
@@ -106,39 +70,37 @@ struct Row {
 }
 
 mod decimal {
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::Serializer;
 
     pub(super) fn serialize<S: Serializer>(amount: &u128, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(amount)
     }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
 }
 
 impl LocalNetwork {
-    /// Waits until every node can expect so many wins, as its metrics say, or a minute.
+    /// Waits until every node can expect so many wins, as its metrics say, or a minute. Returns how many cannot by then;
+    /// none, if it is interrupted.
     pub(super) fn wait_for_wins(
         &mut self,
         wins: u32,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<(), LocalError> {
+    ) -> Result<usize, LocalError> {
         let tickets = f64::from(wins) * f64::from(super::bank::ONE_IN);
         let deadline = Instant::now() + EARNING;
-        while !interrupted() && Instant::now() < deadline {
+        while !interrupted() {
             self.supervise()?;
             let has = |node: &NodeInfo| {
                 let samples = scrape::scrape(node.metrics).unwrap_or_default();
                 let stages = scrape::by_label(&samples, TICKETS_TOTAL, "stage");
                 stages.into_iter().any(|(stage, count)| stage == "opened" && count >= tickets)
             };
-            if self.nodes().all(has) {
-                break;
+            let lacking = self.nodes().filter(|node| !has(node)).count();
+            if lacking == 0 || Instant::now() >= deadline {
+                return Ok(lacking);
             }
             std::thread::sleep(4 * PAUSE);
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Ends the earning: nodes send no packets of their own any more, claim what they have won, and wait until it was paid. `None`
@@ -163,7 +125,7 @@ impl LocalNetwork {
                 }
             }
             for (name, line) in self.lines() {
-                if let Some(one) = settled_in(&line) {
+                if let Some(one) = Settled::of_line(&line) {
                     settled.insert(name, one);
                 }
             }
@@ -188,11 +150,6 @@ fn signal(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, Signal::USR1);
     }
-}
-
-fn settled_in(line: &str) -> Option<Settled> {
-    let event: serde_json::Value = serde_json::from_str(line).ok()?;
-    (event["event"] == "settled").then(|| serde_json::from_value(event).ok())?
 }
 
 impl Tickets {
@@ -320,15 +277,5 @@ mod tests {
         assert_eq!(tokens(1), "0.000000000000000001");
         assert_eq!(tokens(1_500_000_000_000_000_000), "1.5");
         assert_eq!(tokens(1_000_000_000_000_000_000_000), "1000");
-    }
-
-    #[test]
-    fn what_a_node_says_at_its_end_is_read_back() {
-        let mut sum = tombola_tickets::Account { issued: 3, batched: 2, opened: 1, ..Default::default() };
-        (sum.won.tickets, sum.won.value, sum.spent) = (7, u128::MAX, 5);
-        let settled = settled_in(&tombola_node::meters::settled_line(&sum)).unwrap();
-        assert_eq!((settled.issued, settled.signed, settled.opened, settled.spent), (3, 2, 1, 5));
-        assert_eq!(settled.won, Winners { tickets: 7, value: u128::MAX });
-        assert_eq!(settled_in("{\"event\":\"listening\"}"), None);
     }
 }

@@ -153,7 +153,7 @@ fn unknown_field() {
     );
     assert_eq!(
         refused(|network| network["epochs"][1]["until"] = 1.into()),
-        "network.epochs[1].until: unknown field, expected one of `nodes`, `number`, `valid_from`, `valid_until`"
+        "network.epochs[1].until: unknown field, expected one of `nodes`, `number`, `payment`, `valid_from`, `valid_until`"
     );
     assert_eq!(
         refused_node("address", json!([])),
@@ -512,6 +512,13 @@ fn payment_without_a_class_for_each_link_or_an_account_for_each_node() {
         refused_paid(&|draft| draft.epochs[0].nodes[4].account = draft.epochs[0].nodes[1].account),
         "network.epochs[0].nodes[4].account: the account of node 1 too; each node needs one of its own"
     );
+    for at in 0..2 {
+        let mixed = refused_paid(&|draft| draft.epochs[at].payment = None);
+        assert!(
+            mixed.starts_with("network.epochs[1].payment: either this epoch or the one before"),
+            "{mixed}"
+        );
+    }
     let text = |escrow: &str| {
         refused(|network| {
             network["epochs"][0]["payment"] =

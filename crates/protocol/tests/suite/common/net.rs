@@ -734,7 +734,7 @@ impl Net {
                     self.claims.push((index, *claim));
                     return self.poll_node(me, node);
                 }
-                RelayOutput::Watch(_) => return self.poll_node(me, node),
+                RelayOutput::Watch { .. } | RelayOutput::Forget { .. } => return self.poll_node(me, node),
                 RelayOutput::Settled(_) => {
                     self.settled.insert(index);
                     return self.poll_node(me, node);
@@ -744,10 +744,11 @@ impl Net {
                 match gateway.poll_output(self.now)? {
                     GatewayOutput::Forward { to, frame } => return Some((me, self.places[&to], frame)),
                     GatewayOutput::Claim(claim) => self.claims.push((index, *claim)),
-                    GatewayOutput::Watch(account) if self.chain_is_slow => {
+                    GatewayOutput::Watch { account, .. } if self.chain_is_slow => {
                         self.watched.push((index, account))
                     }
-                    GatewayOutput::Watch(account) => gateway.handle(self.now, guarantee(account)),
+                    GatewayOutput::Forget { .. } => {}
+                    GatewayOutput::Watch { account, .. } => gateway.handle(self.now, guarantee(account)),
                     GatewayOutput::Settled(_) => drop(self.settled.insert(index)),
                     GatewayOutput::Deliver { to, frame } => match self.places.get(&to) {
                         Some(client) if self.online.contains(client) => return Some((me, *client, frame)),
