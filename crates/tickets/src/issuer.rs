@@ -53,7 +53,7 @@ pub enum Stop {
     /// The recipient has sent no commitment, or wants the window to end.
     #[error("there is no window")]
     NoWindow,
-    /// The list has to be agreed on first.
+    /// The list has to be agreed on first, or the link is down.
     #[error("the list is not agreed on")]
     NoAgreement,
     /// Two batches are unsigned, packets on their way and batches that were not handed out included.
@@ -85,7 +85,7 @@ pub enum IssuerError {
     /// Count or hash of the list is another one than ours. Nothing is signed until both have agreed again.
     #[error("the lists differ")]
     OtherList,
-    /// Acknowledgements came before the list was agreed on.
+    /// Acknowledgements came before the list was agreed on: they were on their way. They are repeated, or void.
     #[error("the list is not agreed on")]
     NoAgreement,
     /// A commitment for a window that is not above all earlier ones, or another one for the same window.
@@ -230,7 +230,8 @@ impl Issuer {
     ///
     /// See [`Stop`]. Nothing is dropped: what cannot be sent waits.
     pub fn may_send(&mut self, now: Now, books: &mut Books) -> Result<(), Stop> {
-        if !self.agreed {
+        // What was agreed on holds when the link is back: until then whatever is sent goes nowhere.
+        if !self.agreed || self.down {
             return Err(Stop::NoAgreement);
         }
         if self.current.is_none() || self.ending {

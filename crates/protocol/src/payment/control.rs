@@ -2,7 +2,7 @@
 
 use tombola_mixing::Time;
 use tombola_tickets::por::Ack;
-use tombola_tickets::{IssuerMessage, Now, PacketAck, Secret};
+use tombola_tickets::{IssuerError, IssuerMessage, Now, PacketAck, Secret};
 use tombola_topology::IdentityKey;
 
 use super::link::Link;
@@ -82,6 +82,10 @@ impl Payments {
                         continue;
                     };
                     self.acknowledged(at, owed, ack);
+                }
+                // Those of an earlier session that come behind the beginning of the next one say nothing of its list.
+                if heard == Err(IssuerError::NoAgreement) {
+                    return;
                 }
                 if heard.is_err() {
                     self.violation();

@@ -9,7 +9,7 @@ use tombola_protocol::frame::FrameKind;
 use tombola_protocol::payment::{Fact, Signs};
 use tombola_tickets::{Account, Address, IssuerMessage, Ledger, SignedBatch, UnixSeconds, WindowNumber};
 
-use crate::common::{Chain, Net, Setup, account_of, dropped};
+use crate::common::{Chain, Net, Place, Setup, account_of, dropped};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -278,4 +278,48 @@ fn another_key_may_sign_for_an_issuer_and_a_key_that_is_revoked_may_not() {
         let account = net.payments_of(node).ledger().account(&issuer);
         assert_eq!((account.paid, account.lost.tickets), (account.won, 0));
     }
+}
+
+#[test]
+fn packets_for_a_neighbour_that_is_away_wait_and_none_is_lost() {
+    let mut net = Net::new(Setup::paid(312));
+    net.run_for(Duration::from_secs(20));
+    // Nothing is on the links between these two when they go down.
+    net.cut(|from, to| [from, to] == [Place::Node(2), Place::Node(4)]);
+    net.run_for(Duration::from_secs(1));
+    let before = net.payments_of(4).counts();
+    net.watch();
+    for (one, other) in [(2, 4), (4, 2)] {
+        net.link_node(one, other, false);
+    }
+    net.run_for(Duration::from_secs(10));
+    let sent = net.on_link(Place::Node(2), Place::Node(4)).len();
+    assert_eq!(sent, 0, "nothing leaves that nobody would be paid for");
+    assert!(net.payments_of(2).counts().waiting > 50, "{:?}", net.payments_of(2).counts());
+    net.cut(|_, _| false);
+    for (one, other) in [(2, 4), (4, 2)] {
+        net.link_node(one, other, true);
+    }
+    net.run_for(Duration::from_secs(20));
+    let (counts, after) = (net.payments_of(2).counts(), net.payments_of(4).counts());
+    assert_eq!((counts.waiting, counts.given_up, counts.violations), (0, 0, 0), "{counts:?}");
+    assert_eq!(after.refused, before.refused);
+}
+
+#[test]
+fn acknowledgements_that_come_late_are_no_offence() {
+    let mut net = Net::new(Setup::paid(313));
+    net.run_for(Duration::from_secs(20));
+    // Control frames that 4 has sent are still on their way to 2 when the link has come up again.
+    for seconds in 1..=20 {
+        net.run_for(Duration::from_millis(1000 + 37 * seconds));
+        for up in [false, true] {
+            net.link_node(2, 4, up);
+            net.link_node(4, 2, up);
+        }
+    }
+    net.run_for(Duration::from_secs(20));
+    let counts = net.payments_of(2).counts();
+    assert_eq!((counts.violations, counts.waiting), (0, 0), "{counts:?}");
+    assert!(net.payments_of(4).ledger().account(&account_of(3)).batched > 0);
 }
