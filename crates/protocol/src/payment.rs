@@ -246,7 +246,6 @@ impl Payments {
     /// that is known. `past` is what was claimed so far: [`Fact::Claimed`] and [`Fact::Settled`]. To be called before
     /// any link is up.
     pub fn begin_after_loss(&mut self, past: impl IntoIterator<Item = Fact>) {
-        self.books.lose();
         let (mut issued, mut earned) = (BTreeMap::new(), BTreeMap::new());
         for fact in past {
             let (highest, peer, window) = match fact {
@@ -259,6 +258,8 @@ impl Payments {
         }
         issued.into_iter().for_each(|(recipient, window)| self.books.skip_issued(recipient, Some(window)));
         earned.into_iter().for_each(|(issuer, window)| self.books.skip_windows(issuer, Some(window)));
+        // Last: a crash before it begins anew.
+        self.books.lose();
     }
 
     /// The next thing to be done.

@@ -308,7 +308,7 @@ fn packets_for_a_neighbour_that_is_away_wait_and_none_is_lost() {
 
 #[test]
 fn acknowledgements_that_come_late_are_no_offence() {
-    let mut net = Net::new(Setup::paid(313));
+    let mut net = Net::new(Setup { latency: Duration::from_millis(200), ..Setup::paid(313) });
     net.run_for(Duration::from_secs(20));
     // Control frames that 4 has sent are still on their way to 2 when the link has come up again.
     for seconds in 1..=20 {
