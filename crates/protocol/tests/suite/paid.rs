@@ -79,6 +79,16 @@ fn drain(net: &mut Net, chain: &mut Chain) {
     }
 }
 
+/// How often somebody wanted to agree again on a link from one of these places.
+fn resumed(net: &Net, from: impl Fn(Place) -> bool) -> usize {
+    let seen =
+        net.seen.iter().filter(|sighting| sighting.kind() == FrameKind::Control && from(sighting.from));
+    let begun = |record| matches!(record, Ok(Record::Issuer(_, IssuerMessage::Resume { .. })));
+    seen.flat_map(|sighting| records(&sighting.frame).collect::<Vec<_>>())
+        .filter(|record| begun(record.clone()))
+        .count()
+}
+
 /// Every batch that was ever on a link, by who signed it for whom and its place; the same bytes each time.
 fn batches(net: &Net) -> BTreeMap<(Address, Address, WindowNumber, u8), SignedBatch> {
     let mut all = BTreeMap::new();
@@ -322,4 +332,25 @@ fn acknowledgements_that_come_late_are_no_offence() {
     let counts = net.payments_of(2).counts();
     assert_eq!((counts.violations, counts.waiting), (0, 0), "{counts:?}");
     assert!(net.payments_of(4).ledger().account(&account_of(3)).batched > 0);
+}
+
+#[test]
+fn what_a_client_could_not_be_told_is_told_in_the_next_slot() {
+    let mut net = Net::new(Setup::paid(314));
+    net.run_for(Duration::from_secs(20));
+    net.watch();
+    for _ in 0..5 {
+        net.full = 2;
+        net.run_for(Duration::from_secs(10));
+        assert_eq!(net.full, 0);
+    }
+    for client in 0..2 {
+        let counts = net.clients[client].payments().unwrap().counts();
+        assert_eq!((counts.violations, counts.withheld), (0, 0), "{counts:?}");
+    }
+    let again = resumed(&net, |from| !matches!(from, Place::Node(_)));
+    assert_eq!(again, 0, "nothing was lost, so nothing has to be agreed on again");
+    for gateway in 0..2 {
+        assert_eq!(net.payments_of(gateway).ledger().sum().void, 0);
+    }
 }
