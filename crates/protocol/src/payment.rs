@@ -297,6 +297,7 @@ impl Payments {
                 self.forget(old);
             }
         }
+        self.agree_where_stuck(at);
         self.tend_winding_up(now);
         for earning in self.machines.earning.values_mut() {
             if self.winding_up.ends_windows() {

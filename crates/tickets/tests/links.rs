@@ -33,7 +33,11 @@ fn packets_are_listed_signed_opened_and_claimed() {
     assert_eq!(link.payer.books.ledger.account(&RECIPIENT).redeemed, 1000);
     assert!(link.payer.books.solvency.at_risk() < 1.0 + 1000.0 * 32.0, "what is claimed is no risk");
     assert!(link.is_conserved() && link.recipient.is_settled());
-    assert_eq!(link.payee.store.0.len(), 1, "only the number of the next window is left");
+    assert_eq!(
+        link.payee.store.0.len(),
+        2,
+        "only the number of the next window is left, and what it came to"
+    );
     assert!(link.refused.is_empty() && link.errors.is_empty());
 }
 
@@ -151,7 +155,8 @@ fn an_issuer_that_never_confirms_delays_a_claim_until_the_expiry() {
     let mut link = Link::new(8);
     link.work(512);
     link.recipient.finish(&link.payee.books);
-    link.disconnect();
+    // It is there, and says nothing.
+    link.up = false;
     link.pump();
     link.wait(80_000);
     link.pump();
@@ -396,4 +401,28 @@ fn void_lists_are_held_against_an_issuer_until_their_class_expires() {
     link.wait(common::price().expiry.0 + 1 - link.unix.0);
     link.pump();
     assert_eq!(link.payee.books.credit(issuer()).at_risk(), 0);
+}
+
+#[test]
+fn the_end_of_a_window_is_said_again_until_it_is_confirmed() {
+    for answer_is_lost in [false, true] {
+        let mut link = Link::new(44);
+        link.work(512);
+        link.recipient.finish(&link.payee.books);
+        if answer_is_lost {
+            while link.recipient.poll_event(&mut link.payee.books).is_some() {}
+            link.issuer.end(link.recipient.current_window().unwrap(), &link.payer.books);
+            link.tick();
+            link.payer.commit(usize::MAX);
+        }
+        // Whatever comes out now gets lost.
+        while link.recipient.poll_event(&mut link.payee.books).is_some() {}
+        while link.issuer.poll_message(&link.payer.books).is_some() {}
+        for _ in 0..4 {
+            link.wait(11);
+            link.pump();
+        }
+        assert_eq!(link.claims.len(), 1, "{answer_is_lost}");
+        assert!(link.errors.is_empty() && link.refused.is_empty());
+    }
 }

@@ -87,14 +87,14 @@ impl Payments {
                 if heard == Err(IssuerError::NoAgreement) {
                     return;
                 }
-                if heard.is_err() {
-                    self.violation();
-                    let Some(link) = self.links.get_mut(from) else { return };
-                    let session = link.begin_again(&mut self.rng);
-                    link.resuming = true;
-                    self.resume(&terms, session);
-                } else {
-                    self.sign(at, &terms);
+                match heard {
+                    Ok(()) => self.sign(at, &terms),
+                    // A frame was lost: the list stands.
+                    Err(IssuerError::Missing) => self.agree_again(from, &terms),
+                    Err(_) => {
+                        self.violation();
+                        self.agree_again(from, &terms);
+                    }
                 }
             }
         }
@@ -119,6 +119,11 @@ impl Payments {
     fn hold(&mut self, from: &IdentityKey, parity: Parity, message: IssuerMessage) {
         let Some(link) = self.links.get_mut(from) else { return };
         let early = &mut link.early[parity.index()];
+        // Whoever begins anew says everything again.
+        if matches!(message, IssuerMessage::Resume { .. }) || early.len() >= EARLY_MAX {
+            let begins = early.iter().position(|message| matches!(message, IssuerMessage::Resume { .. }));
+            early.drain(..begins.map_or(0, |at| at + 1));
+        }
         match early.len() < EARLY_MAX {
             true => early.push(message),
             false => self.violation(),
@@ -210,7 +215,7 @@ impl Payments {
         let mut writer = ControlWriter::new(frame);
         let Some(link) = self.links.get_mut(to) else { return writer.finish() };
         link.slots.sent(now);
-        if let Some(proof) = link.proof.take() {
+        if let Some(proof) = link.proof.filter(|_| core::mem::take(&mut link.shows)) {
             writer.push(&Record::Account(proof));
         }
         let mut begun = false;

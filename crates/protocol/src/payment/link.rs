@@ -29,6 +29,8 @@ pub(super) struct Link {
     pub(super) slots: Slots,
     /// What we show the gateway at the other end.
     pub(super) proof: Option<AccountProof>,
+    /// It is to be shown.
+    pub(super) shows: bool,
     /// From which account, and by which key, the client at the other end says that it pays.
     pub(super) claims: Option<(Address, Address)>,
     /// We began, and have not said so.
@@ -53,6 +55,7 @@ impl Link {
             earning: [None; 2],
             slots: Slots::default(),
             proof: None,
+            shows: false,
             claims: None,
             resuming: false,
             early: Default::default(),

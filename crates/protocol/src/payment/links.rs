@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tombola_mixing::Time;
-use tombola_tickets::{AccountProof, ClassNumber, Neighbour, Restore};
+use tombola_tickets::{AccountProof, ClassNumber, Neighbour, Now, Restore};
 use tombola_topology::{IdentityKey, Role};
 
 use super::link::Link;
@@ -114,16 +114,19 @@ impl Payments {
         let link = self.link(gateway);
         link.paced = true;
         link.proof = Some(proof);
+        link.shows = true;
         self.handle_link(now, gateway, true);
     }
 
     /// A client shows from which account it pays.
     pub(super) fn show(&mut self, now: Time, client: IdentityKey, proof: &AccountProof) -> bool {
-        let signer = proof.signer(&self.account.domain, self.me.as_bytes(), client.as_bytes());
-        let (Ok(signer), Some(link)) = (signer, self.links.get_mut(&client)) else { return false };
-        if !link.paced || link.claims.is_some() {
-            return false;
+        let Some(link) = self.links.get_mut(&client).filter(|link| link.paced) else { return false };
+        if let Some((account, _)) = link.claims {
+            // It says so again when it cannot know that it was heard.
+            return account == proof.account;
         }
+        let signer = proof.signer(&self.account.domain, self.me.as_bytes(), client.as_bytes());
+        let Ok(signer) = signer else { return false };
         link.claims = Some((proof.account, signer));
         self.out.push_back(PaymentOutput::Watch(proof.account));
         self.admit(now, client);
@@ -172,6 +175,29 @@ impl Payments {
     pub fn close_client(&mut self, now: Time, client: IdentityKey) {
         self.handle_link(now, client, false);
         self.links.remove(&client);
+    }
+
+    /// Something was lost on a link that is up, or the lists differ: both ends agree again.
+    pub(super) fn agree_again(&mut self, peer: &IdentityKey, terms: &Terms) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let session = link.begin_again(&mut self.rng);
+        link.resuming = true;
+        link.shows = link.proof.is_some();
+        self.resume(terms, session);
+    }
+
+    /// Where nothing is heard any more, both ends agree again.
+    pub(super) fn agree_where_stuck(&mut self, at: Now) {
+        let paying = self.machines.paying.iter_mut();
+        let stuck = paying.filter_map(|(terms, paying)| paying.issuer.wants_resume(at).then_some(*terms));
+        let stuck: Vec<_> = stuck.collect();
+        for terms in stuck {
+            let mut links =
+                self.links.iter().filter(|(_, link)| link.up && link.paying.contains(&Some(terms)));
+            if let Some(peer) = links.next().map(|(peer, _)| *peer) {
+                self.agree_again(&peer, &terms);
+            }
+        }
     }
 
     pub(super) fn resume(&mut self, terms: &Terms, session: u32) {

@@ -108,7 +108,7 @@ impl Machines {
                 issuer.commitment(window, commitment, books).is_ok()
             }
             RecipientMessage::End { window } => {
-                issuer.end(window);
+                issuer.end(window, books);
                 true
             }
             RecipientMessage::Received { window, next } => issuer.received(window, next, books).is_ok(),

@@ -190,9 +190,7 @@ impl Payments {
         }
         // A session has room for four billion packets; the next one begins anew.
         let Some(next) = counter.checked_add(1) else {
-            let session = link.begin_again(&mut self.rng);
-            link.resuming = true;
-            self.resume(&terms, session);
+            self.agree_again(to, &terms);
             return Err((Unpaid::Stop(Stop::NoAgreement), frame, owed));
         };
         link.counter[parity.index()] = next;

@@ -354,3 +354,59 @@ fn what_a_client_could_not_be_told_is_told_in_the_next_slot() {
         assert_eq!(net.payments_of(gateway).ledger().sum().void, 0);
     }
 }
+
+/// What the node numbered `payee` has of the tickets of the one numbered `payer`, and what was void.
+fn batched(net: &mut Net, payer: u8, payee: u32) -> (u64, u64) {
+    let account = net.payments_of(payee).ledger().account(&account_of(payer + 1));
+    (account.batched, account.void)
+}
+
+#[test]
+fn acknowledgements_that_get_lost_are_repeated() {
+    let mut net = Net::new(Setup::paid(315));
+    net.run_for(Duration::from_secs(20));
+    net.mute(|from, to| [from, to] == [Place::Node(4), Place::Node(2)]);
+    net.run_for(Duration::from_secs(3));
+    net.mute(|_, _| false);
+    let (before, _) = batched(&mut net, 2, 4);
+    net.run_for(Duration::from_secs(30));
+    let (after, void) = batched(&mut net, 2, 4);
+    assert!(after > before + 256 && void == 0, "{before} {after} {void}");
+    assert_eq!(net.payments_of(2).counts().violations, 0);
+}
+
+#[test]
+fn a_link_on_which_anything_gets_lost_heals_by_itself() {
+    let (two, four) = (Place::Node(2), Place::Node(4));
+    let cases = [(two, four, 12, false), (four, two, 12, true), (two, four, 40, true)];
+    for (from, to, seconds, anew) in cases {
+        let mut net = Net::new(Setup::paid(316));
+        net.run_for(Duration::from_secs(20));
+        net.mute(move |a, b| (a, b) == (from, to));
+        for up in [false, true].into_iter().filter(|_| anew) {
+            net.link_node(2, 4, up);
+            net.link_node(4, 2, up);
+        }
+        net.run_for(Duration::from_secs(seconds));
+        net.mute(|_, _| false);
+        net.run_for(Duration::from_secs(45));
+        let (before, _) = batched(&mut net, 2, 4);
+        net.run_for(Duration::from_secs(15));
+        let (after, _) = batched(&mut net, 2, 4);
+        assert!(after > before + 100, "{from:?} {to:?} {seconds} {anew}: {before} {after}");
+        assert_eq!(net.payments_of(2).counts().waiting, 0);
+    }
+}
+
+#[test]
+fn a_client_that_was_not_heard_says_again_who_it_is() {
+    let mut net = Net::offline(Setup::paid(317));
+    let client = Place::Client(0);
+    net.mute(move |from, to| from == client || to == client);
+    net.connect(client);
+    net.run_for(Duration::from_secs(5));
+    net.mute(|_, _| false);
+    net.run_for(Duration::from_secs(40));
+    let counts = net.clients[0].payments().unwrap().counts();
+    assert!(counts.signed > 2, "{counts:?}");
+}

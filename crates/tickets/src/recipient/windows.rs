@@ -15,6 +15,8 @@ use crate::messages::RecipientMessage;
 use crate::opening::Openings;
 use crate::records::WindowRecord;
 
+/// That its last window shall end is said again after so long, while its issuer does not answer.
+const END_AGAIN: Duration = Duration::from_secs(10);
 /// A window lasts so long from its first batch.
 pub(super) const WINDOW_LIFE: Duration = Duration::from_secs(3600);
 /// Batches of a window.
@@ -52,6 +54,7 @@ impl Recipient {
     pub fn handle_timeout(&mut self, now: Now, books: &mut Books, openings: &mut Openings) {
         self.give_up_old(now, books, openings);
         self.turn_window(now, books);
+        self.end_again(now, books);
         let forced = now.unix.0.saturating_add(self.limits.claim_before_expiry) >= self.link.price.expiry.0;
         let expired = now.unix > self.link.price.expiry;
         if expired && self.unsigned() > 0 {
@@ -72,6 +75,22 @@ impl Recipient {
             } else if (done || forced) && !window.claimed {
                 self.claim(number, books);
             }
+        }
+    }
+
+    /// The word may have been lost, or the answer to it.
+    fn end_again(&mut self, now: Now, books: &Books) {
+        let current = self.current.filter(|_| self.ended && self.agreed);
+        let open =
+            |window: &WindowNumber| self.windows.get(window).is_some_and(|window| window.closed.is_none());
+        let Some(window) = current.filter(open) else {
+            self.end_said = None;
+            return;
+        };
+        let said = *self.end_said.get_or_insert(now.time);
+        if now.time >= said + END_AGAIN {
+            self.end_said = Some(now.time);
+            self.events.push(&books.journal, Event::Message(RecipientMessage::End { window }));
         }
     }
 
