@@ -21,6 +21,8 @@ const END_AGAIN: Duration = Duration::from_secs(10);
 pub(super) const WINDOW_LIFE: Duration = Duration::from_secs(3600);
 /// Batches of a window.
 const MOST_BATCHES: u16 = 256;
+/// Windows of a link that were used and are neither settled nor expired: as many as an issuer keeps. No other is opened.
+const MOST_WINDOWS: usize = 4096;
 /// Or so many winners.
 const MOST_WINNERS: u32 = 32;
 /// More winners of a window do not count: 255 of 280 bytes fit a transaction of 128 KiB, and the format.
@@ -122,6 +124,9 @@ impl Recipient {
         if self.ended || now.unix > self.link.price.expiry || current.is_some_and(|window| !full(window)) {
             return;
         }
+        if self.windows.len() >= MOST_WINDOWS {
+            return;
+        }
         let number = books.next_window(&self.link.issuer);
         let Some(next) = number.0.checked_add(1) else { return };
         books.go_on_from(self.link.issuer, next);
@@ -134,6 +139,15 @@ impl Recipient {
         self.current = Some(number);
         let message = RecipientMessage::Commitment { window: number, commitment };
         self.events.push(&books.journal, Event::Message(message));
+    }
+
+    /// Another window follows, whatever was to happen in this one. If nothing has, nothing of it is kept.
+    pub(super) fn abandon_window(&mut self, number: WindowNumber, books: &mut Books) {
+        self.current = self.current.filter(|current| *current != number);
+        if self.windows.get(&number).is_some_and(|window| window.next == 0 && !window.restored) {
+            self.windows.remove(&number);
+            books.journal.delete_window(&self.link.issuer, number, []);
+        }
     }
 
     pub(super) fn window(&self, number: WindowNumber, now: Now, books: &Books) -> Window {
