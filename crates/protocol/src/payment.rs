@@ -136,7 +136,7 @@ impl Payments {
             payments.pay(Terms { account, class }, kept);
         }
         for (account, class) in earned {
-            payments.earn(now, Terms { account, class }, NOBODY, kept);
+            payments.earn(payments.now(now), Terms { account, class }, NOBODY, kept);
         }
         payments.collect();
         Ok(payments)
@@ -158,7 +158,8 @@ impl Payments {
         let withheld = self.machines.paying.values().map(|paying| paying.issuer.withheld()).sum();
         let slowed = self.links.values().filter(|link| self.openings.admitted_share(link.number) < 1.0);
         let refused = self.counts.refused + self.gate.refused();
-        PaymentCounts { waiting, withheld, refused, slowed: slowed.count(), ..self.counts }
+        let payers = self.machines.earning.len();
+        PaymentCounts { waiting, withheld, refused, payers, slowed: slowed.count(), ..self.counts }
     }
 
     /// How much of the rate of a neighbour is admitted: less while tickets of its packets do not open.
@@ -203,7 +204,7 @@ impl Payments {
     pub fn handle_fact(&mut self, now: Time, fact: Fact) {
         match fact {
             Fact::Deposit(amount) => self.books.solvency.set_deposit(amount),
-            Fact::Guarantee { issuer, amount } => self.books.credit(issuer).set_guaranteed(amount),
+            Fact::Guarantee { issuer, amount } => self.books.guarantee(issuer, amount),
             Fact::Signer { issuer, signer, signs } => {
                 let signers = self.signers.entry(issuer).or_default();
                 signers.insert(signer, signs);
@@ -212,6 +213,9 @@ impl Payments {
                     if terms.account == issuer {
                         earning.set_signers(issuer, signers);
                     }
+                }
+                if signers.is_empty() {
+                    self.signers.remove(&issuer);
                 }
                 let shown = |link: &Link| link.claims.is_some_and(|(account, _)| account == issuer);
                 let clients = self.links.iter().filter(|(_, link)| shown(link)).map(|(peer, _)| *peer);

@@ -96,6 +96,26 @@ impl Books {
         self.credit.entry(issuer).or_default()
     }
 
+    /// What an issuer guarantees to us. Of whom nothing is guaranteed, and nothing was, nothing is remembered.
+    pub fn guarantee(&mut self, issuer: Address, amount: u128) {
+        if amount > 0 || self.credit.contains_key(&issuer) {
+            self.credit(issuer).set_guaranteed(amount);
+        }
+    }
+
+    /// Whether one more ticket of this issuer may be worked for, which might win `face_value`.
+    #[must_use]
+    pub fn allows(&self, issuer: &Address, face_value: u128) -> bool {
+        self.credit.get(issuer).copied().unwrap_or_default().allows(face_value)
+    }
+
+    /// Forgets an issuer that guarantees nothing and with which nothing is at risk.
+    pub fn forget_credit(&mut self, issuer: &Address) {
+        if self.credit.get(issuer) == Some(&Credit::default()) {
+            self.credit.remove(issuer);
+        }
+    }
+
     /// The window that will be the next one with this issuer.
     #[must_use]
     pub fn next_window(&self, issuer: &Address) -> WindowNumber {

@@ -1,8 +1,10 @@
 //! Control frames: what neighbours say, and what is said to them.
 
+use std::collections::BTreeSet;
+
 use tombola_mixing::Time;
 use tombola_tickets::por::Ack;
-use tombola_tickets::{IssuerError, IssuerMessage, Now, PacketAck, Secret};
+use tombola_tickets::{IssuerError, IssuerMessage, Neighbour, Now, PacketAck, Restore, Secret};
 use tombola_topology::IdentityKey;
 
 use super::link::Link;
@@ -38,7 +40,7 @@ impl Payments {
             }
         }
         self.reuse(frame);
-        self.collect();
+        self.collect_from(from);
         self.flush(now, *from);
         self.set_room(now, from);
         result
@@ -59,8 +61,9 @@ impl Payments {
                 if link.paced && link.claims.is_none() {
                     return self.violation();
                 }
-                let is_first = link.early[parity.index()].is_empty();
-                match place(link.earning, parity).filter(|terms| is_first && self.may_hear(terms, &message)) {
+                let (is_first, number) = (link.early[parity.index()].is_empty(), link.number);
+                let terms = place(link.earning, parity).filter(|_| is_first);
+                match terms.filter(|terms| self.may_hear(at, number, terms, &message)) {
                     Some(terms) => self.hear_issuer(at, &terms, message),
                     None => self.hold(from, parity, message),
                 }
@@ -101,12 +104,17 @@ impl Payments {
     }
 
     /// Whether what one that pays us says can be heard now. We begin only with somebody whose guarantee we know: before that we would
-    /// have to refuse its packets, which it would have sent for nothing.
-    fn may_hear(&mut self, terms: &Terms, message: &IssuerMessage) -> bool {
-        let Some(earning) = self.machines.earning.get(terms) else { return false };
-        let face_value = earning.face_value();
-        !matches!(message, IssuerMessage::Resume { .. })
-            || self.books.credit(terms.account).allows(face_value)
+    /// have to refuse its packets, which it would have sent for nothing. Nor is there anything of it here before.
+    fn may_hear(&mut self, at: Now, number: Neighbour, terms: &Terms, message: &IssuerMessage) -> bool {
+        let Some(price) = self.prices.get(&terms.class) else { return false };
+        let allowed = self.books.allows(&terms.account, price.face_value);
+        if self.machines.earning.contains_key(terms) {
+            return allowed || !matches!(message, IssuerMessage::Resume { .. });
+        }
+        if allowed {
+            self.earn(at, *terms, number, &Restore::default());
+        }
+        allowed
     }
 
     fn hear_issuer(&mut self, at: Now, terms: &Terms, message: IssuerMessage) {
@@ -139,16 +147,16 @@ impl Payments {
         for peer in peers {
             for parity in [Parity::of(0), Parity::of(1)] {
                 let Some(link) = self.links.get_mut(&peer) else { continue };
-                let Some(terms) = link.earning[parity.index()] else { continue };
+                let (Some(terms), number) = (link.earning[parity.index()], link.number) else { continue };
                 let mut messages = core::mem::take(&mut link.early[parity.index()]).into_iter().peekable();
-                while let Some(message) = messages.next_if(|message| self.may_hear(&terms, message)) {
+                while let Some(message) = messages.next_if(|message| self.may_hear(at, number, &terms, message)) {
                     self.hear_issuer(at, &terms, message);
                 }
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.early[parity.index()] = messages.collect();
                 }
             }
-            self.collect();
+            self.collect_from(&peer);
             self.set_room(now, &peer);
         }
     }
@@ -205,6 +213,21 @@ impl Payments {
                 // As soon as it can be said: before that its packets wait.
                 let links = self.links.values_mut().filter(|link| link.earning.contains(&Some(*terms)));
                 links.for_each(|link| link.slots.hurry());
+            }
+        }
+    }
+
+    /// As [`collect`](Self::collect), from the machines of one link.
+    pub(super) fn collect_from(&mut self, peer: &IdentityKey) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        for account in link.earning.iter().flatten().map(|terms| terms.account).collect::<BTreeSet<_>>() {
+            for (terms, earning) in self.machines.of_account(&account) {
+                while let Some(claim) = earning.collect(&mut self.books) {
+                    self.out.push_back(PaymentOutput::Claim(claim));
+                }
+                if earning.take_answers() && link.earning.contains(&Some(*terms)) {
+                    link.slots.hurry();
+                }
             }
         }
     }

@@ -24,11 +24,14 @@ impl Payments {
     ) {
         let terms = terms
             .filter(|terms| self.prices.contains_key(&terms.class) && self.is_free_for(&peer, side, terms));
-        let number = self.link(peer).number;
+        let link = self.link(peer);
+        let (number, paced) = (link.number, link.paced);
         if let Some(terms) = terms {
             match side {
                 Side::Paying => self.pay(terms, &Restore::default()),
-                Side::Earning => self.earn(now, terms, number, &Restore::default()),
+                // Of a client's machine there is one when there is something to hear: anybody can show an account.
+                Side::Earning if paced => {}
+                Side::Earning => self.earn(self.now(now), terms, number, &Restore::default()),
             }
         }
         let link = self.link(peer);
@@ -174,7 +177,12 @@ impl Payments {
     /// A link of a client is gone, and with it what it pays from.
     pub fn close_client(&mut self, now: Time, client: IdentityKey) {
         self.handle_link(now, client, false);
-        self.links.remove(&client);
+        let Some(link) = self.links.remove(&client) else { return };
+        if let Some((account, _)) = link.claims
+            && self.machines.leave(&account, &mut self.books)
+        {
+            self.books.forget_credit(&account);
+        }
     }
 
     /// Something was lost on a link that is up, or the lists differ: both ends agree again.
@@ -217,9 +225,8 @@ impl Payments {
         }
     }
 
-    pub(super) fn earn(&mut self, now: Time, terms: Terms, previous: Neighbour, kept: &Restore) {
+    pub(super) fn earn(&mut self, at: Now, terms: Terms, previous: Neighbour, kept: &Restore) {
         let Some(price) = self.prices.get(&terms.class).copied() else { return };
-        let at = self.now(now);
         let (account, books, limits) = (&self.account, &mut self.books, self.limits);
         self.machines.earning.entry(terms).or_insert_with(|| {
             let mut earning = Earning::new(account, terms, price, previous, limits, kept, at, books);

@@ -199,6 +199,8 @@ pub struct PaymentCounts {
     pub control_in: u64,
     /// Packets that wait until they can be paid for.
     pub waiting: usize,
+    /// Accounts and classes of which something is kept because they pay us.
+    pub payers: usize,
     /// Neighbours of whose packets only a share is let in, because their tickets do not open.
     pub slowed: usize,
 }

@@ -4,12 +4,16 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use tombola_mixing::Time;
-use tombola_protocol::control::{Record, records};
-use tombola_protocol::frame::FrameKind;
+use tombola_protocol::control::{ControlWriter, Record, records};
+use tombola_protocol::frame::{Frame, FrameKind};
 use tombola_protocol::payment::{Fact, Signs};
-use tombola_tickets::{Account, Address, IssuerMessage, Ledger, SignedBatch, UnixSeconds, WindowNumber};
+use tombola_tickets::{
+    Account, AccountProof, AckList, Address, IssuerMessage, Ledger, SignedBatch, SignerKey, UnixSeconds,
+    WindowNumber,
+};
+use tombola_topology::IdentityKey;
 
-use crate::common::{Chain, Net, Place, Setup, account_of, dropped};
+use crate::common::{Chain, Net, Place, Setup, account_of, domain, dropped};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -409,4 +413,57 @@ fn a_client_that_was_not_heard_says_again_who_it_is() {
     net.run_for(Duration::from_secs(40));
     let counts = net.clients[0].payments().unwrap().counts();
     assert!(counts.signed > 2, "{counts:?}");
+}
+
+/// A frame with these records.
+fn control(said: &[Record]) -> Frame {
+    let mut writer = ControlWriter::new(Frame::zeroed());
+    said.iter().for_each(|record| writer.push(record));
+    writer.finish()
+}
+
+#[test]
+fn strangers_who_show_accounts_leave_nothing_behind() {
+    let mut net = Net::new(Setup::paid(318));
+    net.run_for(Duration::from_secs(5));
+    let (gateway, now) = (net.world.identity(0), net.now);
+    let before = net.payments_of(0).counts().payers;
+    let parity = net.world.view.parity();
+    for number in 0..300_u32 {
+        let mut seed = [77; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let (client, key) = (IdentityKey::of_seed(&seed), SignerKey::from_bytes(&seed).unwrap());
+        let proof =
+            AccountProof::new(key.address(), &key, &domain(), gateway.as_bytes(), client.as_bytes());
+        let resume =
+            IssuerMessage::Resume { session: 1, intact: false, list: AckList::new(), highest: None };
+        let frame = control(&[Record::Account(proof), Record::Issuer(parity, resume)]);
+        let payments = net.payments_of(0);
+        payments.open_client(now, client);
+        payments.handle_control(now, &client, frame).unwrap();
+        // Every third one has something on the chain, and is answered; but it goes without having sent anything.
+        let guaranteed = number % 3 == 0;
+        let amount = u128::from(guaranteed) << 90;
+        payments.handle_fact(now, Fact::Guarantee { issuer: key.address(), amount });
+        assert_eq!(payments.counts().payers, before + usize::from(guaranteed), "{number}");
+        payments.close_client(now, client);
+        assert_eq!(payments.counts().payers, before, "{number}");
+    }
+    assert_eq!(net.payments_of(0).counts().violations, 0);
+}
+
+#[test]
+fn a_client_that_comes_again_goes_on() {
+    let mut net = Net::new(Setup::paid(319));
+    for _ in 0..4 {
+        net.run_for(Duration::from_secs(25));
+        net.disconnect(Place::Client(0));
+        net.run_for(Duration::from_secs(2));
+        net.connect(Place::Client(0));
+    }
+    let before = net.clients[0].payments().unwrap().counts().signed;
+    net.run_for(Duration::from_secs(30));
+    let counts = net.clients[0].payments().unwrap().counts();
+    assert!(counts.signed > before + 1 && counts.violations == 0, "{counts:?}");
+    assert_eq!(net.payments_of(0).counts().violations, 0);
 }

@@ -141,6 +141,19 @@ impl Recipient {
         self.events.push(&books.journal, Event::Message(message));
     }
 
+    /// Its issuer has gone. If nothing is won, at risk, or to be waited for, nothing is kept either: then the machine need not be.
+    pub fn leave(&mut self, books: &mut Books) -> bool {
+        let idle = self.unsigned() == 0 && self.pending.is_empty() && self.void == 0;
+        if !idle || self.windows.values().any(|window| window.claimed || !window.won.is_empty()) {
+            return false;
+        }
+        for number in core::mem::take(&mut self.windows).into_keys() {
+            books.journal.delete_window(&self.link.issuer, number, []);
+        }
+        self.current = None;
+        true
+    }
+
     /// Another window follows, whatever was to happen in this one. If nothing has, nothing of it is kept.
     pub(super) fn abandon_window(&mut self, number: WindowNumber, books: &mut Books) {
         self.current = self.current.filter(|current| *current != number);
