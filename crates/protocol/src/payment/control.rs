@@ -18,7 +18,8 @@ use crate::frame::{Frame, Parity};
 const EARLY_MAX: usize = 64;
 
 impl Payments {
-    /// A control frame came. What is wrong in it is counted and held against nobody but who sent it.
+    /// A control frame came. More than can come in the slots of a link, or more after what was wrong, is not heard. What is wrong in
+    /// it is counted and held against nobody but who sent it.
     ///
     /// # Errors
     /// The frame is no control frame, or a record of it is damaged; those before it have been heard.
@@ -29,6 +30,13 @@ impl Payments {
         frame: Frame,
     ) -> Result<(), ControlError> {
         self.counts.control_in += 1;
+        let hears = self.links.get_mut(from).is_some_and(|link| link.patience.hears(now));
+        if !hears {
+            self.counts.unheard += 1;
+            self.reuse(frame);
+            return Ok(());
+        }
+        let violations = self.counts.violations;
         let mut result = Ok(());
         for record in records(&frame) {
             match record {
@@ -38,6 +46,10 @@ impl Payments {
                     result = Err(error);
                 }
             }
+        }
+        let faults = self.counts.violations - violations;
+        if let Some(link) = self.links.get_mut(from) {
+            link.patience.faults(faults);
         }
         self.reuse(frame);
         self.collect_from(from);
@@ -149,7 +161,9 @@ impl Payments {
                 let Some(link) = self.links.get_mut(&peer) else { continue };
                 let (Some(terms), number) = (link.earning[parity.index()], link.number) else { continue };
                 let mut messages = core::mem::take(&mut link.early[parity.index()]).into_iter().peekable();
-                while let Some(message) = messages.next_if(|message| self.may_hear(at, number, &terms, message)) {
+                while let Some(message) =
+                    messages.next_if(|message| self.may_hear(at, number, &terms, message))
+                {
                     self.hear_issuer(at, &terms, message);
                 }
                 if let Some(link) = self.links.get_mut(&peer) {

@@ -27,6 +27,7 @@ pub(super) struct Link {
     pub(super) paying: [Option<Terms>; 2],
     pub(super) earning: [Option<Terms>; 2],
     pub(super) slots: Slots,
+    pub(super) patience: Patience,
     /// What we show the gateway at the other end.
     pub(super) proof: Option<AccountProof>,
     /// It is to be shown.
@@ -54,6 +55,7 @@ impl Link {
             paying: [None; 2],
             earning: [None; 2],
             slots: Slots::default(),
+            patience: Patience::default(),
             proof: None,
             shows: false,
             claims: None,
@@ -81,6 +83,12 @@ impl Link {
             Side::Paying => &mut self.paying,
             Side::Earning => &mut self.earning,
         }
+    }
+
+    /// A packet went over it, in either direction.
+    pub(super) fn packet(&mut self) {
+        self.slots.packet();
+        self.patience.packet();
     }
 
     /// It came up: sessions go on, packets are counted anew.
@@ -151,6 +159,54 @@ impl Slots {
         self.packets = self.packets.saturating_sub(CONTROL_EVERY);
         self.last = Some(now);
         self.hurry = false;
+    }
+}
+
+/// Control frames of a neighbour that are heard at once, and in a second. Far more than leave in its slots, also where packets are refused
+/// that count for it and not here.
+const FRAMES: f64 = 128.0;
+const FRAMES_PER_SECOND: f64 = 32.0;
+/// And for each packet on the link.
+const FRAMES_PER_PACKET: f64 = 2.0 / CONTROL_EVERY as f64;
+/// Of what it must not say it may say so much at once, and one thing in a second: what is wrong costs more than what is right.
+const FAULTS: f64 = 64.0;
+
+/// How much of what the other end says is heard.
+#[derive(Debug)]
+pub(super) struct Patience {
+    frames: f64,
+    faults: f64,
+    since: Time,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { frames: FRAMES, faults: FAULTS, since: Time::ZERO }
+    }
+}
+
+impl Patience {
+    /// A packet went over the link, in either direction.
+    pub(super) fn packet(&mut self) {
+        self.frames = (self.frames + FRAMES_PER_PACKET).min(FRAMES);
+    }
+
+    /// Whether a control frame that came is heard.
+    pub(super) fn hears(&mut self, now: Time) -> bool {
+        let seconds = (now - self.since).as_secs_f64();
+        self.since = now;
+        self.frames = (self.frames + seconds * FRAMES_PER_SECOND).min(FRAMES);
+        self.faults = (self.faults + seconds).min(FAULTS);
+        let hears = self.frames >= 1.0 && self.faults >= 1.0;
+        if hears {
+            self.frames -= 1.0;
+        }
+        hears
+    }
+
+    /// There was so much wrong in it.
+    pub(super) fn faults(&mut self, faults: u64) {
+        self.faults = (self.faults - faults as f64).max(0.0);
     }
 }
 

@@ -197,6 +197,8 @@ pub struct PaymentCounts {
     pub control_out: u64,
     /// Control frames received.
     pub control_in: u64,
+    /// Of these: not heard, because there were too many, or too much was wrong in those before.
+    pub unheard: u64,
     /// Packets that wait until they can be paid for.
     pub waiting: usize,
     /// Accounts and classes of which something is kept because they pay us.

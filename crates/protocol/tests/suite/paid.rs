@@ -8,7 +8,7 @@ use tombola_protocol::control::{ControlWriter, Record, records};
 use tombola_protocol::frame::{Frame, FrameKind};
 use tombola_protocol::payment::{Fact, Signs};
 use tombola_tickets::{
-    Account, AccountProof, AckList, Address, IssuerMessage, Ledger, SignedBatch, SignerKey, UnixSeconds,
+    Account, AccountProof, AckList, Address, IssuerMessage, Ledger, RecipientMessage, SignedBatch, SignerKey, UnixSeconds,
     WindowNumber,
 };
 use tombola_topology::IdentityKey;
@@ -466,4 +466,30 @@ fn a_client_that_comes_again_goes_on() {
     let counts = net.clients[0].payments().unwrap().counts();
     assert!(counts.signed > before + 1 && counts.violations == 0, "{counts:?}");
     assert_eq!(net.payments_of(0).counts().violations, 0);
+}
+
+#[test]
+fn a_neighbour_that_talks_too_much_is_not_heard_for_long() {
+    let mut net = Net::new(Setup::paid(321));
+    net.run_for(Duration::from_secs(20));
+    let (now, parity) = (net.now, net.world.view.parity());
+    // The end of a window that never was costs nothing but the time to read it; what was not signed is counted.
+    let end = RecipientMessage::End { window: WindowNumber(12_345) };
+    let received = RecipientMessage::Received { window: WindowNumber(0), next: 999 };
+    for (from, said) in [(4, end), (5, received)] {
+        let (peer, said) = (net.world.identity(from), Record::Recipient(parity, said));
+        let before = net.payments_of(2).counts();
+        for _ in 0..10_000 {
+            net.payments_of(2).handle_control(now, &peer, control(&[said.clone(), said.clone()])).unwrap();
+        }
+        let counts = net.payments_of(2).counts();
+        assert!(counts.unheard - before.unheard >= 9_800, "{counts:?}");
+        assert!(counts.violations - before.violations <= 260, "{counts:?}");
+    }
+    // Somebody else is heard all the same, and these are heard again.
+    net.run_for(Duration::from_secs(60));
+    let before = net.payments_of(2).counts();
+    net.run_for(Duration::from_secs(20));
+    let counts = net.payments_of(2).counts();
+    assert!(counts.unheard == before.unheard && counts.signed > before.signed + 2, "{counts:?}");
 }
