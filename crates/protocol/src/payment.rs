@@ -35,7 +35,7 @@ use tombola_topology::IdentityKey;
 use crate::drops::DropCounters;
 use crate::frame::{Frame, Parity};
 use crate::gate::Gate;
-use crate::unix::WallClock;
+use crate::unix::{UnixNanos, WallClock};
 use crate::view::OpenViews;
 
 use ending::WindingUp;
@@ -195,6 +195,16 @@ impl Payments {
         }
     }
 
+    /// It is so late outside, as the machine's clock or the chain says. The monotonic clock stands still while a machine sleeps, and a
+    /// wall clock is set: tell it every few seconds. A second is the difference that telling makes.
+    fn set_time(&mut self, now: Time, unix: UnixSeconds) -> bool {
+        let differs = self.now(now).unix.0.abs_diff(unix.0) > 1;
+        if differs {
+            self.wall = WallClock::new(now, UnixNanos(u64::from(unix.0) * 1_000_000_000));
+        }
+        differs
+    }
+
     fn now(&self, now: Time) -> Now {
         let unix = u32::try_from(self.wall.seconds(now)).unwrap_or(u32::MAX);
         Now { time: now, unix: UnixSeconds(unix) }
@@ -203,6 +213,8 @@ impl Payments {
     /// What the chain says.
     pub fn handle_fact(&mut self, now: Time, fact: Fact) {
         match fact {
+            Fact::Time(unix) if !self.set_time(now, unix) => return,
+            Fact::Time(_) => {}
             Fact::Deposit(amount) => self.books.solvency.set_deposit(amount),
             Fact::Guarantee { issuer, amount } => self.books.guarantee(issuer, amount),
             Fact::Signer { issuer, signer, signs } => {

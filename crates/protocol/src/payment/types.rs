@@ -53,6 +53,9 @@ pub enum Side {
 /// What the chain says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
+    /// What time it is outside, by which classes begin and expire. To be told every few seconds; in between, and if nobody tells, the
+    /// monotonic clock counts on.
+    Time(UnixSeconds),
     /// Our deposit, without what is under notice.
     Deposit(u128),
     /// What an issuer guarantees to us: reserve and share of its stake.
@@ -212,7 +215,7 @@ pub struct PaymentCounts {
 pub struct Setting {
     /// The link identity of this end.
     pub me: IdentityKey,
-    /// Relates the machine's time to the chain's.
+    /// Relates the machine's time to the chain's, until [`Fact::Time`] does.
     pub wall: WallClock,
     /// What depends on the network's parameters.
     pub limits: Limits,

@@ -13,7 +13,7 @@ use tombola_tickets::{
 };
 use tombola_topology::IdentityKey;
 
-use crate::common::{Chain, Net, Place, Setup, account_of, domain, dropped};
+use crate::common::{Chain, Net, Place, START, Setup, account_of, domain, dropped};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -492,4 +492,25 @@ fn a_neighbour_that_talks_too_much_is_not_heard_for_long() {
     net.run_for(Duration::from_secs(20));
     let counts = net.payments_of(2).counts();
     assert!(counts.unheard == before.unheard && counts.signed > before.signed + 2, "{counts:?}");
+}
+
+#[test]
+fn classes_expire_by_the_time_that_is_told() {
+    let mut net = Net::new(Setup::paid(322));
+    net.run_for(Duration::from_secs(20));
+    let expiry = net.world.prices().values().next().unwrap().expiry;
+    let tell = |net: &mut Net, time| net.tell_fact(4, Fact::Time(UnixSeconds(time)));
+    // A second is what telling makes of it.
+    let unix = u32::try_from(START + net.now.as_nanos() / 1_000_000_000).unwrap();
+    tell(&mut net, unix + 1);
+    net.run_for(Duration::from_secs(20));
+    let (before, _) = batched(&mut net, 2, 4);
+    assert!(before > 256 && net.payments_of(4).counts().refused == 0);
+    // The machine has slept until the class was over.
+    tell(&mut net, expiry.0 + 1);
+    net.run_for(Duration::from_secs(5));
+    let signed = net.payments_of(4).counts().signed;
+    net.run_for(Duration::from_secs(10));
+    assert!(net.payments_of(4).counts().refused > 100);
+    assert_eq!(net.payments_of(4).counts().signed, signed);
 }
