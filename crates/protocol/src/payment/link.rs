@@ -92,8 +92,8 @@ impl Link {
     }
 
     /// It came up: sessions go on, packets are counted anew.
-    pub(super) fn begin_session(&mut self, unix: u32, rng: &mut Rng) -> u32 {
-        self.session = unix.max(self.session.saturating_add(1));
+    pub(super) fn begin_session(&mut self, least: u32, rng: &mut Rng) -> u32 {
+        self.session = least.max(self.session.saturating_add(1));
         self.number_anew(rng);
         self.slots.hurry();
         self.early = Default::default();

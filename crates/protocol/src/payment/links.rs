@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tombola_mixing::Time;
-use tombola_tickets::{AccountProof, ClassNumber, Neighbour, Now, Restore};
+use tombola_tickets::{AccountProof, ClassNumber, Neighbour, Now, Restore, session_offset};
 use tombola_topology::{IdentityKey, Role};
 
 use super::link::Link;
@@ -161,7 +161,8 @@ impl Payments {
         let changed = core::mem::replace(&mut link.up, up);
         let (paying, earning) = (link.paying, link.earning);
         if up {
-            let session = link.begin_session(unix, &mut self.rng);
+            let offset = session_offset(&self.account.secret, peer.as_bytes());
+            let session = link.begin_session(unix.saturating_add(offset), &mut self.rng);
             link.resuming = paying.iter().any(Option::is_some);
             for terms in paying.iter().flatten() {
                 self.resume(terms, session);

@@ -20,7 +20,7 @@ pub struct Account {
     pub address: Address,
     /// Signs batches for it.
     pub signer: SignerKey,
-    /// Random, kept, and used for nothing but the randomness of windows.
+    /// Random, kept, and used for nothing but the randomness of windows and the numbers of sessions.
     pub secret: Zeroizing<[u8; 32]>,
     /// Where its tickets are worth something.
     pub domain: Domain,
