@@ -67,6 +67,10 @@ pub struct Payments {
     openings: Openings,
     machines: Machines,
     links: BTreeMap<IdentityKey, Link>,
+    /// Those of nodes that were ever up: the only ones of which something is due.
+    neighbours: BTreeSet<IdentityKey>,
+    /// Who uses an account, in whatever epoch.
+    users: BTreeMap<(Side, Address), IdentityKey>,
     prices: BTreeMap<ClassNumber, PriceClass>,
     /// What keys sign for issuers, besides the issuers' own.
     signers: BTreeMap<Address, BTreeMap<Address, Signs>>,
@@ -117,6 +121,8 @@ impl Payments {
             openings: Openings::default(),
             machines: Machines::default(),
             links: BTreeMap::new(),
+            neighbours: BTreeSet::new(),
+            users: BTreeMap::new(),
             prices,
             signers: BTreeMap::new(),
             out: VecDeque::new(),
@@ -288,7 +294,7 @@ impl Payments {
             return Some(output);
         }
         let due = |link: &Link| link.up && !link.paced && link.slots.is_due(now);
-        let to = self.links.iter().find(|(_, link)| due(link)).map(|(peer, _)| *peer)?;
+        let to = *self.neighbours.iter().find(|peer| self.links.get(peer).is_some_and(due))?;
         let frame = self.spare.pop().unwrap_or_else(Frame::zeroed);
         let frame = self.take_control(now, &to, frame);
         Some(PaymentOutput::Send { to, frame })

@@ -36,10 +36,15 @@ impl Payments {
         }
         let link = self.link(peer);
         let before = core::mem::replace(&mut link.terms_mut(side)[parity.index()], terms);
+        let used: BTreeSet<_> = link.terms(side).iter().flatten().map(|terms| terms.account).collect();
         let (up, session) = (link.up, link.session);
         if before == terms {
             return;
         }
+        if let Some(before) = before.filter(|before| !used.contains(&before.account)) {
+            self.users.remove(&(side, before.account));
+        }
+        self.users.extend(used.into_iter().map(|account| ((side, account), peer)));
         self.set_room(now, &peer);
         if let Some(before) = before {
             self.machines.disconnected(side, &before);
@@ -80,8 +85,7 @@ impl Payments {
 
     /// An account is paid from, and pays, on one link only.
     pub(super) fn is_free_for(&self, peer: &IdentityKey, side: Side, terms: &Terms) -> bool {
-        let uses = |link: &Link| link.terms(side).iter().flatten().any(|used| used.account == terms.account);
-        !self.links.iter().any(|(other, link)| other != peer && uses(link))
+        self.users.get(&(side, terms.account)).is_none_or(|user| user == peer)
     }
 
     pub(super) fn link(&mut self, peer: IdentityKey) -> &mut Link {
@@ -159,6 +163,9 @@ impl Payments {
         self.link(peer);
         let Some(link) = self.links.get_mut(&peer) else { return };
         let changed = core::mem::replace(&mut link.up, up);
+        if up && !link.paced {
+            self.neighbours.insert(peer);
+        }
         let (paying, earning) = (link.paying, link.earning);
         if up {
             let offset = session_offset(&self.account.secret, peer.as_bytes());
@@ -179,6 +186,11 @@ impl Payments {
     pub fn close_client(&mut self, now: Time, client: IdentityKey) {
         self.handle_link(now, client, false);
         let Some(link) = self.links.remove(&client) else { return };
+        for side in [Side::Paying, Side::Earning] {
+            for terms in link.terms(side).iter().flatten() {
+                self.users.remove(&(side, terms.account));
+            }
+        }
         if let Some((account, _)) = link.claims
             && self.machines.leave(&account, &mut self.books)
         {

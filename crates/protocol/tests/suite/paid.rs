@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use tombola_mixing::Time;
 use tombola_protocol::control::{ControlWriter, Record, records};
 use tombola_protocol::frame::{Frame, FrameKind};
-use tombola_protocol::payment::{Fact, Signs};
+use tombola_protocol::payment::{Fact, Payments, Signs};
 use tombola_tickets::{
-    Account, AccountProof, AckList, Address, IssuerMessage, Ledger, RecipientMessage, SignedBatch, SignerKey, UnixSeconds,
-    WindowNumber,
+    Account, AccountProof, AckList, Address, IssuerMessage, Ledger, RecipientMessage, SignedBatch, SignerKey,
+    UnixSeconds, WindowNumber,
 };
 use tombola_topology::IdentityKey;
 
@@ -433,10 +433,8 @@ fn strangers_who_show_accounts_leave_nothing_behind() {
         let mut seed = [77; 32];
         seed[..4].copy_from_slice(&number.to_be_bytes());
         let (client, key) = (IdentityKey::of_seed(&seed), SignerKey::from_bytes(&seed).unwrap());
-        let proof =
-            AccountProof::new(key.address(), &key, &domain(), gateway.as_bytes(), client.as_bytes());
-        let resume =
-            IssuerMessage::Resume { session: 1, intact: false, list: AckList::new(), highest: None };
+        let proof = AccountProof::new(key.address(), &key, &domain(), gateway.as_bytes(), client.as_bytes());
+        let resume = IssuerMessage::Resume { session: 1, intact: false, list: AckList::new(), highest: None };
         let frame = control(&[Record::Account(proof), Record::Issuer(parity, resume)]);
         let payments = net.payments_of(0);
         payments.open_client(now, client);
@@ -513,4 +511,33 @@ fn classes_expire_by_the_time_that_is_told() {
     net.run_for(Duration::from_secs(10));
     assert!(net.payments_of(4).counts().refused > 100);
     assert_eq!(net.payments_of(4).counts().signed, signed);
+}
+
+/// What it takes to poll a gateway with so many clients, and to agree with one more.
+fn cost_with(clients: u32) -> Duration {
+    let mut net = Net::new(Setup::paid(323));
+    net.run_for(Duration::from_secs(1));
+    let (gateway, now) = (net.world.identity(0), net.now);
+    let payments = net.payments_of(0);
+    let open = |payments: &mut Payments, number: u32| {
+        let mut seed = [78; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let (client, key) = (IdentityKey::of_seed(&seed), SignerKey::from_bytes(&seed).unwrap());
+        let proof = AccountProof::new(key.address(), &key, &domain(), gateway.as_bytes(), client.as_bytes());
+        payments.open_client(now, client);
+        payments.handle_control(now, &client, control(&[Record::Account(proof)])).unwrap();
+    };
+    (0..clients).for_each(|number| open(payments, number));
+    while payments.poll_output(now).is_some() {}
+    let begun = std::time::Instant::now();
+    for _ in 0..20_000 {
+        assert!(payments.poll_output(now).is_none());
+    }
+    begun.elapsed()
+}
+
+#[test]
+fn clients_cost_nothing_when_nothing_is_due() {
+    let (few, many) = (cost_with(2), cost_with(3000));
+    assert!(many < 20 * few, "{few:?} {many:?}");
 }
