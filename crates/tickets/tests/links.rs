@@ -167,6 +167,9 @@ fn an_issuer_that_never_confirms_delays_a_claim_until_the_expiry() {
     assert!(link.verify_claims() > 0);
     link.wait(601);
     link.pump();
+    assert!(!link.recipient.is_settled(), "the claim may have been made in time");
+    link.wait(2700);
+    link.pump();
     assert!(link.is_conserved() && link.recipient.is_settled());
     assert!(
         link.payee.books.ledger.account(&issuer()).expired.tickets > 0,
@@ -425,4 +428,20 @@ fn the_end_of_a_window_is_said_again_until_it_is_confirmed() {
         assert_eq!(link.claims.len(), 1, "{answer_is_lost}");
         assert!(link.errors.is_empty() && link.refused.is_empty());
     }
+}
+
+#[test]
+fn a_claim_that_is_final_only_after_its_class_has_expired_is_paid() {
+    let mut link = Link::new(45);
+    link.work(1000);
+    link.wait(common::price().expiry.0 - 600 - link.unix.0);
+    link.pump();
+    let won: u32 = link.won.values().sum();
+    assert!(won > 0 && link.claims.len() == 1);
+    link.wait(1500);
+    link.pump();
+    link.recipient.settled(link.claims[0].window, Settlement { paid: won }, &mut link.payee.books);
+    let account = link.payee.books.ledger.account(&issuer());
+    assert_eq!((account.paid.tickets, account.expired.tickets), (won.into(), 0));
+    assert!(link.is_conserved() && link.recipient.is_settled());
 }

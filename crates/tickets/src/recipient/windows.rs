@@ -21,6 +21,8 @@ const END_AGAIN: Duration = Duration::from_secs(10);
 pub(super) const WINDOW_LIFE: Duration = Duration::from_secs(3600);
 /// Batches of a window.
 const MOST_BATCHES: u16 = 256;
+/// A claim is mined before its class expires at the latest, and final so many seconds later: until then it may be paid.
+const FINAL_WITHIN: u32 = 2700;
 /// Windows of a link that were used and are neither settled nor expired: as many as an issuer keeps. No other is opened.
 const MOST_WINDOWS: usize = 4096;
 /// Or so many winners.
@@ -72,6 +74,11 @@ impl Recipient {
             // Who has gone says nothing any more, and nothing is accepted from it when no window is to follow.
             let left = self.ended && !self.agreed;
             let done = (closed || left) && now.time >= window.last + self.limits.settled_after;
+            // Whether a claim that was made in time was paid is for the chain to say.
+            let open = window.claimed && now.unix.0 <= self.link.price.expiry.0.saturating_add(FINAL_WITHIN);
+            if expired && open {
+                continue;
+            }
             if expired {
                 self.expire(number, books);
             } else if (done || forced) && !window.claimed {
