@@ -45,6 +45,8 @@ use crate::shutdown::Shutdown;
 const CURSOR_FILE: &str = "chain.cursor";
 /// How often it is looked whether what a report told is on disk: only then the next start may begin behind it.
 pub(crate) const CURSOR_LOOK: Duration = Duration::from_secs(1);
+/// How often payment is told what time it is.
+pub(crate) const CLOCK_LOOK: Duration = Duration::from_secs(5);
 /// How often a chain that does not answer at the start is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Reports, orders and notices that may wait.
@@ -329,7 +331,7 @@ impl Paid {
         };
         let redeemer = Redeemer::new(EvmTill::new(evm, wallet), redeeming, random_seed()?);
         let mut redeemer = redeemer.with_turn(turn);
-        let clock = || UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX));
+        let clock = unix_seconds;
         // Before the watcher says that some of them are settled, or are not any more.
         before.into_iter().for_each(|order| redeemer.order(order, clock()));
 
@@ -349,6 +351,7 @@ impl Paid {
         tokio::spawn(until(stop.clone(), watcher.run(reporting)));
         tokio::spawn(until(stop.clone(), redeemer.run(clock, ordered, noticing)));
         tokio::spawn(until(stop.clone(), teller.clone().tell_reports(reports, cursor.0)));
+        tokio::spawn(until(stop.clone(), teller.clone().tell_time()));
         tokio::spawn(until(stop.clone(), teller.tell_notices(notices)));
         Ok((payments, purse, bank))
     }
@@ -451,6 +454,15 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
         self.claims.note_settled((issuer, window)).await;
     }
 
+    /// The wall clock may be set, and a machine may have slept.
+    async fn tell_time(self) {
+        let mut look = tokio::time::interval(CLOCK_LOOK);
+        loop {
+            look.tick().await;
+            self.tell(Fact::Time(unix_seconds())).await;
+        }
+    }
+
     async fn tell_notices(self, mut notices: mpsc::Receiver<Notice>) {
         // Claims that were said to be refused; there are not many more than are refused at a time.
         let mut refused = BTreeSet::new();
@@ -492,6 +504,11 @@ pub async fn wind_up<I: Send + 'static>(
         bank.hasten().await;
     }
     inputs.pass(input()).await;
+}
+
+/// What the wall clock says.
+pub(crate) fn unix_seconds() -> UnixSeconds {
+    UnixSeconds(u32::try_from(unix_time_now().as_secs()).unwrap_or(u32::MAX))
 }
 
 /// Which escrow, on which chain. All epochs of a document have the same.

@@ -22,7 +22,8 @@ use crate::clock::Clock;
 use crate::cursor::CursorFile;
 use crate::derive::random_seed;
 use crate::payment::{
-    CURSOR_LOOK, PaymentConfig, Prices, classes_of, domain_of, kept_classes, limits, prices,
+    CLOCK_LOOK, CURSOR_LOOK, PaymentConfig, Prices, classes_of, domain_of, kept_classes, limits, prices,
+    unix_seconds,
 };
 use crate::purse::{Purse, PurseFile};
 use crate::shutdown::Shutdown;
@@ -210,6 +211,7 @@ where
     async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
         let mut known = None;
         let (mut look, mut keep) = (tokio::time::interval(self.poll), tokio::time::interval(CURSOR_LOOK));
+        let mut clock = tokio::time::interval(CLOCK_LOOK);
         loop {
             tokio::select! {
                 _ = look.tick() => {
@@ -221,6 +223,11 @@ where
                     }
                 }
                 _ = keep.tick() => self.cursors.keep(),
+                _ = clock.tick() => {
+                    if !self.tell(Fact::Time(unix_seconds())).await {
+                        return;
+                    }
+                }
                 report = reports.recv() => {
                     let Some(Report { facts, cursor }) = report else { return };
                     for fact in facts {

@@ -43,6 +43,8 @@ struct Work {
     kept: Restore,
     book: ClaimBook,
     waiting: BTreeMap<Key, KeptWindow>,
+    /// What a winner of theirs is worth.
+    face_values: BTreeMap<Key, u128>,
     refused: BTreeMap<Key, String>,
     done: Redeemed,
 }
@@ -70,6 +72,7 @@ pub async fn redeem(
         kept,
         book,
         waiting: BTreeMap::new(),
+        face_values: BTreeMap::new(),
         refused: BTreeMap::new(),
         done: Redeemed::default(),
     };
@@ -98,6 +101,7 @@ pub async fn redeem(
         work.purse.write(work.kept.mark_claimed(&window))?;
         work.book.put(&claim, &price)?;
         work.waiting.insert((window.issuer, window.window), window);
+        work.face_values.insert((window.issuer, window.window), price.face_value);
         orders.push(Order::Claim(Box::new(claim), price));
     }
     if work.waiting.is_empty() {
@@ -205,7 +209,9 @@ impl Work {
         let key = (settled.issuer, settled.window);
         self.refused.remove(&key);
         self.book.settled(&key)?;
-        self.purse.write(self.kept.forget_settled(settled.issuer, settled.window))?;
+        let face_value = self.face_values.remove(&key).unwrap_or_default();
+        let Settled { issuer, window, amount } = settled;
+        self.purse.write(self.kept.forget_settled(issuer, window, face_value, amount))?;
         self.done.paid.push(settled);
         Ok(())
     }

@@ -154,6 +154,8 @@ struct Session {
     slots: PacedSlots,
     /// Slots since the last that carried what there is to say about payment.
     since_control: u32,
+    /// A control frame that the link did not take. What is in it is said once: it goes into the next control slot.
+    unsaid: Option<Frame>,
     allowance: f64,
     refilled: Time,
 }
@@ -259,13 +261,7 @@ impl Gateway {
                     self.drops.count(reason);
                 }
             }
-            GatewayInput::Undelivered(client, frame) => {
-                if frame.kind() == Ok(FrameKind::Mail) {
-                    let (mailbox, number) = (MailboxId::of(&client), frame.mail_number());
-                    let again = self.mailboxes.put_back(mailbox, number, frame);
-                    self.counts.delivered = self.counts.delivered.saturating_sub(again as u64);
-                }
-            }
+            GatewayInput::Undelivered(client, frame) => self.handle_undelivered(client, frame),
             GatewayInput::Durable(count) => self.mailboxes.handle_durable(count),
             GatewayInput::StorageTrouble(trouble) => self.mailboxes.handle_trouble(trouble),
             GatewayInput::Fetched { mailbox, mails } => self.mailboxes.handle_fetched(mailbox, mails),
@@ -274,6 +270,22 @@ impl Gateway {
                     handle_payment(payments, now, input);
                 }
             }
+        }
+    }
+
+    fn handle_undelivered(&mut self, client: IdentityKey, frame: Frame) {
+        match frame.kind() {
+            Ok(FrameKind::Mail) => {
+                let (mailbox, number) = (MailboxId::of(&client), frame.mail_number());
+                let again = self.mailboxes.put_back(mailbox, number, frame);
+                self.counts.delivered = self.counts.delivered.saturating_sub(again as u64);
+            }
+            Ok(FrameKind::Control) => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.unsaid = Some(frame);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -314,7 +326,8 @@ impl Gateway {
         self.counts.without_mailbox += u64::from(!self.mailboxes.enter(self.clock.at(now), mailbox));
         let slots = PacedSlots::new(now, self.downlink_interval, self.rng.fork());
         self.slots.insert((slots.poll_timeout(), client));
-        let session = Session { mailbox, slots, since_control: 0, allowance: self.burst, refilled: now };
+        let session =
+            Session { mailbox, slots, since_control: 0, unsaid: None, allowance: self.burst, refilled: now };
         self.sessions.insert(client, session);
         if let Some(payments) = &mut self.payments {
             payments.open_client(now, client);
@@ -458,6 +471,9 @@ impl Gateway {
             session.since_control += 1;
             if session.since_control >= CONTROL_SLOT || payments.wants_slot(&client) {
                 session.since_control = 0;
+                if let Some(frame) = session.unsaid.take() {
+                    return Some(frame);
+                }
                 let frame = self.spare.pop().unwrap_or_else(Frame::zeroed);
                 return Some(payments.take_control(now, &client, frame));
             }

@@ -35,7 +35,7 @@ use tombola_topology::IdentityKey;
 use crate::drops::DropCounters;
 use crate::frame::{Frame, Parity};
 use crate::gate::Gate;
-use crate::unix::WallClock;
+use crate::unix::{UnixNanos, WallClock};
 use crate::view::OpenViews;
 
 use ending::WindingUp;
@@ -67,6 +67,10 @@ pub struct Payments {
     openings: Openings,
     machines: Machines,
     links: BTreeMap<IdentityKey, Link>,
+    /// Those of nodes that were ever up: the only ones of which something is due.
+    neighbours: BTreeSet<IdentityKey>,
+    /// Who uses an account, in whatever epoch.
+    users: BTreeMap<(Side, Address), IdentityKey>,
     prices: BTreeMap<ClassNumber, PriceClass>,
     /// What keys sign for issuers, besides the issuers' own.
     signers: BTreeMap<Address, BTreeMap<Address, Signs>>,
@@ -117,6 +121,8 @@ impl Payments {
             openings: Openings::default(),
             machines: Machines::default(),
             links: BTreeMap::new(),
+            neighbours: BTreeSet::new(),
+            users: BTreeMap::new(),
             prices,
             signers: BTreeMap::new(),
             out: VecDeque::new(),
@@ -136,7 +142,7 @@ impl Payments {
             payments.pay(Terms { account, class }, kept);
         }
         for (account, class) in earned {
-            payments.earn(now, Terms { account, class }, NOBODY, kept);
+            payments.earn(payments.now(now), Terms { account, class }, NOBODY, kept);
         }
         payments.collect();
         Ok(payments)
@@ -158,7 +164,8 @@ impl Payments {
         let withheld = self.machines.paying.values().map(|paying| paying.issuer.withheld()).sum();
         let slowed = self.links.values().filter(|link| self.openings.admitted_share(link.number) < 1.0);
         let refused = self.counts.refused + self.gate.refused();
-        PaymentCounts { waiting, withheld, refused, slowed: slowed.count(), ..self.counts }
+        let payers = self.machines.earning.len();
+        PaymentCounts { waiting, withheld, refused, payers, slowed: slowed.count(), ..self.counts }
     }
 
     /// How much of the rate of a neighbour is admitted: less while tickets of its packets do not open.
@@ -194,6 +201,16 @@ impl Payments {
         }
     }
 
+    /// It is so late outside, as the machine's clock or the chain says. The monotonic clock stands still while a machine sleeps, and a
+    /// wall clock is set: tell it every few seconds. A second is the difference that telling makes.
+    fn set_time(&mut self, now: Time, unix: UnixSeconds) -> bool {
+        let differs = self.now(now).unix.0.abs_diff(unix.0) > 1;
+        if differs {
+            self.wall = WallClock::new(now, UnixNanos(u64::from(unix.0) * 1_000_000_000));
+        }
+        differs
+    }
+
     fn now(&self, now: Time) -> Now {
         let unix = u32::try_from(self.wall.seconds(now)).unwrap_or(u32::MAX);
         Now { time: now, unix: UnixSeconds(unix) }
@@ -202,8 +219,10 @@ impl Payments {
     /// What the chain says.
     pub fn handle_fact(&mut self, now: Time, fact: Fact) {
         match fact {
+            Fact::Time(unix) if !self.set_time(now, unix) => return,
+            Fact::Time(_) => {}
             Fact::Deposit(amount) => self.books.solvency.set_deposit(amount),
-            Fact::Guarantee { issuer, amount } => self.books.credit(issuer).set_guaranteed(amount),
+            Fact::Guarantee { issuer, amount } => self.books.guarantee(issuer, amount),
             Fact::Signer { issuer, signer, signs } => {
                 let signers = self.signers.entry(issuer).or_default();
                 signers.insert(signer, signs);
@@ -212,6 +231,9 @@ impl Payments {
                     if terms.account == issuer {
                         earning.set_signers(issuer, signers);
                     }
+                }
+                if signers.is_empty() {
+                    self.signers.remove(&issuer);
                 }
                 let shown = |link: &Link| link.claims.is_some_and(|(account, _)| account == issuer);
                 let clients = self.links.iter().filter(|(_, link)| shown(link)).map(|(peer, _)| *peer);
@@ -246,7 +268,6 @@ impl Payments {
     /// that is known. `past` is what was claimed so far: [`Fact::Claimed`] and [`Fact::Settled`]. To be called before
     /// any link is up.
     pub fn begin_after_loss(&mut self, past: impl IntoIterator<Item = Fact>) {
-        self.books.lose();
         let (mut issued, mut earned) = (BTreeMap::new(), BTreeMap::new());
         for fact in past {
             let (highest, peer, window) = match fact {
@@ -259,6 +280,8 @@ impl Payments {
         }
         issued.into_iter().for_each(|(recipient, window)| self.books.skip_issued(recipient, Some(window)));
         earned.into_iter().for_each(|(issuer, window)| self.books.skip_windows(issuer, Some(window)));
+        // Last: a crash before it begins anew.
+        self.books.lose();
     }
 
     /// The next thing to be done.
@@ -271,7 +294,7 @@ impl Payments {
             return Some(output);
         }
         let due = |link: &Link| link.up && !link.paced && link.slots.is_due(now);
-        let to = self.links.iter().find(|(_, link)| due(link)).map(|(peer, _)| *peer)?;
+        let to = *self.neighbours.iter().find(|peer| self.links.get(peer).is_some_and(due))?;
         let frame = self.spare.pop().unwrap_or_else(Frame::zeroed);
         let frame = self.take_control(now, &to, frame);
         Some(PaymentOutput::Send { to, frame })
@@ -296,6 +319,7 @@ impl Payments {
                 self.forget(old);
             }
         }
+        self.agree_where_stuck(at);
         self.tend_winding_up(now);
         for earning in self.machines.earning.values_mut() {
             if self.winding_up.ends_windows() {

@@ -74,7 +74,10 @@ impl Books {
         for (issuer, window) in kept.windows.keys() {
             books.go_on_from(*issuer, window.0.saturating_add(1));
         }
-        for (recipient, window) in kept.issued.keys() {
+        let skipped = &kept.skipped;
+        for (recipient, window) in
+            kept.issued.keys().map(|(recipient, window)| (recipient, window)).chain(skipped)
+        {
             books.commit(*recipient, *window);
         }
         for (peer, over) in &kept.over {
@@ -91,6 +94,26 @@ impl Books {
     /// What an issuer guarantees to us, and what we have at risk with it.
     pub fn credit(&mut self, issuer: Address) -> &mut Credit {
         self.credit.entry(issuer).or_default()
+    }
+
+    /// What an issuer guarantees to us. Of whom nothing is guaranteed, and nothing was, nothing is remembered.
+    pub fn guarantee(&mut self, issuer: Address, amount: u128) {
+        if amount > 0 || self.credit.contains_key(&issuer) {
+            self.credit(issuer).set_guaranteed(amount);
+        }
+    }
+
+    /// Whether one more ticket of this issuer may be worked for, which might win `face_value`.
+    #[must_use]
+    pub fn allows(&self, issuer: &Address, face_value: u128) -> bool {
+        self.credit.get(issuer).copied().unwrap_or_default().allows(face_value)
+    }
+
+    /// Forgets an issuer that guarantees nothing and with which nothing is at risk.
+    pub fn forget_credit(&mut self, issuer: &Address) {
+        if self.credit.get(issuer) == Some(&Credit::default()) {
+            self.credit.remove(issuer);
+        }
     }
 
     /// The window that will be the next one with this issuer.
@@ -123,7 +146,10 @@ impl Books {
     /// the chain. Commitments count from 512 windows beyond it on: in those before, a number may be signed.
     pub fn skip_issued(&mut self, recipient: Address, highest: Option<WindowNumber>) {
         let beyond = highest.map_or(0, |highest| highest.0).saturating_add(SKIPPED_WINDOWS);
-        self.commit(recipient, WindowNumber(beyond.saturating_sub(1)));
+        let skipped = WindowNumber(beyond.saturating_sub(1));
+        if self.commit(recipient, skipped) {
+            self.journal.put_skipped(&recipient, skipped);
+        }
     }
 
     /// The highest window for which this recipient sent a commitment.
@@ -179,6 +205,11 @@ mod tests {
         assert!(!books.commit(a, WindowNumber(511)) && books.commit(a, WindowNumber(512)));
         books.skip_issued(b, Some(WindowNumber(100)));
         assert!(!books.commit(b, WindowNumber(611)) && books.commit(b, WindowNumber(612)));
+        // A crash before the loss was marked, which comes last, begins anew.
+        let mut early = Restore::default();
+        early.skipped.insert(b, WindowNumber(611));
+        early.series.insert(a, 512);
+        assert!(early.is_empty());
         // The next start knows of it, though nothing else was written.
         let mut kept = Restore::default();
         while let Some(change) = books.journal.poll_change() {
@@ -187,8 +218,13 @@ mod tests {
             };
             kept.feed(table, &key, &value).unwrap();
         }
-        let books = Books::restore(Domain::new(1, Address::ZERO), 0, &kept);
+        let mut books = Books::restore(Domain::new(1, Address::ZERO), 0, &kept);
         assert_eq!(books.next_window(&a), WindowNumber(512));
+        assert_eq!(
+            (books.highest(&a), books.highest(&b)),
+            (Some(WindowNumber(511)), Some(WindowNumber(611)))
+        );
+        assert!(!books.commit(b, WindowNumber(611)) && books.commit(b, WindowNumber(612)));
         assert!(!kept.is_empty() && Restore::default().is_empty());
     }
 }

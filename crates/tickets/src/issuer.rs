@@ -31,6 +31,10 @@ const MOST_UNRECEIVED: usize = 4;
 const MOST_BATCHES: u16 = 256;
 /// Windows of a link that hold a batch and are neither claimed nor expired.
 const MOST_WINDOWS: usize = 4096;
+/// What the recipient has to answer is waited for so long at first; then both agree again, because the answer or what it answers was
+/// lost. Each time that is of no use it is waited for twice as long, up to the last.
+const PATIENCE: Duration = Duration::from_secs(10);
+const MOST_PATIENCE: Duration = Duration::from_secs(160);
 /// So many tickets are set aside of the deposit at a time.
 const RESERVE: u64 = 32;
 
@@ -53,7 +57,7 @@ pub enum Stop {
     /// The recipient has sent no commitment, or wants the window to end.
     #[error("there is no window")]
     NoWindow,
-    /// The list has to be agreed on first.
+    /// The list has to be agreed on first, or the link is down.
     #[error("the list is not agreed on")]
     NoAgreement,
     /// Two batches are unsigned, packets on their way and batches that were not handed out included.
@@ -82,10 +86,13 @@ pub enum IssuerError {
     /// The acknowledgement of the first hop is not the one that the client told.
     #[error("an acknowledgement does not match its check")]
     WrongAck,
+    /// The recipient has acknowledged more than came here: it says so again when both agree again, and the list stands.
+    #[error("acknowledgements are missing")]
+    Missing,
     /// Count or hash of the list is another one than ours. Nothing is signed until both have agreed again.
     #[error("the lists differ")]
     OtherList,
-    /// Acknowledgements came before the list was agreed on.
+    /// Acknowledgements came before the list was agreed on: they were on their way. They are repeated, or void.
     #[error("the list is not agreed on")]
     NoAgreement,
     /// A commitment for a window that is not above all earlier ones, or another one for the same window.
@@ -98,6 +105,17 @@ pub enum IssuerError {
     /// It says that it received what was not signed.
     #[error("batches were received that were not signed")]
     UnknownBatch,
+}
+
+/// What was said, and is not answered. While it is the same, it is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    /// The answer to `resume` of this session.
+    Answer(u64),
+    /// That this batch was received.
+    Received(WindowNumber, u8),
+    /// A commitment, without which nothing can be signed.
+    Commitment,
 }
 
 #[derive(Debug)]
@@ -140,6 +158,10 @@ pub struct Issuer {
     /// The answer to the last `resume` has not come.
     asked: bool,
     withheld: u64,
+    awaited: Option<Awaited>,
+    /// Since when.
+    since: Time,
+    patience: Duration,
 }
 
 impl Issuer {
@@ -166,6 +188,9 @@ impl Issuer {
             session: 0,
             asked: false,
             withheld: 0,
+            awaited: None,
+            since: Time::MAX,
+            patience: PATIENCE,
         }
     }
 
@@ -227,7 +252,8 @@ impl Issuer {
     ///
     /// See [`Stop`]. Nothing is dropped: what cannot be sent waits.
     pub fn may_send(&mut self, now: Now, books: &mut Books) -> Result<(), Stop> {
-        if !self.agreed {
+        // What was agreed on holds when the link is back: until then whatever is sent goes nowhere.
+        if !self.agreed || self.down {
             return Err(Stop::NoAgreement);
         }
         if self.current.is_none() || self.ending {
@@ -290,6 +316,10 @@ impl Issuer {
     pub fn acknowledged(&mut self, now: Now, acks: &[PacketAck], list: &AckList) -> Result<(), IssuerError> {
         if !self.agreed {
             return Err(IssuerError::NoAgreement);
+        }
+        if list.count() > self.list.count().saturating_add(acks.len() as u64) {
+            self.agreed = false;
+            return Err(IssuerError::Missing);
         }
         let found = acks
             .iter()
@@ -358,9 +388,16 @@ impl Issuer {
         Ok(())
     }
 
-    /// The recipient wants the window to end, and opens no other. What is on its way is waited for.
-    pub fn end(&mut self, window: WindowNumber) {
+    /// The recipient wants the window to end, and opens no other. What is on its way is waited for. If the last window has ended, it is
+    /// told so again.
+    pub fn end(&mut self, window: WindowNumber, books: &Books) {
         self.ending |= self.current == Some(window);
+        let last = self.windows.last_key_value().filter(|(last, record)| **last == window && record.closed);
+        let Some(batches) = last.map(|(_, record)| record.batches) else { return };
+        let closed = IssuerMessage::Closed { window, batches };
+        if !self.messages.iter().any(|message| *message == closed) {
+            self.messages.push(&books.journal, closed);
+        }
     }
 
     /// All batches of the window before `next` were received.
@@ -450,6 +487,7 @@ impl Issuer {
 
     /// Gives up packets that were not acknowledged, answers the end of a window, forgets what has expired.
     pub fn handle_timeout(&mut self, now: Now, books: &mut Books) {
+        self.watch(now);
         // While the link is down no acknowledgement can come.
         while self.agreed
             && !self.down
@@ -481,6 +519,46 @@ impl Issuer {
             self.leaves.clear();
             self.reserved = 0;
         }
+    }
+
+    fn awaited(&self, now: Now) -> Option<Awaited> {
+        if self.asked {
+            let said = !self.messages.iter().any(|message| matches!(message, IssuerMessage::Resume { .. }));
+            return said.then_some(Awaited::Answer(self.session));
+        }
+        if !self.agreed || self.down || now.unix > self.link.price.expiry {
+            return None;
+        }
+        let unsaid =
+            self.messages.iter().filter(|message| matches!(message, IssuerMessage::Batch(_))).count();
+        if let Some(batch) = self.unreceived.front().filter(|_| unsaid < self.unreceived.len()) {
+            return Some(Awaited::Received(batch.header.window, batch.header.number));
+        }
+        let window = self.current.and_then(|window| self.windows.get(&window));
+        window.is_none_or(|window| window.batches >= MOST_BATCHES).then_some(Awaited::Commitment)
+    }
+
+    fn watch(&mut self, now: Now) {
+        let awaited = self.awaited(now);
+        if awaited == self.awaited {
+            return;
+        }
+        if matches!(self.awaited, Some(Awaited::Received(..))) && now.time < self.since + self.patience / 4 {
+            self.patience = (self.patience / 2).max(PATIENCE);
+        }
+        self.awaited = awaited;
+        self.since = now.time;
+    }
+
+    /// Whether something was lost on the link, by all that can be known: an answer does not come. Then [`resume`](Self::resume) heals it,
+    /// with another session. Ask after [`handle_timeout`](Self::handle_timeout).
+    pub fn wants_resume(&mut self, now: Now) -> bool {
+        let wants = self.awaited.is_some() && now.time >= self.since + self.patience;
+        if wants {
+            self.patience = (self.patience * 2).min(MOST_PATIENCE);
+            self.since = now.time;
+        }
+        wants
     }
 
     /// When [`sign`](Self::sign) and [`handle_timeout`](Self::handle_timeout) want to be called again.
@@ -548,6 +626,7 @@ impl Issuer {
     pub const fn disconnected(&mut self) {
         self.down = true;
         self.asked = false;
+        self.patience = PATIENCE;
     }
 
     /// The link is new, or new again: signed batches that were not received come again byte for byte, then the ends of

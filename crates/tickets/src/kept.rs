@@ -79,15 +79,28 @@ impl Restore {
         changes(journal)
     }
 
-    /// What to remove when the claim of a window is final on the chain.
+    /// What to write down when the claim of a window is final on the chain, which has paid `amount` for it: the window goes, and is in
+    /// the sums of what is over, together with what was over before. A window counts once.
     #[must_use]
-    pub fn forget_settled(&self, issuer: Address, window: WindowNumber) -> Vec<Change> {
+    pub fn forget_settled(
+        &mut self,
+        issuer: Address,
+        window: WindowNumber,
+        face_value: u128,
+        amount: u128,
+    ) -> Vec<Change> {
         let place = (issuer, window);
+        let kept = self.won_windows().into_iter().find(|kept| (kept.issuer, kept.window) == place);
+        let mut journal = Journal::default();
+        if let (Some(kept), Some(_)) = (kept, self.windows.remove(&place)) {
+            let over = self.over.entry(issuer).or_default();
+            over.settle(kept.winners, face_value, amount);
+            journal.put_over(&issuer, over);
+        }
         let numbers = self.won.range((place, 0)..=(place, u8::MAX)).map(|((_, number), _)| *number);
         let winners = numbers.map(|number| {
             (number, self.winners.get(&(place, number)).map(Vec::as_slice).unwrap_or_default())
         });
-        let mut journal = Journal::default();
         journal.delete_window(&issuer, window, winners);
         changes(journal)
     }

@@ -204,6 +204,17 @@ pub(crate) struct Over {
     pub(crate) spent: u128,
 }
 
+impl Over {
+    /// The claim of so many winners is final on the chain, which has paid `amount` for them.
+    pub(crate) fn settle(&mut self, winners: u32, face_value: u128, amount: u128) {
+        let worth = |tickets: u64| Winners { tickets, value: face_value.saturating_mul(tickets.into()) };
+        let paid = amount.checked_div(face_value).unwrap_or_default();
+        let paid = u64::try_from(paid).unwrap_or(u64::MAX).min(winners.into());
+        self.paid.add(worth(paid));
+        self.lost.add(worth(u64::from(winners) - paid));
+    }
+}
+
 /// The accounts with all peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger(BTreeMap<Address, Account>);

@@ -39,7 +39,7 @@ pub use kept::{KeptWindow, KeptWindows};
 pub use ledger::{Account, Ledger, Winners};
 pub use lottery::{Commitment, Randomness, WindowNumber, wins};
 pub use merkle::{CountError, Node, PathError, Root, TicketCount};
-pub use messages::{IssuerMessage, PacketAck, PacketId, RecipientMessage};
+pub use messages::{IssuerMessage, PacketAck, PacketId, RecipientMessage, session_offset};
 pub use opening::{Neighbour, Openings};
 pub use por::{Ack, AckCheck, Challenge, Check, Opener, OwnSecret, PorError};
 pub use recipient::{

@@ -11,6 +11,8 @@
 //! | 4 windows in which we earn | issuer 20, window 4 | class 4, state 1 (0 open, 1 claimed) |
 //! | 5 batches with winners | issuer 20, window 4, number 1 | signed batch 182 |
 //! | 6 winners | issuer 20, window 4, number 1, k 1 | opener 16, siblings 20 each |
+//! | 7 what is over with a peer: winners that were paid, lost, expired, tickets that were redeemed, that lapsed, what was spent | peer 20 | each of the three: tickets 8, value 16; then 8, 8, 16 |
+//! | 8 the highest window in which a commitment counts for nothing, because a number may be signed there that was lost | recipient 20 | window 4 |
 //!
 //! The tables are those of one account on the chain. Every beginning of the journal can be restored: a batch is put before
 //! the window counts it, the number of the next window before a window is opened, a batch before its winners.
@@ -48,8 +50,10 @@ pub mod tables {
     pub const WINNERS: Table = Table(6);
     /// What is over, by peer: sums of windows that are in no other table any more.
     pub const OVER: Table = Table(7);
+    /// The highest windows in which commitments of recipients count for nothing, after a loss.
+    pub const SKIPPED: Table = Table(8);
     /// All of them.
-    pub const ALL: [Table; 7] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS, OVER];
+    pub const ALL: [Table; 8] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS, OVER, SKIPPED];
 }
 
 const VERSION: u8 = 1;
@@ -97,14 +101,17 @@ pub struct Restore {
     pub(crate) won: BTreeMap<(Place, u8), SignedBatch>,
     pub(crate) winners: BTreeMap<(Place, u8), Vec<WinnerClaim>>,
     pub(crate) over: BTreeMap<Address, Over>,
+    pub(crate) skipped: BTreeMap<Address, WindowNumber>,
     pub(crate) lost: bool,
 }
 
 impl Restore {
-    /// Whether nothing was kept: the account is new here, or what it had is lost.
+    /// Whether nothing was kept: the account is new here, or what it had is lost. That a loss was dealt with is written last: what was
+    /// left out before that alone does not count.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let rest = Self { series: BTreeMap::new(), skipped: BTreeMap::new(), ..self.clone() };
+        rest == Self::default()
     }
 
     /// Takes one record in. Keys of one table must come in their order.
@@ -132,6 +139,10 @@ impl Restore {
         }
         if table == tables::SERIES {
             self.series.insert(peer, value.u32()?);
+            return Some(());
+        }
+        if table == tables::SKIPPED {
+            self.skipped.insert(peer, WindowNumber(value.u32()?));
             return Some(());
         }
         if table == tables::OVER {
@@ -266,6 +277,10 @@ impl Journal {
 
     pub(crate) fn put_series(&mut self, issuer: &Address, next: u32) {
         self.put(tables::SERIES, issuer.as_slice(), versioned(&[&next.to_be_bytes()]));
+    }
+
+    pub(crate) fn put_skipped(&mut self, recipient: &Address, highest: WindowNumber) {
+        self.put(tables::SKIPPED, recipient.as_slice(), versioned(&[&highest.0.to_be_bytes()]));
     }
 
     pub(crate) fn put_over(&mut self, peer: &Address, over: &Over) {

@@ -12,6 +12,7 @@ use tombola_sphinx::RelaySecrets;
 use tombola_tickets::{
     Ack, BatchHeader, BatchRefused, Neighbour, OpenError, PacketId, Randomness, Recipient, Refused, Root,
     Salt, Secret, SignedBatch, SignerKey, Stop, TicketCount, VerifyError, WindowNumber, merkle, por,
+    records::tables,
 };
 
 /// What the escrow says of a claim.
@@ -442,4 +443,24 @@ fn the_neighbours_of_an_honest_hop_link_its_packets_no_better_than_by_guessing()
 fn the_distinguisher_would_notice_a_hop_that_leaks_its_half() {
     // With the honest hop's own secret the opener on the chain follows from the next hop's acknowledgement.
     assert_eq!(right(200, |views| vec![views.own.to_vec()]), 200);
+}
+
+#[test]
+fn an_issuer_that_names_ever_higher_windows_fills_nothing() {
+    let mut link = Link::new(60);
+    let kept = |link: &Link| link.payee.store.0.keys().filter(|(table, _)| *table == tables::WINDOWS).count();
+    let now = link.now();
+    for session in 10..6000 {
+        let highest = link.recipient.current_window().map(|window| WindowNumber(window.0 + 1));
+        let (list, books) = (link.recipient.list(), &mut link.payee.books);
+        link.recipient.resume(now, session, true, &list, highest, books);
+        link.payee.commit(usize::MAX);
+        while link.recipient.poll_event(&mut link.payee.books).is_some() {}
+        assert!(kept(&link) <= 1, "{session}: {}", kept(&link));
+    }
+    // Whoever means well after that is worked for.
+    link.session = 6000;
+    link.connect();
+    link.work(256);
+    assert_eq!(link.accepted.len(), 1, "{:?} {:?}", link.errors, link.refused);
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use common::Link;
 use proptest::prelude::*;
 use tombola_tickets::{
-    IssuerError, KeptWindows, RecordError, Restore, Table, WindowClaim, WindowNumber, records::tables,
+    Books, Change, IssuerError, KeptWindows, RecordError, Restore, Table, WindowClaim, WindowNumber,
+    records::tables,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +190,7 @@ fn what_was_kept_is_claimed_without_the_machines() {
     let mut link = Link::new(3);
     link.work(3000);
     link.pump();
-    let kept = link.payee.store.restore();
+    let mut kept = link.payee.store.restore();
     let windows = kept.won_windows();
     let won: u32 = windows.iter().map(|window| window.winners).sum();
     assert_eq!(won, link.won.values().sum::<u32>());
@@ -222,13 +223,25 @@ fn what_was_kept_is_claimed_without_the_machines() {
     assert!(windows.iter().all(|window| after.claims.iter().any(|claim| claim.window == window.window)));
     // When it is final nothing of it is left.
     for window in &windows {
-        for change in kept.forget_settled(window.issuer, window.window) {
+        let amount = u128::from(window.winners) * common::FACE;
+        for change in kept.forget_settled(window.issuer, window.window, common::FACE, amount) {
             followed.apply(&change);
             store.apply(change);
         }
         assert_eq!(followed.won_windows(), store.restore().won_windows());
     }
     assert_eq!(store.restore().won_windows(), []);
+    // What it came to is in the books of whoever earns next; saying it twice changes nothing.
+    let first = windows[0];
+    let again = kept.forget_settled(first.issuer, first.window, common::FACE, 0);
+    assert!(!again.iter().any(|change| matches!(change, Change::Put { .. })), "it counts once");
+    let books = Books::restore(common::domain(), 0, &store.restore());
+    let account = books.ledger.account(&common::issuer());
+    assert_eq!(
+        (account.paid.tickets, account.won.tickets, account.lost.tickets),
+        (won.into(), won.into(), 0)
+    );
+    assert!(account.is_conserved());
     let of_winners = |(table, _): &&(Table, Vec<u8>)| [tables::WON, tables::WINNERS].contains(table);
     assert_eq!(store.0.keys().filter(of_winners).count(), 0);
 }

@@ -171,7 +171,9 @@ fn a_window_is_claimed_when_its_last_packet_is_old_enough() {
 fn an_issuer_that_never_confirms_delays_a_claim_until_the_expiry() {
     let mut link = Link::new(8);
     link.work(512);
-    link.disconnect();
+    link.recipient.finish(&link.payee.books);
+    // It is there, and says nothing.
+    link.up = false;
     link.pump();
     link.wait(80_000);
     link.pump();
@@ -181,6 +183,9 @@ fn an_issuer_that_never_confirms_delays_a_claim_until_the_expiry() {
     assert_eq!(link.claims.len(), 1);
     assert!(link.verify_claims() > 0);
     link.wait(601);
+    link.pump();
+    assert!(!link.recipient.is_settled(), "the claim may have been made in time");
+    link.wait(2700);
     link.pump();
     assert!(link.is_conserved() && link.recipient.is_settled());
     assert!(
@@ -431,4 +436,44 @@ fn void_lists_are_held_against_an_issuer_until_their_class_expires() {
     link.wait(common::price().expiry.0 + 1 - link.unix.0);
     link.pump();
     assert_eq!(link.payee.books.credit(issuer()).at_risk(), 0);
+}
+
+#[test]
+fn the_end_of_a_window_is_said_again_until_it_is_confirmed() {
+    for answer_is_lost in [false, true] {
+        let mut link = Link::new(44);
+        link.work(512);
+        link.recipient.finish(&link.payee.books);
+        if answer_is_lost {
+            while link.recipient.poll_event(&mut link.payee.books).is_some() {}
+            link.issuer.end(link.recipient.current_window().unwrap(), &link.payer.books);
+            link.tick();
+            link.payer.commit(usize::MAX);
+        }
+        // Whatever comes out now gets lost.
+        while link.recipient.poll_event(&mut link.payee.books).is_some() {}
+        while link.issuer.poll_message(&link.payer.books).is_some() {}
+        for _ in 0..4 {
+            link.wait(11);
+            link.pump();
+        }
+        assert_eq!(link.claims.len(), 1, "{answer_is_lost}");
+        assert!(link.errors.is_empty() && link.refused.is_empty());
+    }
+}
+
+#[test]
+fn a_claim_that_is_final_only_after_its_class_has_expired_is_paid() {
+    let mut link = Link::new(45);
+    link.work(1000);
+    link.wait(common::price().expiry.0 - 600 - link.unix.0);
+    link.pump();
+    let won: u32 = link.won.values().sum();
+    assert!(won > 0 && link.claims.len() == 1);
+    link.wait(1500);
+    link.pump();
+    link.recipient.settled(link.claims[0].window, Settlement { paid: won }, &mut link.payee.books);
+    let account = link.payee.books.ledger.account(&issuer());
+    assert_eq!((account.paid.tickets, account.expired.tickets), (won.into(), 0));
+    assert!(link.is_conserved() && link.recipient.is_settled());
 }

@@ -1,8 +1,10 @@
 //! Control frames: what neighbours say, and what is said to them.
 
+use std::collections::BTreeSet;
+
 use tombola_mixing::Time;
 use tombola_tickets::por::Ack;
-use tombola_tickets::{IssuerMessage, Now, PacketAck, Secret};
+use tombola_tickets::{IssuerError, IssuerMessage, Neighbour, Now, PacketAck, Restore, Secret};
 use tombola_topology::IdentityKey;
 
 use super::link::Link;
@@ -16,7 +18,8 @@ use crate::frame::{Frame, Parity};
 const EARLY_MAX: usize = 64;
 
 impl Payments {
-    /// A control frame came. What is wrong in it is counted and held against nobody but who sent it.
+    /// A control frame came. More than can come in the slots of a link, or more after what was wrong, is not heard. What is wrong in
+    /// it is counted and held against nobody but who sent it.
     ///
     /// # Errors
     /// The frame is no control frame, or a record of it is damaged; those before it have been heard.
@@ -27,6 +30,13 @@ impl Payments {
         frame: Frame,
     ) -> Result<(), ControlError> {
         self.counts.control_in += 1;
+        let hears = self.links.get_mut(from).is_some_and(|link| link.patience.hears(now));
+        if !hears {
+            self.counts.unheard += 1;
+            self.reuse(frame);
+            return Ok(());
+        }
+        let violations = self.counts.violations;
         let mut result = Ok(());
         for record in records(&frame) {
             match record {
@@ -37,8 +47,12 @@ impl Payments {
                 }
             }
         }
+        let faults = self.counts.violations - violations;
+        if let Some(link) = self.links.get_mut(from) {
+            link.patience.faults(faults);
+        }
         self.reuse(frame);
-        self.collect();
+        self.collect_from(from);
         self.flush(now, *from);
         self.set_room(now, from);
         result
@@ -59,8 +73,9 @@ impl Payments {
                 if link.paced && link.claims.is_none() {
                     return self.violation();
                 }
-                let is_first = link.early[parity.index()].is_empty();
-                match place(link.earning, parity).filter(|terms| is_first && self.may_hear(terms, &message)) {
+                let (is_first, number) = (link.early[parity.index()].is_empty(), link.number);
+                let terms = place(link.earning, parity).filter(|_| is_first);
+                match terms.filter(|terms| self.may_hear(at, number, terms, &message)) {
                     Some(terms) => self.hear_issuer(at, &terms, message),
                     None => self.hold(from, parity, message),
                 }
@@ -83,26 +98,35 @@ impl Payments {
                     };
                     self.acknowledged(at, owed, ack);
                 }
-                if heard.is_err() {
-                    self.violation();
-                    let Some(link) = self.links.get_mut(from) else { return };
-                    let session = link.begin_again(&mut self.rng);
-                    link.resuming = true;
-                    self.resume(&terms, session);
-                } else {
-                    self.sign(at, &terms);
+                // Those of an earlier session that come behind the beginning of the next one say nothing of its list.
+                if heard == Err(IssuerError::NoAgreement) {
+                    return;
+                }
+                match heard {
+                    Ok(()) => self.sign(at, &terms),
+                    // A frame was lost: the list stands.
+                    Err(IssuerError::Missing) => self.agree_again(from, &terms),
+                    Err(_) => {
+                        self.violation();
+                        self.agree_again(from, &terms);
+                    }
                 }
             }
         }
     }
 
     /// Whether what one that pays us says can be heard now. We begin only with somebody whose guarantee we know: before that we would
-    /// have to refuse its packets, which it would have sent for nothing.
-    fn may_hear(&mut self, terms: &Terms, message: &IssuerMessage) -> bool {
-        let Some(earning) = self.machines.earning.get(terms) else { return false };
-        let face_value = earning.face_value();
-        !matches!(message, IssuerMessage::Resume { .. })
-            || self.books.credit(terms.account).allows(face_value)
+    /// have to refuse its packets, which it would have sent for nothing. Nor is there anything of it here before.
+    fn may_hear(&mut self, at: Now, number: Neighbour, terms: &Terms, message: &IssuerMessage) -> bool {
+        let Some(price) = self.prices.get(&terms.class) else { return false };
+        let allowed = self.books.allows(&terms.account, price.face_value);
+        if self.machines.earning.contains_key(terms) {
+            return allowed || !matches!(message, IssuerMessage::Resume { .. });
+        }
+        if allowed {
+            self.earn(at, *terms, number, &Restore::default());
+        }
+        allowed
     }
 
     fn hear_issuer(&mut self, at: Now, terms: &Terms, message: IssuerMessage) {
@@ -115,6 +139,11 @@ impl Payments {
     fn hold(&mut self, from: &IdentityKey, parity: Parity, message: IssuerMessage) {
         let Some(link) = self.links.get_mut(from) else { return };
         let early = &mut link.early[parity.index()];
+        // Whoever begins anew says everything again.
+        if matches!(message, IssuerMessage::Resume { .. }) || early.len() >= EARLY_MAX {
+            let begins = early.iter().position(|message| matches!(message, IssuerMessage::Resume { .. }));
+            early.drain(..begins.map_or(0, |at| at + 1));
+        }
         match early.len() < EARLY_MAX {
             true => early.push(message),
             false => self.violation(),
@@ -130,16 +159,18 @@ impl Payments {
         for peer in peers {
             for parity in [Parity::of(0), Parity::of(1)] {
                 let Some(link) = self.links.get_mut(&peer) else { continue };
-                let Some(terms) = link.earning[parity.index()] else { continue };
+                let (Some(terms), number) = (link.earning[parity.index()], link.number) else { continue };
                 let mut messages = core::mem::take(&mut link.early[parity.index()]).into_iter().peekable();
-                while let Some(message) = messages.next_if(|message| self.may_hear(&terms, message)) {
+                while let Some(message) =
+                    messages.next_if(|message| self.may_hear(at, number, &terms, message))
+                {
                     self.hear_issuer(at, &terms, message);
                 }
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.early[parity.index()] = messages.collect();
                 }
             }
-            self.collect();
+            self.collect_from(&peer);
             self.set_room(now, &peer);
         }
     }
@@ -200,13 +231,28 @@ impl Payments {
         }
     }
 
+    /// As [`collect`](Self::collect), from the machines of one link.
+    pub(super) fn collect_from(&mut self, peer: &IdentityKey) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        for account in link.earning.iter().flatten().map(|terms| terms.account).collect::<BTreeSet<_>>() {
+            for (terms, earning) in self.machines.of_account(&account) {
+                while let Some(claim) = earning.collect(&mut self.books) {
+                    self.out.push_back(PaymentOutput::Claim(claim));
+                }
+                if earning.take_answers() && link.earning.contains(&Some(*terms)) {
+                    link.slots.hurry();
+                }
+            }
+        }
+    }
+
     /// A control frame for a link, with what there is to say, or nothing.
     pub fn take_control(&mut self, now: Time, to: &IdentityKey, frame: Frame) -> Frame {
         self.counts.control_out += 1;
         let mut writer = ControlWriter::new(frame);
         let Some(link) = self.links.get_mut(to) else { return writer.finish() };
         link.slots.sent(now);
-        if let Some(proof) = link.proof.take() {
+        if let Some(proof) = link.proof.filter(|_| core::mem::take(&mut link.shows)) {
             writer.push(&Record::Account(proof));
         }
         let mut begun = false;

@@ -27,8 +27,11 @@ pub(super) struct Link {
     pub(super) paying: [Option<Terms>; 2],
     pub(super) earning: [Option<Terms>; 2],
     pub(super) slots: Slots,
+    pub(super) patience: Patience,
     /// What we show the gateway at the other end.
     pub(super) proof: Option<AccountProof>,
+    /// It is to be shown.
+    pub(super) shows: bool,
     /// From which account, and by which key, the client at the other end says that it pays.
     pub(super) claims: Option<(Address, Address)>,
     /// We began, and have not said so.
@@ -52,7 +55,9 @@ impl Link {
             paying: [None; 2],
             earning: [None; 2],
             slots: Slots::default(),
+            patience: Patience::default(),
             proof: None,
+            shows: false,
             claims: None,
             resuming: false,
             early: Default::default(),
@@ -80,9 +85,15 @@ impl Link {
         }
     }
 
+    /// A packet went over it, in either direction.
+    pub(super) fn packet(&mut self) {
+        self.slots.packet();
+        self.patience.packet();
+    }
+
     /// It came up: sessions go on, packets are counted anew.
-    pub(super) fn begin_session(&mut self, unix: u32, rng: &mut Rng) -> u32 {
-        self.session = unix.max(self.session.saturating_add(1));
+    pub(super) fn begin_session(&mut self, least: u32, rng: &mut Rng) -> u32 {
+        self.session = least.max(self.session.saturating_add(1));
         self.number_anew(rng);
         self.slots.hurry();
         self.early = Default::default();
@@ -148,6 +159,54 @@ impl Slots {
         self.packets = self.packets.saturating_sub(CONTROL_EVERY);
         self.last = Some(now);
         self.hurry = false;
+    }
+}
+
+/// Control frames of a neighbour that are heard at once, and in a second. Far more than leave in its slots, also where packets are refused
+/// that count for it and not here.
+const FRAMES: f64 = 128.0;
+const FRAMES_PER_SECOND: f64 = 32.0;
+/// And for each packet on the link.
+const FRAMES_PER_PACKET: f64 = 2.0 / CONTROL_EVERY as f64;
+/// Of what it must not say it may say so much at once, and one thing in a second: what is wrong costs more than what is right.
+const FAULTS: f64 = 64.0;
+
+/// How much of what the other end says is heard.
+#[derive(Debug)]
+pub(super) struct Patience {
+    frames: f64,
+    faults: f64,
+    since: Time,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { frames: FRAMES, faults: FAULTS, since: Time::ZERO }
+    }
+}
+
+impl Patience {
+    /// A packet went over the link, in either direction.
+    pub(super) fn packet(&mut self) {
+        self.frames = (self.frames + FRAMES_PER_PACKET).min(FRAMES);
+    }
+
+    /// Whether a control frame that came is heard.
+    pub(super) fn hears(&mut self, now: Time) -> bool {
+        let seconds = (now - self.since).as_secs_f64();
+        self.since = now;
+        self.frames = (self.frames + seconds * FRAMES_PER_SECOND).min(FRAMES);
+        self.faults = (self.faults + seconds).min(FAULTS);
+        let hears = self.frames >= 1.0 && self.faults >= 1.0;
+        if hears {
+            self.frames -= 1.0;
+        }
+        hears
+    }
+
+    /// There was so much wrong in it.
+    pub(super) fn faults(&mut self, faults: u64) {
+        self.faults = (self.faults - faults as f64).max(0.0);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tombola_mixing::Time;
-use tombola_tickets::{AccountProof, Address, ClassNumber, Neighbour, Restore};
+use tombola_tickets::{AccountProof, Address, ClassNumber, Neighbour, Now, Restore, session_offset};
 use tombola_topology::{IdentityKey, Role};
 
 use super::link::Link;
@@ -24,19 +24,27 @@ impl Payments {
     ) {
         let terms = terms
             .filter(|terms| self.prices.contains_key(&terms.class) && self.is_free_for(&peer, side, terms));
-        let number = self.link(peer).number;
+        let link = self.link(peer);
+        let (number, paced) = (link.number, link.paced);
         if let Some(terms) = terms {
             match side {
                 Side::Paying => self.pay(terms, &Restore::default()),
-                Side::Earning => self.earn(now, terms, number, &Restore::default()),
+                // Of a client's machine there is one when there is something to hear: anybody can show an account.
+                Side::Earning if paced => {}
+                Side::Earning => self.earn(self.now(now), terms, number, &Restore::default()),
             }
         }
         let link = self.link(peer);
         let before = core::mem::replace(&mut link.terms_mut(side)[parity.index()], terms);
+        let used: BTreeSet<_> = link.terms(side).iter().flatten().map(|terms| terms.account).collect();
         let (up, session) = (link.up, link.session);
         if before == terms {
             return;
         }
+        if let Some(before) = before.filter(|before| !used.contains(&before.account)) {
+            self.users.remove(&(side, before.account));
+        }
+        self.users.extend(used.into_iter().map(|account| ((side, account), peer)));
         self.set_room(now, &peer);
         if let Some(before) = before {
             self.machines.disconnected(side, &before);
@@ -77,8 +85,7 @@ impl Payments {
 
     /// An account is paid from, and pays, on one link only.
     pub(super) fn is_free_for(&self, peer: &IdentityKey, side: Side, terms: &Terms) -> bool {
-        let uses = |link: &Link| link.terms(side).iter().flatten().any(|used| used.account == terms.account);
-        !self.links.iter().any(|(other, link)| other != peer && uses(link))
+        self.users.get(&(side, terms.account)).is_none_or(|user| user == peer)
     }
 
     pub(super) fn link(&mut self, peer: IdentityKey) -> &mut Link {
@@ -115,16 +122,19 @@ impl Payments {
         let link = self.link(gateway);
         link.paced = true;
         link.proof = Some(proof);
+        link.shows = true;
         self.handle_link(now, gateway, true);
     }
 
     /// A client shows from which account it pays.
     pub(super) fn show(&mut self, now: Time, client: IdentityKey, proof: &AccountProof) -> bool {
-        let signer = proof.signer(&self.account.domain, self.me.as_bytes(), client.as_bytes());
-        let (Ok(signer), Some(link)) = (signer, self.links.get_mut(&client)) else { return false };
-        if !link.paced || link.claims.is_some() {
-            return false;
+        let Some(link) = self.links.get_mut(&client).filter(|link| link.paced) else { return false };
+        if let Some((account, _)) = link.claims {
+            // It says so again when it cannot know that it was heard.
+            return account == proof.account;
         }
+        let signer = proof.signer(&self.account.domain, self.me.as_bytes(), client.as_bytes());
+        let Ok(signer) = signer else { return false };
         link.claims = Some((proof.account, signer));
         self.out.push_back(PaymentOutput::Watch { account: proof.account, signer });
         self.admit(now, client);
@@ -154,9 +164,13 @@ impl Payments {
         self.link(peer);
         let Some(link) = self.links.get_mut(&peer) else { return };
         let changed = core::mem::replace(&mut link.up, up);
+        if up && !link.paced {
+            self.neighbours.insert(peer);
+        }
         let (paying, earning) = (link.paying, link.earning);
         if up {
-            let session = link.begin_session(unix, &mut self.rng);
+            let offset = session_offset(&self.account.secret, peer.as_bytes());
+            let session = link.begin_session(unix.saturating_add(offset), &mut self.rng);
             link.resuming = paying.iter().any(Option::is_some);
             for terms in paying.iter().flatten() {
                 self.resume(terms, session);
@@ -172,8 +186,18 @@ impl Payments {
     /// A link of a client is gone, and with it what it pays from.
     pub fn close_client(&mut self, now: Time, client: IdentityKey) {
         self.handle_link(now, client, false);
-        let gone = self.links.remove(&client);
-        self.forget_claims(gone.and_then(|link| link.claims));
+        let Some(link) = self.links.remove(&client) else { return };
+        for side in [Side::Paying, Side::Earning] {
+            for terms in link.terms(side).iter().flatten() {
+                self.users.remove(&(side, terms.account));
+            }
+        }
+        self.forget_claims(link.claims);
+        if let Some((account, _)) = link.claims
+            && self.machines.leave(&account, &mut self.books)
+        {
+            self.books.forget_credit(&account);
+        }
     }
 
     /// What a client has shown matters no more, unless another one shows the same.
@@ -182,6 +206,29 @@ impl Payments {
             && !self.links.values().any(|link| link.claims == claims)
         {
             self.out.push_back(PaymentOutput::Forget { account, signer });
+        }
+    }
+
+    /// Something was lost on a link that is up, or the lists differ: both ends agree again.
+    pub(super) fn agree_again(&mut self, peer: &IdentityKey, terms: &Terms) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let session = link.begin_again(&mut self.rng);
+        link.resuming = true;
+        link.shows = link.proof.is_some();
+        self.resume(terms, session);
+    }
+
+    /// Where nothing is heard any more, both ends agree again.
+    pub(super) fn agree_where_stuck(&mut self, at: Now) {
+        let paying = self.machines.paying.iter_mut();
+        let stuck = paying.filter_map(|(terms, paying)| paying.issuer.wants_resume(at).then_some(*terms));
+        let stuck: Vec<_> = stuck.collect();
+        for terms in stuck {
+            let mut links =
+                self.links.iter().filter(|(_, link)| link.up && link.paying.contains(&Some(terms)));
+            if let Some(peer) = links.next().map(|(peer, _)| *peer) {
+                self.agree_again(&peer, &terms);
+            }
         }
     }
 
@@ -202,9 +249,8 @@ impl Payments {
         }
     }
 
-    pub(super) fn earn(&mut self, now: Time, terms: Terms, previous: Neighbour, kept: &Restore) {
+    pub(super) fn earn(&mut self, at: Now, terms: Terms, previous: Neighbour, kept: &Restore) {
         let Some(price) = self.prices.get(&terms.class).copied() else { return };
-        let at = self.now(now);
         let (account, books, limits) = (&self.account, &mut self.books, self.limits);
         self.machines.earning.entry(terms).or_insert_with(|| {
             let mut earning = Earning::new(account, terms, price, previous, limits, kept, at, books);

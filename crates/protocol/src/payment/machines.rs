@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tombola_mixing::Time;
 use tombola_tickets::{
-    Address, Books, Event, Issuer, IssuerLink, IssuerMessage, Limits, Neighbour, Now, PacketId, PriceClass,
-    Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim,
+    Address, Books, ClassNumber, Event, Issuer, IssuerLink, IssuerMessage, Limits, Neighbour, Now, PacketId,
+    PriceClass, Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim,
 };
 
 use super::{Account, Owed, PaymentCounts, Side, Signs, Terms};
@@ -52,7 +52,22 @@ impl Machines {
     }
 
     pub(super) fn earning_from(&mut self, issuer: &Address) -> impl Iterator<Item = &mut Earning> {
-        self.earning.iter_mut().filter(|(terms, _)| terms.account == *issuer).map(|(_, earning)| earning)
+        self.of_account(issuer).map(|(_, earning)| earning)
+    }
+
+    pub(super) fn of_account(&mut self, issuer: &Address) -> impl Iterator<Item = (&Terms, &mut Earning)> {
+        let of = |class| Terms { account: *issuer, class: ClassNumber(class) };
+        self.earning.range_mut(of(0)..=of(u32::MAX))
+    }
+
+    /// One that paid us has gone: forgets its machines in which nothing is to be waited for. Returns whether it has no other.
+    pub(super) fn leave(&mut self, issuer: &Address, books: &mut Books) -> bool {
+        let idle = |(terms, earning): (&Terms, &mut Earning)| {
+            (earning.on_their_way == 0 && earning.recipient.leave(books)).then_some(*terms)
+        };
+        let idle: Vec<_> = self.of_account(issuer).filter_map(idle).collect();
+        idle.iter().for_each(|terms| drop(self.earning.remove(terms)));
+        self.of_account(issuer).next().is_none()
     }
 
     /// Something from one that pays us. Returns whether it is as it must be.
@@ -108,7 +123,7 @@ impl Machines {
                 issuer.commitment(window, commitment, books).is_ok()
             }
             RecipientMessage::End { window } => {
-                issuer.end(window);
+                issuer.end(window, books);
                 true
             }
             RecipientMessage::Received { window, next } => issuer.received(window, next, books).is_ok(),
@@ -218,11 +233,6 @@ impl Earning {
         let price = &self.price;
         let others = signers.iter().filter(|(_, signs)| signs.covers(price)).map(|(signer, _)| *signer);
         self.recipient.set_signers([issuer].into_iter().chain(others));
-    }
-
-    /// What a winner is paid.
-    pub(super) fn face_value(&self) -> u128 {
-        self.price.face_value
     }
 
     /// Whether there is an answer to the issuer now; once.

@@ -57,7 +57,7 @@ impl Payments {
         let at = self.now(now);
         let behind = next.and_then(|next| self.links.get(next)).map(|link| link.number);
         let link = self.links.get_mut(from).ok_or(Unpaid::NoTerms)?;
-        link.slots.packet();
+        link.packet();
         let terms = link.earning[parity.index()].ok_or(Unpaid::NoTerms)?;
         let earning = self.machines.earning.get_mut(&terms).ok_or(Unpaid::NoTerms)?;
         let secret = match ticket.half {
@@ -185,18 +185,16 @@ impl Payments {
             let check = matches!(owed.0, Debt::First(_)).then(|| AckCheck::from_bytes(meta.ack_check));
             (Challenge::from_bytes(meta.challenge), check)
         };
+        // A session has room for four billion packets; the next one begins anew, and the packet is of that one.
+        let Some(next) = counter.checked_add(1) else {
+            self.agree_again(to, &terms);
+            return Err((Unpaid::Stop(Stop::NoAgreement), frame, owed));
+        };
         if let Err(stop) = paying.issuer.send(at, &mut self.books, packet, challenge, check) {
             return Err((stop.into(), frame, owed));
         }
-        // A session has room for four billion packets; the next one begins anew.
-        let Some(next) = counter.checked_add(1) else {
-            let session = link.begin_again(&mut self.rng);
-            link.resuming = true;
-            self.resume(&terms, session);
-            return Err((Unpaid::Stop(Stop::NoAgreement), frame, owed));
-        };
         link.counter[parity.index()] = next;
-        link.slots.packet();
+        link.packet();
         frame.set_number(link.session, counter);
         if let Some(old) = paying.sent(packet, now, owed) {
             self.forget(old);
@@ -256,4 +254,90 @@ impl Payments {
 /// Session and counter of a packet as the machines name it.
 fn packet_id((session, counter): (u32, u32)) -> PacketId {
     PacketId { session: session.into(), counter: counter.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tombola_tickets::{
+        Address, ClassNumber, Commitment, Domain, Limits, PriceClass, RecipientMessage, Restore, SignerKey,
+        UnixSeconds, WinProbability, WindowNumber,
+    };
+
+    use super::*;
+    use crate::control::Record;
+    use crate::frame::LinkMeta;
+    use crate::payment::{Account, Fact, Setting, Side, Terms};
+    use crate::unix::{UnixNanos, WallClock};
+
+    /// An account that has agreed with one that it pays.
+    fn agreed(now: Time, peer: IdentityKey) -> Payments {
+        let signer = SignerKey::from_bytes(&[1; 32]).unwrap();
+        let account = Account {
+            address: signer.address(),
+            signer,
+            secret: [2; 32].into(),
+            domain: Domain::new(1, Address::ZERO),
+        };
+        let setting = Setting {
+            me: IdentityKey::of_seed(&[3; 32]),
+            wall: WallClock::new(now, UnixNanos(1_000_000_000)),
+            limits: Limits { settled_after: Duration::from_secs(10), claim_before_expiry: 10 },
+            drops: std::sync::Arc::default(),
+            seed: [4; 32],
+        };
+        let price = PriceClass {
+            face_value: 1,
+            win_probability: WinProbability::MAX,
+            valid_from: UnixSeconds(0),
+            expiry: UnixSeconds(u32::MAX),
+            epoch: 0,
+        };
+        let prices = BTreeMap::from([(ClassNumber(1), price)]);
+        let mut payments = Payments::new(now, account, setting, prices, &Restore::default()).unwrap();
+        payments.handle_fact(now, Fact::Deposit(1 << 60));
+        let terms = Terms { account: Address::repeat_byte(9), class: ClassNumber(1) };
+        payments.set_terms(now, peer, Side::Paying, even(), Some(terms));
+        payments.handle_link(now, peer, true);
+        answer(&mut payments, now, peer);
+        payments
+    }
+
+    fn even() -> Parity {
+        Parity::of(0)
+    }
+
+    /// What the other end says to the session that began last.
+    fn answer(payments: &mut Payments, now: Time, peer: IdentityKey) {
+        let session = payments.links[&peer].session.into();
+        let commitment = Commitment::from_bytes([5; 32]);
+        let commitment = RecipientMessage::Commitment { window: WindowNumber(0), commitment };
+        for message in [commitment, RecipientMessage::Resumed { session, void: false }] {
+            payments.handle_record(now, &peer, Record::Recipient(even(), message));
+        }
+        assert_eq!(payments.counts().violations, 0);
+    }
+
+    #[test]
+    fn the_last_number_of_a_session_is_of_no_packet() {
+        let (now, peer) = (Time::ZERO + Duration::from_secs(1), IdentityKey::of_seed(&[6; 32]));
+        let mut payments = agreed(now, peer);
+        let frame = || {
+            let mut frame = Frame::zeroed();
+            frame.set_link_packet(even(), &LinkMeta::NONE);
+            frame
+        };
+        assert!(payments.issue(now, &peer, frame(), Owed::default()).is_ok());
+        payments.links.get_mut(&peer).unwrap().counter = [u32::MAX; 2];
+        let stopped = payments.issue(now, &peer, frame(), Owed::default());
+        assert!(matches!(stopped, Err((Unpaid::Stop(Stop::NoAgreement), ..))));
+        let in_flight = |payments: &Payments| {
+            payments.machines.paying.values().map(|paying| paying.issuer.in_flight()).sum::<usize>()
+        };
+        assert_eq!(in_flight(&payments), 1, "a packet that did not leave is not waited for");
+        answer(&mut payments, now, peer);
+        assert!(payments.issue(now, &peer, frame(), Owed::default()).is_ok());
+        assert_eq!(in_flight(&payments), 2);
+    }
 }

@@ -20,7 +20,7 @@ pub struct Account {
     pub address: Address,
     /// Signs batches for it.
     pub signer: SignerKey,
-    /// Random, kept, and used for nothing but the randomness of windows.
+    /// Random, kept, and used for nothing but the randomness of windows and the numbers of sessions.
     pub secret: Zeroizing<[u8; 32]>,
     /// Where its tickets are worth something.
     pub domain: Domain,
@@ -53,6 +53,9 @@ pub enum Side {
 /// What the chain says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
+    /// What time it is outside, by which classes begin and expire. To be told every few seconds; in between, and if nobody tells, the
+    /// monotonic clock counts on.
+    Time(UnixSeconds),
     /// Our deposit, without what is under notice.
     Deposit(u128),
     /// What an issuer guarantees to us: reserve and share of its stake.
@@ -209,8 +212,12 @@ pub struct PaymentCounts {
     pub control_out: u64,
     /// Control frames received.
     pub control_in: u64,
+    /// Of these: not heard, because there were too many, or too much was wrong in those before.
+    pub unheard: u64,
     /// Packets that wait until they can be paid for.
     pub waiting: usize,
+    /// Accounts and classes of which something is kept because they pay us.
+    pub payers: usize,
     /// Neighbours of whose packets only a share is let in, because their tickets do not open.
     pub slowed: usize,
 }
@@ -220,7 +227,7 @@ pub struct PaymentCounts {
 pub struct Setting {
     /// The link identity of this end.
     pub me: IdentityKey,
-    /// Relates the machine's time to the chain's.
+    /// Relates the machine's time to the chain's, until [`Fact::Time`] does.
     pub wall: WallClock,
     /// What depends on the network's parameters.
     pub limits: Limits,

@@ -4,12 +4,16 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use tombola_mixing::Time;
-use tombola_protocol::control::{Record, records};
-use tombola_protocol::frame::FrameKind;
-use tombola_protocol::payment::{Fact, Signs};
-use tombola_tickets::{Account, Address, IssuerMessage, Ledger, SignedBatch, UnixSeconds, WindowNumber};
+use tombola_protocol::control::{ControlWriter, Record, records};
+use tombola_protocol::frame::{Frame, FrameKind};
+use tombola_protocol::payment::{Fact, Payments, Signs};
+use tombola_tickets::{
+    Account, AccountProof, AckList, Address, IssuerMessage, Ledger, RecipientMessage, SignedBatch, SignerKey,
+    UnixSeconds, WindowNumber,
+};
+use tombola_topology::IdentityKey;
 
-use crate::common::{Chain, Net, Place, Setup, account_of, dropped};
+use crate::common::{Chain, Net, Place, START, Setup, account_of, domain, dropped};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -77,6 +81,16 @@ fn drain(net: &mut Net, chain: &mut Chain) {
         net.run_for(Duration::from_secs(10));
         chain.settle(net);
     }
+}
+
+/// How often somebody wanted to agree again on a link from one of these places.
+fn resumed(net: &Net, from: impl Fn(Place) -> bool) -> usize {
+    let seen =
+        net.seen.iter().filter(|sighting| sighting.kind() == FrameKind::Control && from(sighting.from));
+    let begun = |record| matches!(record, Ok(Record::Issuer(_, IssuerMessage::Resume { .. })));
+    seen.flat_map(|sighting| records(&sighting.frame).collect::<Vec<_>>())
+        .filter(|record| begun(record.clone()))
+        .count()
 }
 
 /// Every batch that was ever on a link, by who signed it for whom and its place; the same bytes each time.
@@ -278,4 +292,252 @@ fn another_key_may_sign_for_an_issuer_and_a_key_that_is_revoked_may_not() {
         let account = net.payments_of(node).ledger().account(&issuer);
         assert_eq!((account.paid, account.lost.tickets), (account.won, 0));
     }
+}
+
+#[test]
+fn packets_for_a_neighbour_that_is_away_wait_and_none_is_lost() {
+    let mut net = Net::new(Setup::paid(312));
+    net.run_for(Duration::from_secs(20));
+    // Nothing is on the links between these two when they go down.
+    net.cut(|from, to| [from, to] == [Place::Node(2), Place::Node(4)]);
+    net.run_for(Duration::from_secs(1));
+    let before = net.payments_of(4).counts();
+    net.watch();
+    for (one, other) in [(2, 4), (4, 2)] {
+        net.link_node(one, other, false);
+    }
+    net.run_for(Duration::from_secs(10));
+    let sent = net.on_link(Place::Node(2), Place::Node(4)).len();
+    assert_eq!(sent, 0, "nothing leaves that nobody would be paid for");
+    assert!(net.payments_of(2).counts().waiting > 50, "{:?}", net.payments_of(2).counts());
+    net.cut(|_, _| false);
+    for (one, other) in [(2, 4), (4, 2)] {
+        net.link_node(one, other, true);
+    }
+    net.run_for(Duration::from_secs(20));
+    let (counts, after) = (net.payments_of(2).counts(), net.payments_of(4).counts());
+    assert_eq!((counts.waiting, counts.given_up, counts.violations), (0, 0, 0), "{counts:?}");
+    assert_eq!(after.refused, before.refused);
+}
+
+#[test]
+fn acknowledgements_that_come_late_are_no_offence() {
+    let mut net = Net::new(Setup { latency: Duration::from_millis(200), ..Setup::paid(313) });
+    net.run_for(Duration::from_secs(20));
+    // Control frames that 4 has sent are still on their way to 2 when the link has come up again.
+    for seconds in 1..=20 {
+        net.run_for(Duration::from_millis(1000 + 37 * seconds));
+        for up in [false, true] {
+            net.link_node(2, 4, up);
+            net.link_node(4, 2, up);
+        }
+    }
+    net.run_for(Duration::from_secs(20));
+    let counts = net.payments_of(2).counts();
+    assert_eq!((counts.violations, counts.waiting), (0, 0), "{counts:?}");
+    assert!(net.payments_of(4).ledger().account(&account_of(3)).batched > 0);
+}
+
+#[test]
+fn what_a_client_could_not_be_told_is_told_in_the_next_slot() {
+    let mut net = Net::new(Setup::paid(314));
+    net.run_for(Duration::from_secs(20));
+    net.watch();
+    for _ in 0..5 {
+        net.full = 2;
+        net.run_for(Duration::from_secs(10));
+        assert_eq!(net.full, 0);
+    }
+    for client in 0..2 {
+        let counts = net.clients[client].payments().unwrap().counts();
+        assert_eq!((counts.violations, counts.withheld), (0, 0), "{counts:?}");
+    }
+    let again = resumed(&net, |from| !matches!(from, Place::Node(_)));
+    assert_eq!(again, 0, "nothing was lost, so nothing has to be agreed on again");
+    for gateway in 0..2 {
+        assert_eq!(net.payments_of(gateway).ledger().sum().void, 0);
+    }
+}
+
+/// What the node numbered `payee` has of the tickets of the one numbered `payer`, and what was void.
+fn batched(net: &mut Net, payer: u8, payee: u32) -> (u64, u64) {
+    let account = net.payments_of(payee).ledger().account(&account_of(payer + 1));
+    (account.batched, account.void)
+}
+
+#[test]
+fn acknowledgements_that_get_lost_are_repeated() {
+    let mut net = Net::new(Setup::paid(315));
+    net.run_for(Duration::from_secs(20));
+    net.mute(|from, to| [from, to] == [Place::Node(4), Place::Node(2)]);
+    net.run_for(Duration::from_secs(3));
+    net.mute(|_, _| false);
+    let (before, _) = batched(&mut net, 2, 4);
+    net.run_for(Duration::from_secs(30));
+    let (after, void) = batched(&mut net, 2, 4);
+    assert!(after > before + 256 && void == 0, "{before} {after} {void}");
+    assert_eq!(net.payments_of(2).counts().violations, 0);
+}
+
+#[test]
+fn a_link_on_which_anything_gets_lost_heals_by_itself() {
+    let (two, four) = (Place::Node(2), Place::Node(4));
+    let cases = [(two, four, 12, false), (four, two, 12, true), (two, four, 40, true)];
+    for (from, to, seconds, anew) in cases {
+        let mut net = Net::new(Setup::paid(316));
+        net.run_for(Duration::from_secs(20));
+        net.mute(move |a, b| (a, b) == (from, to));
+        for up in [false, true].into_iter().filter(|_| anew) {
+            net.link_node(2, 4, up);
+            net.link_node(4, 2, up);
+        }
+        net.run_for(Duration::from_secs(seconds));
+        net.mute(|_, _| false);
+        net.run_for(Duration::from_secs(45));
+        let (before, _) = batched(&mut net, 2, 4);
+        net.run_for(Duration::from_secs(15));
+        let (after, _) = batched(&mut net, 2, 4);
+        assert!(after > before + 100, "{from:?} {to:?} {seconds} {anew}: {before} {after}");
+        assert_eq!(net.payments_of(2).counts().waiting, 0);
+    }
+}
+
+#[test]
+fn a_client_that_was_not_heard_says_again_who_it_is() {
+    let mut net = Net::offline(Setup::paid(317));
+    let client = Place::Client(0);
+    net.mute(move |from, to| from == client || to == client);
+    net.connect(client);
+    net.run_for(Duration::from_secs(5));
+    net.mute(|_, _| false);
+    net.run_for(Duration::from_secs(40));
+    let counts = net.clients[0].payments().unwrap().counts();
+    assert!(counts.signed > 2, "{counts:?}");
+}
+
+/// A frame with these records.
+fn control(said: &[Record]) -> Frame {
+    let mut writer = ControlWriter::new(Frame::zeroed());
+    said.iter().for_each(|record| writer.push(record));
+    writer.finish()
+}
+
+#[test]
+fn strangers_who_show_accounts_leave_nothing_behind() {
+    let mut net = Net::new(Setup::paid(318));
+    net.run_for(Duration::from_secs(5));
+    let (gateway, now) = (net.world.identity(0), net.now);
+    let before = net.payments_of(0).counts().payers;
+    let parity = net.world.view.parity();
+    for number in 0..300_u32 {
+        let mut seed = [77; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let (client, key) = (IdentityKey::of_seed(&seed), SignerKey::from_bytes(&seed).unwrap());
+        let proof = AccountProof::new(key.address(), &key, &domain(), gateway.as_bytes(), client.as_bytes());
+        let resume = IssuerMessage::Resume { session: 1, intact: false, list: AckList::new(), highest: None };
+        let frame = control(&[Record::Account(proof), Record::Issuer(parity, resume)]);
+        let payments = net.payments_of(0);
+        payments.open_client(now, client);
+        payments.handle_control(now, &client, frame).unwrap();
+        // Every third one has something on the chain, and is answered; but it goes without having sent anything.
+        let guaranteed = number % 3 == 0;
+        let amount = u128::from(guaranteed) << 90;
+        payments.handle_fact(now, Fact::Guarantee { issuer: key.address(), amount });
+        assert_eq!(payments.counts().payers, before + usize::from(guaranteed), "{number}");
+        payments.close_client(now, client);
+        assert_eq!(payments.counts().payers, before, "{number}");
+    }
+    assert_eq!(net.payments_of(0).counts().violations, 0);
+}
+
+#[test]
+fn a_client_that_comes_again_goes_on() {
+    let mut net = Net::new(Setup::paid(319));
+    for _ in 0..4 {
+        net.run_for(Duration::from_secs(25));
+        net.disconnect(Place::Client(0));
+        net.run_for(Duration::from_secs(2));
+        net.connect(Place::Client(0));
+    }
+    let before = net.clients[0].payments().unwrap().counts().signed;
+    net.run_for(Duration::from_secs(30));
+    let counts = net.clients[0].payments().unwrap().counts();
+    assert!(counts.signed > before + 1 && counts.violations == 0, "{counts:?}");
+    assert_eq!(net.payments_of(0).counts().violations, 0);
+}
+
+#[test]
+fn a_neighbour_that_talks_too_much_is_not_heard_for_long() {
+    let mut net = Net::new(Setup::paid(321));
+    net.run_for(Duration::from_secs(20));
+    let (now, parity) = (net.now, net.world.view.parity());
+    // The end of a window that never was costs nothing but the time to read it; what was not signed is counted.
+    let end = RecipientMessage::End { window: WindowNumber(12_345) };
+    let received = RecipientMessage::Received { window: WindowNumber(0), next: 999 };
+    for (from, said) in [(4, end), (5, received)] {
+        let (peer, said) = (net.world.identity(from), Record::Recipient(parity, said));
+        let before = net.payments_of(2).counts();
+        for _ in 0..10_000 {
+            net.payments_of(2).handle_control(now, &peer, control(&[said.clone(), said.clone()])).unwrap();
+        }
+        let counts = net.payments_of(2).counts();
+        assert!(counts.unheard - before.unheard >= 9_800, "{counts:?}");
+        assert!(counts.violations - before.violations <= 260, "{counts:?}");
+    }
+    // Somebody else is heard all the same, and these are heard again.
+    net.run_for(Duration::from_secs(60));
+    let before = net.payments_of(2).counts();
+    net.run_for(Duration::from_secs(20));
+    let counts = net.payments_of(2).counts();
+    assert!(counts.unheard == before.unheard && counts.signed > before.signed + 2, "{counts:?}");
+}
+
+#[test]
+fn classes_expire_by_the_time_that_is_told() {
+    let mut net = Net::new(Setup::paid(322));
+    net.run_for(Duration::from_secs(20));
+    let expiry = net.world.prices().values().next().unwrap().expiry;
+    let tell = |net: &mut Net, time| net.tell_fact(4, Fact::Time(UnixSeconds(time)));
+    // A second is what telling makes of it.
+    let unix = u32::try_from(START + net.now.as_nanos() / 1_000_000_000).unwrap();
+    tell(&mut net, unix + 1);
+    net.run_for(Duration::from_secs(20));
+    let (before, _) = batched(&mut net, 2, 4);
+    assert!(before > 256 && net.payments_of(4).counts().refused == 0);
+    // The machine has slept until the class was over.
+    tell(&mut net, expiry.0 + 1);
+    net.run_for(Duration::from_secs(5));
+    let signed = net.payments_of(4).counts().signed;
+    net.run_for(Duration::from_secs(10));
+    assert!(net.payments_of(4).counts().refused > 100);
+    assert_eq!(net.payments_of(4).counts().signed, signed);
+}
+
+/// What it takes to poll a gateway with so many clients, and to agree with one more.
+fn cost_with(clients: u32) -> Duration {
+    let mut net = Net::new(Setup::paid(323));
+    net.run_for(Duration::from_secs(1));
+    let (gateway, now) = (net.world.identity(0), net.now);
+    let payments = net.payments_of(0);
+    let open = |payments: &mut Payments, number: u32| {
+        let mut seed = [78; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let (client, key) = (IdentityKey::of_seed(&seed), SignerKey::from_bytes(&seed).unwrap());
+        let proof = AccountProof::new(key.address(), &key, &domain(), gateway.as_bytes(), client.as_bytes());
+        payments.open_client(now, client);
+        payments.handle_control(now, &client, control(&[Record::Account(proof)])).unwrap();
+    };
+    (0..clients).for_each(|number| open(payments, number));
+    while payments.poll_output(now).is_some() {}
+    let begun = std::time::Instant::now();
+    for _ in 0..20_000 {
+        assert!(payments.poll_output(now).is_none());
+    }
+    begun.elapsed()
+}
+
+#[test]
+fn clients_cost_nothing_when_nothing_is_due() {
+    let (few, many) = (cost_with(2), cost_with(3000));
+    assert!(many < 20 * few, "{few:?} {many:?}");
 }

@@ -8,7 +8,7 @@ use tombola_protocol::frame::{FrameKind, META_LEN, META_OFFSET};
 use tombola_tickets::IssuerMessage;
 use tombola_topology::NodeIndex;
 
-use crate::common::{Net, Place, START, Setup, Sighting, account_of};
+use crate::common::{Net, Place, Setup, Sighting, account_of};
 
 /// Eight bytes in common: by chance in one of 10^12 pairs of frames.
 const WINDOW: usize = 8;
@@ -118,24 +118,23 @@ fn stretches(side: &[&Sighting]) -> HashSet<[u8; WINDOW]> {
     all.filter(|window| window.iter().filter(|byte| **byte == 0).count() < 4).collect()
 }
 
-/// Whether it is about the two ends of a link, and not about a packet: five bytes of an account in a row, or the time at which
-/// links came up, with which all numbers of packets begin.
+/// Whether it is about the two ends of a link, and not about a packet: five bytes of an account in a row.
 fn is_of_the_ends(window: &[u8; WINDOW], accounts: &[tombola_tickets::Address]) -> bool {
-    let session = u32::try_from(START).unwrap().to_be_bytes();
     let is_account = |part: &[u8]| accounts.iter().any(|account| account.windows(5).any(|own| own == part));
-    window.windows(3).any(|part| part == &session[..3]) || window.windows(5).any(is_account)
+    window.windows(5).any(is_account)
 }
 
-/// Numbers of packets on these links, where they are given and where they are acknowledged; without what they begin with.
+/// Sessions, and numbers of packets on these links, where they are given and where they are acknowledged.
 fn numbers(side: &[&Sighting]) -> HashSet<u32> {
     let mut all = HashSet::new();
     for seen in side {
         match seen.kind() {
-            FrameKind::Packet => drop(all.insert(seen.frame.number().1)),
+            FrameKind::Packet => all.extend([seen.frame.number().0, seen.frame.number().1]),
             FrameKind::Control => {
                 for record in records(&seen.frame) {
                     let Ok(Record::Acks(_, acks, _)) = record else { continue };
-                    all.extend(acks.iter().map(|ack| u32::try_from(ack.packet.counter).unwrap()));
+                    let packets = acks.iter().flat_map(|ack| [ack.packet.session, ack.packet.counter]);
+                    all.extend(packets.map(|number| u32::try_from(number).unwrap()));
                 }
             }
             _ => {}

@@ -212,6 +212,8 @@ pub struct Recipient {
     windows: BTreeMap<WindowNumber, Window>,
     current: Option<WindowNumber>,
     ended: bool,
+    /// When the issuer was told so last.
+    end_said: Option<Time>,
     tickets: VecDeque<Ticket>,
     /// Number of the first ticket that is kept.
     base: u64,
@@ -253,6 +255,7 @@ impl Recipient {
             windows: BTreeMap::new(),
             current: None,
             ended: false,
+            end_said: None,
             tickets: VecDeque::with_capacity(2 * MOST_UNSIGNED),
             base: 0,
             signed: 0,

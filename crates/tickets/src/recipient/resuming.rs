@@ -62,7 +62,7 @@ impl Recipient {
                 false => intact || highest == Some(current),
             };
             if !goes_on {
-                self.current = None;
+                self.abandon_window(current, books);
             }
         }
         if self.current.is_none() {

@@ -16,7 +16,7 @@ pub(crate) use disk::Disk;
 pub(crate) use net::{Net, Place, Sighting};
 pub(crate) use post::{Post, marks};
 pub(crate) use stats::{P_MIN, is_exponential};
-pub(crate) use world::{NODES_PER_LAYER, START, Setup, World, account_of};
+pub(crate) use world::{NODES_PER_LAYER, START, Setup, World, account_of, domain};
 
 use tombola_protocol::drops::{DropCounters, DropReason};
 
