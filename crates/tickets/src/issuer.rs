@@ -125,6 +125,8 @@ struct Sent {
     check: Option<AckCheck>,
     at: Time,
     listed: bool,
+    /// Counted as withheld.
+    late: bool,
 }
 
 /// The paying side of one link under one key epoch: challenges of packets on their way, the list of those that the
@@ -157,6 +159,8 @@ pub struct Issuer {
     session: u64,
     /// The answer to the last `resume` has not come.
     asked: bool,
+    /// Since when none has come, also to those before it.
+    unanswered: Option<Time>,
     withheld: u64,
     awaited: Option<Awaited>,
     /// Since when.
@@ -187,6 +191,7 @@ impl Issuer {
             messages: Gated::default(),
             session: 0,
             asked: false,
+            unanswered: None,
             withheld: 0,
             awaited: None,
             since: Time::MAX,
@@ -268,8 +273,7 @@ impl Issuer {
         let open = self.in_flight + self.leaves.len();
         // The recipient takes no more than this, and what is signed counts for it only when it has it.
         let signed: usize = self.unreceived.iter().map(|batch| usize::from(batch.header.count.get())).sum();
-        // What was sent stays in the queue while an earlier one waits.
-        if open + signed >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
+        if open + signed >= MOST_UNSIGNED {
             return Err(Stop::Unsigned);
         }
         if (open as u64) < self.reserved {
@@ -302,7 +306,11 @@ impl Issuer {
             return Err(Stop::Number);
         }
         self.last = Some(packet);
-        self.sent.push_back(Sent { packet, challenge, check, at: now.time, listed: false });
+        if self.sent.len() >= 2 * MOST_UNSIGNED {
+            // Those that are listed stayed behind one that is waited for.
+            self.sent.retain(|sent| !sent.listed);
+        }
+        self.sent.push_back(Sent { packet, challenge, check, at: now.time, listed: false, late: false });
         self.in_flight += 1;
         Ok(())
     }
@@ -488,13 +496,14 @@ impl Issuer {
     /// Gives up packets that were not acknowledged, answers the end of a window, forgets what has expired.
     pub fn handle_timeout(&mut self, now: Now, books: &mut Books) {
         self.watch(now);
+        self.count_late(now);
         // While the link is down no acknowledgement can come.
         while self.agreed
             && !self.down
             && let Some(sent) = self.sent.pop_front_if(|sent| sent.listed || now.time >= sent.at + ACK_WITHIN)
         {
             if !sent.listed {
-                self.withheld += 1;
+                self.withheld += u64::from(!sent.late);
                 self.in_flight -= 1;
             }
         }
@@ -518,6 +527,22 @@ impl Issuer {
             books.solvency.expire(now.unix);
             self.leaves.clear();
             self.reserved = 0;
+        }
+    }
+
+    /// Whoever does not answer either withholds what was sent before it was asked. It is still waited for: should the recipient answer, it
+    /// may have it.
+    fn count_late(&mut self, now: Now) {
+        if !self.asked {
+            self.unanswered = None;
+            return;
+        }
+        if now.time < *self.unanswered.get_or_insert(now.time) + ACK_WITHIN {
+            return;
+        }
+        for sent in self.sent.iter_mut().filter(|sent| !sent.listed && !sent.late) {
+            sent.late = true;
+            self.withheld += 1;
         }
     }
 
@@ -626,6 +651,7 @@ impl Issuer {
     pub const fn disconnected(&mut self) {
         self.down = true;
         self.asked = false;
+        self.unanswered = None;
         self.patience = PATIENCE;
     }
 

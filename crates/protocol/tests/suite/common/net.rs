@@ -22,7 +22,7 @@ use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
 use super::disk::Disk;
 use super::memory::Memory;
-use super::paying::{Kept, Purse, guarantee};
+use super::paying::{Kept, Purse, guarantee, without_batches};
 use super::world::{START, Setup, World, gateway_of};
 
 /// An end of a link.
@@ -177,6 +177,7 @@ pub(crate) struct Net {
     pub(crate) full: usize,
     /// Control frames that get lost.
     pub(super) mute: Option<Cut>,
+    cheat: Option<Cut>,
     identities: BTreeMap<Place, IdentityKey>,
     places: BTreeMap<IdentityKey, Place>,
     online: BTreeSet<Place>,
@@ -263,6 +264,7 @@ impl Net {
             spoil: None,
             full: 0,
             mute: None,
+            cheat: None,
             identities,
             online: BTreeSet::new(),
             wire: BinaryHeap::new(),
@@ -296,6 +298,12 @@ impl Net {
     /// From now on, links from one place to another lose their control frames if `mute` says so.
     pub(crate) fn mute(&mut self, mute: impl Fn(Place, Place) -> bool + 'static) {
         self.mute = Some(Box::new(mute));
+    }
+
+    /// From now on, who pays from one place to another keeps its batches and believes that they were received, if `cheat` says
+    /// so: it goes on for as long as it is served.
+    pub(crate) fn cheat(&mut self, cheat: impl Fn(Place, Place) -> bool + 'static) {
+        self.cheat = Some(Box::new(cheat));
     }
 
     /// From now on, senders of packets that go from one place to another make them so that the ticket of whoever receives them
@@ -504,6 +512,16 @@ impl Net {
         if is_control && self.mute.as_ref().is_some_and(|mute| mute(from, to)) {
             return;
         }
+        if is_control && self.cheat.as_ref().is_some_and(|cheat| cheat(from, to)) {
+            let (rest, received) = without_batches(&frame);
+            self.fly(from, to, rest);
+            received.into_iter().for_each(|frame| self.fly(to, from, frame));
+            return;
+        }
+        self.fly(from, to, frame);
+    }
+
+    fn fly(&mut self, from: Place, to: Place, frame: Frame) {
         self.sent += 1;
         let at = self.now + self.world.setup.latency;
         self.wire.push(Reverse(InFlight { at, number: self.sent, from, to, frame }));

@@ -5,12 +5,13 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tombola_protocol::control::{ControlWriter, Record, records};
 use tombola_protocol::frame::Frame;
 use tombola_protocol::gateway::GatewayInput;
 use tombola_protocol::opener::Occupancy;
 use tombola_protocol::payment::{Fact, Payments};
 use tombola_protocol::relay::RelayInput;
-use tombola_tickets::{Address, Change};
+use tombola_tickets::{Address, Change, IssuerMessage, RecipientMessage};
 use tombola_topology::NodeIndex;
 
 use super::net::{Machine, Net, NodeState, Place};
@@ -197,4 +198,23 @@ pub(crate) type Kept = BTreeMap<(u8, Box<[u8]>), Box<[u8]>>;
 pub(crate) enum Purse {
     Node(u32),
     Client(usize),
+}
+
+/// A control frame without its batches, and what their recipient would have answered.
+pub(super) fn without_batches(frame: &Frame) -> (Frame, Option<Frame>) {
+    let mut rest = ControlWriter::new(Frame::zeroed());
+    let mut answer = ControlWriter::new(Frame::zeroed());
+    let mut any = false;
+    for record in records(frame) {
+        match record.unwrap() {
+            Record::Issuer(parity, IssuerMessage::Batch(batch)) => {
+                let next = u16::from(batch.header.number) + 1;
+                let received = RecipientMessage::Received { window: batch.header.window, next };
+                answer.push(&Record::Recipient(parity, received));
+                any = true;
+            }
+            record => rest.push(&record),
+        }
+    }
+    (rest.finish(), any.then(|| answer.finish()))
 }
