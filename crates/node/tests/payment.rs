@@ -125,7 +125,7 @@ impl World {
     }
 }
 
-type Started = (Payments, Purse, ClientWatch, mpsc::UnboundedReceiver<Fact>);
+type Started = (Payments, Purse, ClientWatch, mpsc::Receiver<Fact>);
 
 /// A client of the gateway, with what it has kept.
 async fn start(world: &World, network: &Network, file: &Path, stop: &Shutdown) -> anyhow::Result<Started> {
@@ -138,10 +138,10 @@ async fn start(world: &World, network: &Network, file: &Path, stop: &Shutdown) -
         clock: Clock::start(),
         parameters: network.parameters(),
     };
-    let (told, facts) = mpsc::unbounded_channel();
+    let (told, facts) = mpsc::channel(1024);
     let tell = move |fact| {
-        let told = told.send(fact).is_ok();
-        async move { told }
+        let told = told.clone();
+        async move { told.send(fact).await.is_ok() }
     };
     let (payments, purse, mut watch) = chain.start(payer, Arc::default(), tell, stop).await?;
     watch.begin();

@@ -227,7 +227,7 @@ impl Payments {
                 let signers = self.signers.entry(issuer).or_default();
                 signers.insert(signer, signs);
                 signers.retain(|_, signs| *signs != Signs::Nothing);
-                for (terms, earning) in self.machines.earning.iter_mut() {
+                for (terms, earning) in &mut self.machines.earning {
                     if terms.account == issuer {
                         earning.set_signers(issuer, signers);
                     }

@@ -513,7 +513,8 @@ fn classes_expire_by_the_time_that_is_told() {
     assert_eq!(net.payments_of(4).counts().signed, signed);
 }
 
-/// What it takes to poll a gateway with so many clients, and to agree with one more.
+/// The least that it takes to poll a gateway with so many clients.
+#[expect(clippy::disallowed_methods, reason = "a ratio of two times")]
 fn cost_with(clients: u32) -> Duration {
     let mut net = Net::new(Setup::paid(323));
     net.run_for(Duration::from_secs(1));
@@ -529,11 +530,14 @@ fn cost_with(clients: u32) -> Duration {
     };
     (0..clients).for_each(|number| open(payments, number));
     while payments.poll_output(now).is_some() {}
-    let begun = std::time::Instant::now();
-    for _ in 0..20_000 {
-        assert!(payments.poll_output(now).is_none());
-    }
-    begun.elapsed()
+    let times = (0..20).map(|_| {
+        let begun = std::time::Instant::now();
+        for _ in 0..1000 {
+            assert!(payments.poll_output(now).is_none());
+        }
+        begun.elapsed()
+    });
+    times.min().unwrap()
 }
 
 #[test]

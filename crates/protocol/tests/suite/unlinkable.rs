@@ -1,7 +1,7 @@
 //! Whoever reads all links, without any key, finds nothing on one side of a Sphinx hop that is on the other side too.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use tombola_protocol::control::{Record, records};
 use tombola_protocol::frame::{FrameKind, META_LEN, META_OFFSET};
@@ -112,7 +112,7 @@ fn sides(net: &Net, hop: u32) -> [Vec<&Sighting>; 2] {
 }
 
 /// Every stretch of eight bytes at every offset of every frame, but for runs of zeroes.
-fn stretches(side: &[&Sighting]) -> HashSet<[u8; WINDOW]> {
+fn stretches(side: &[&Sighting]) -> BTreeSet<[u8; WINDOW]> {
     let all = side.iter().flat_map(|seen| seen.frame.as_bytes().windows(WINDOW));
     let all = all.map(|window| <[u8; WINDOW]>::try_from(window).unwrap());
     all.filter(|window| window.iter().filter(|byte| **byte == 0).count() < 4).collect()
@@ -125,8 +125,8 @@ fn is_of_the_ends(window: &[u8; WINDOW], accounts: &[tombola_tickets::Address]) 
 }
 
 /// Sessions, and numbers of packets on these links, where they are given and where they are acknowledged.
-fn numbers(side: &[&Sighting]) -> HashSet<u32> {
-    let mut all = HashSet::new();
+fn numbers(side: &[&Sighting]) -> BTreeSet<u32> {
+    let mut all = BTreeSet::new();
     for seen in side {
         match seen.kind() {
             FrameKind::Packet => all.extend([seen.frame.number().0, seen.frame.number().1]),

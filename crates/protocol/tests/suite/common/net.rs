@@ -766,7 +766,7 @@ impl Net {
                     GatewayOutput::Forward { to, frame } => return Some((me, self.places[&to], frame)),
                     GatewayOutput::Claim(claim) => self.claims.push((index, *claim)),
                     GatewayOutput::Watch { account, .. } if self.chain_is_slow => {
-                        self.watched.push((index, account))
+                        self.watched.push((index, account));
                     }
                     GatewayOutput::Forget { .. } => {}
                     GatewayOutput::Watch { account, .. } => gateway.handle(self.now, guarantee(account)),
