@@ -188,6 +188,7 @@ impl HandNetwork {
                 sphinx_key,
                 addresses: listen.clone(),
                 client_addresses: client_listen.clone(),
+                account: None,
             });
             listed.push(entries.collect::<Vec<_>>());
             let (process, metrics) = (None, None);
@@ -214,6 +215,7 @@ impl HandNetwork {
                     number: EpochNumber(number),
                     valid_from: if number == 1 { UnixTime(now - 3600) } else { end_of(number - 1) },
                     valid_until: end_of(number),
+                    payment: None,
                     nodes: listed.iter().map(|entries| entries[number as usize - 1].clone()).collect(),
                 })
                 .collect(),

@@ -169,7 +169,7 @@ fn whoever_should_not_be_there_is_refused_and_nobody_else_notices() {
 fn client_packet(next: NodeIndex, filler: u8) -> Frame {
     let mut frame = Frame::zeroed();
     frame.packet_mut().fill(filler);
-    let meta = ClientMeta { next, ack_check: [1; 8], challenge: [2; 20], opener: [3; 16] };
+    let meta = ClientMeta { next, ack_check: [1; 8], challenge: [2; 20] };
     frame.set_client_packet(Parity::of(1), &meta);
     frame
 }

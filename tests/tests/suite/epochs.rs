@@ -18,6 +18,7 @@ use tombola_protocol::view::EpochView;
 use tombola_sphinx::{Destination, HopField, RouteSecrets, build};
 use tombola_tests::hand::{HandNetwork, HandNode, Spec};
 use tombola_tests::{PATIENCE, eventually};
+use tombola_tickets::por::RouteTickets;
 use tombola_topology::{Draft, Network, NodeIndex, Role, UnixTime};
 
 /// Epochs so short that a test can wait for them. With L layers keys take (L + 1) x 600 ms to be retired.
@@ -236,13 +237,17 @@ impl Rogue {
 
     fn packet(&mut self, delay: Duration) -> Frame {
         let keys = self.mixes.map(|mix| *self.view.key(mix).unwrap());
-        let next = NextHop::Node { index: self.mixes[1], check: [1; 8], challenge: [2; 20] };
-        let field = HopField { next: next.to_bytes(), delay_ns: delay.as_nanos() as u64 };
         let secrets = RouteSecrets::derive(self.rng.seed(), &keys).unwrap();
+        let tickets = RouteTickets::of(&secrets, 2);
+        let [first, second] = [0, 1].map(|hop| *tickets.challenge(hop).as_bytes());
+        let check = *tickets.check(0).as_bytes();
+        let next = NextHop::Node { index: self.mixes[1], check, challenge: second };
+        let field = HopField { next: next.to_bytes(), delay_ns: delay.as_nanos() as u64 };
         let destination = Destination { address: self.rng.seed(), identifier: [7; 16] };
         let mut frame = Frame::zeroed();
         build(&secrets, &[field], &destination, self.rng.seed(), b"", frame.packet_mut()).unwrap();
-        frame.set_link_packet(self.view.parity(), &LinkMeta { challenge: [3; 20], ack_check: [0; 8] });
+        let meta = LinkMeta { challenge: first, ack_check: *tickets.first_ack().as_bytes() };
+        frame.set_link_packet(self.view.parity(), &meta);
         frame
     }
 

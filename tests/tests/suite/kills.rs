@@ -27,6 +27,35 @@ fn twenty_kills_lose_and_double_nothing() {
 }
 
 #[test]
+fn twenty_kills_of_whoever_earns_or_pays_lose_no_winner_and_pay_none_twice() {
+    let plan = Plan {
+        pause: Duration::from_secs(1),
+        file_every: 20,
+        file_len: 50_000,
+        settle: BOUND,
+        ..Plan::new(20, 11)
+    };
+    let mut said = Vec::new();
+    let outcome = kills::run_paid(&plan, &mut |line| {
+        println!("{line}");
+        said.push(line.to_owned());
+    });
+    assert_eq!(outcome.kills.values().sum::<u32>(), 20, "{said:#?}");
+    // All kinds were among them, and had something to lose.
+    assert_eq!(outcome.kills.len(), 3, "{said:#?}");
+    let tickets = outcome.tickets.unwrap();
+    assert!(tickets.won >= 20 && tickets.redeemed == tickets.won, "{tickets:#?}");
+    println!(
+        "{} kills, {} s under fire, {} s until all had arrived; {} tickets opened, {} won",
+        said.len(),
+        outcome.under_fire.as_secs(),
+        outcome.settling.as_secs(),
+        tickets.opened,
+        tickets.won
+    );
+}
+
+#[test]
 fn with_a_dead_node_in_each_layer_every_message_still_arrives_once() {
     let mut spec = Spec::new(3, 2, 2);
     // What has to be noticed is noticed soon.

@@ -34,6 +34,12 @@ pub(super) fn install(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Anvil, if there is a package of it for this platform; its tests find another one in the path.
+pub(super) fn anvil(workspace: &Workspace) -> Option<PathBuf> {
+    let here = (std::env::consts::OS, std::env::consts::ARCH) == ("linux", "x86_64");
+    here.then(|| folder(workspace).join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"))
+}
+
 /// Where the package for this platform has forge. There is none for some, whose users install it themselves.
 pub(super) fn programs(workspace: &Workspace) -> Option<PathBuf> {
     let platform = match (std::env::consts::OS, std::env::consts::ARCH) {

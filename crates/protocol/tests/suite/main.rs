@@ -12,7 +12,9 @@
 
 mod arbitrary;
 mod away;
+mod beginning;
 mod common;
+mod contained;
 mod delivery;
 mod durable;
 mod epochs;
@@ -21,6 +23,8 @@ mod load;
 mod loops;
 mod mailboxes;
 mod messages;
+mod paid;
+mod proof;
 mod refusals;
 mod reliable;
 mod repeatable;

@@ -1,9 +1,10 @@
 //! The earning side of one link under one key epoch.
 
+mod resuming;
 mod windows;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy_primitives::Address;
 use thiserror::Error;
@@ -34,7 +35,7 @@ const MOST_UNSIGNED: usize = 2 * MAX_TICKETS;
 pub struct RecipientLink {
     /// Who pays.
     pub issuer: Address,
-    /// Who signs for it, as the chain says.
+    /// Who signs for it: its own key always does. [`Recipient::set_signers`] says who else.
     pub signer: Address,
     /// Our account on the chain.
     pub recipient: Address,
@@ -204,11 +205,15 @@ struct Pending {
 #[derive(Debug)]
 pub struct Recipient {
     link: RecipientLink,
+    /// Whose signatures bind the issuer.
+    signers: BTreeSet<Address>,
     limits: Limits,
     secret: Zeroizing<[u8; 32]>,
     windows: BTreeMap<WindowNumber, Window>,
     current: Option<WindowNumber>,
     ended: bool,
+    /// When the issuer was told so last.
+    end_said: Option<Time>,
     tickets: VecDeque<Ticket>,
     /// Number of the first ticket that is kept.
     base: u64,
@@ -230,6 +235,8 @@ pub struct Recipient {
     scratch: Vec<Challenge>,
     events: Gated<Event>,
     agreed: bool,
+    /// Batches of this window before this number came, and were signed by a key that does not sign for the issuer.
+    unsigned_by_issuer: Option<(WindowNumber, u16)>,
     /// The answer to the issuer is out; acknowledgements come behind it.
     answered: bool,
     intact: bool,
@@ -242,11 +249,13 @@ impl Recipient {
     pub fn new(link: RecipientLink, limits: Limits, secret: [u8; 32]) -> Self {
         Self {
             link,
+            signers: BTreeSet::from([link.signer]),
             limits,
             secret: Zeroizing::new(secret),
             windows: BTreeMap::new(),
             current: None,
             ended: false,
+            end_said: None,
             tickets: VecDeque::with_capacity(2 * MOST_UNSIGNED),
             base: 0,
             signed: 0,
@@ -260,6 +269,7 @@ impl Recipient {
             pending: VecDeque::new(),
             scratch: Vec::with_capacity(MAX_TICKETS),
             events: Gated::default(),
+            unsigned_by_issuer: None,
             agreed: false,
             answered: false,
             intact: false,
@@ -314,6 +324,13 @@ impl Recipient {
         recipient
     }
 
+    /// These keys sign for the issuer from now on, and no others. What was accepted before stays: it is here, and its signature is
+    /// in the claim.
+    pub fn set_signers(&mut self, signers: impl IntoIterator<Item = Address>) {
+        self.signers.clear();
+        self.signers.extend(signers);
+    }
+
     /// Our list: how many packets we acknowledged since both sides agreed last, and their hash.
     #[must_use]
     pub const fn list(&self) -> AckList {
@@ -332,10 +349,10 @@ impl Recipient {
         self.current
     }
 
-    /// Whether the machine has nothing left to claim or to be paid.
+    /// Whether the machine has nothing left to claim or to be paid. Who has gone signs nothing any more.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.unsigned() == 0
+        (self.unsigned() == 0 || !self.agreed)
             && self.pending.is_empty()
             && self.windows.values().all(|window| window.won.is_empty())
     }
@@ -375,6 +392,16 @@ impl Recipient {
             return Err(Refused::Guarantee);
         }
         Ok(())
+    }
+
+    /// How many more packets of this issuer would be worked for, if nothing else happens.
+    #[must_use]
+    pub fn room(&self, now: Now, books: &mut Books) -> u64 {
+        if self.may_accept(now, books).is_err() {
+            return 0;
+        }
+        let places = MOST_UNSIGNED.saturating_sub(self.unsigned()) as u64;
+        places.min(books.credit(self.link.issuer).room(self.link.price.face_value, self.ticket_value()))
     }
 
     /// We acknowledge a packet: its ticket goes to the end of the list. Its check was verified before.
@@ -565,6 +592,9 @@ impl Recipient {
         }
         let window = self.windows.get_mut(&header.window).ok_or(BatchRefused::NoWindow)?;
         if number > window.next {
+            if let Some((_, next)) = self.unsigned_by_issuer.as_mut().filter(|(of, _)| *of == header.window) {
+                *next = number + 1;
+            }
             return Err(BatchRefused::Number { expected: window.next });
         }
         if window.closed.is_some_and(|closed| number >= closed) {
@@ -584,9 +614,11 @@ impl Recipient {
         if merkle::root(&self.scratch) != Ok(header.root) {
             return Err(BatchRefused::Root);
         }
-        if batch.signature.recover(&digest) != Ok(link.signer) {
+        if !batch.signature.recover(&digest).is_ok_and(|signer| self.signers.contains(&signer)) {
+            self.unsigned_by_issuer = Some((header.window, number + 1));
             return Err(BatchRefused::Signer);
         }
+        self.unsigned_by_issuer = None;
         window.next = number + 1;
         window.first.get_or_insert(now.time);
         window.last = now.time;
@@ -639,92 +671,6 @@ impl Recipient {
         if let Some(window) = self.current {
             self.events.push(&books.journal, Event::Message(RecipientMessage::End { window }));
         }
-    }
-
-    /// The link is gone. Nothing is accepted or acknowledged until both have agreed on the list again.
-    pub fn disconnected(&mut self) {
-        self.agreed = false;
-        self.answered = false;
-        self.events.retain(|event| !matches!(event, Event::Message(_)));
-    }
-
-    /// The link is new, or new again, and the issuer says what it has of the list. Batches that it sends again come before.
-    /// `highest` is the highest window that it knows, on any link with us; ours is above, or has a batch.
-    pub fn resume(
-        &mut self,
-        now: Now,
-        session: u64,
-        intact: bool,
-        list: &AckList,
-        highest: Option<WindowNumber>,
-        books: &mut Books,
-    ) {
-        let agrees = self.intact && intact && self.list_at(list.count()) == Some(list.hash());
-        if agrees {
-            self.acked = self.list_start + list.count();
-            self.acked_list = *list;
-        } else {
-            self.drop_list(books);
-            self.session = session;
-        }
-        self.agreed = true;
-        self.answered = false;
-        self.intact = true;
-        if let Some(highest) = highest {
-            books.go_on_from(self.link.issuer, highest.0.saturating_add(1));
-            let unused = |window: &Window| window.next == 0;
-            if self
-                .current
-                .is_some_and(|current| current < highest && self.windows.get(&current).is_none_or(unused))
-            {
-                self.current = None;
-            }
-        }
-        if self.current.is_none() {
-            // The commitment goes before everything that is acknowledged under it.
-            self.turn_window(now, books);
-        }
-        if let Some(window) = self.current.and_then(|current| Some((current, self.windows.get(&current)?))) {
-            let (window, commitment) = (window.0, window.1.commitment);
-            self.events
-                .push(&books.journal, Event::Message(RecipientMessage::Commitment { window, commitment }));
-            if self.ended {
-                self.events.push(&books.journal, Event::Message(RecipientMessage::End { window }));
-            }
-        }
-        self.events
-            .push(&books.journal, Event::Message(RecipientMessage::Resumed { session, void: !agrees }));
-    }
-
-    /// The list's hash when it had so many tickets; only of what is not signed.
-    fn list_at(&self, count: u64) -> Option<ListHash> {
-        let ticket = self.list_start.checked_add(count)?;
-        match ticket.checked_sub(self.signed)? {
-            0 => Some(self.signed_hash),
-            _ => self.index(ticket - 1).map(|at| self.tickets[at].hash),
-        }
-    }
-
-    fn drop_list(&mut self, books: &mut Books) {
-        let value = self.ticket_value();
-        while self.end() > self.signed
-            && let Some(ticket) = self.tickets.pop_back()
-        {
-            let credit = books.credit(self.link.issuer);
-            if matches!(ticket.state, State::Done) {
-                // Its value was taken off when it did not open.
-                credit.open(value);
-            }
-            credit.void(value);
-            self.void = self.void.saturating_add(value);
-            books.ledger.with(self.link.issuer).void(1);
-        }
-        self.list = AckList::new();
-        self.signed_hash = self.list.hash();
-        self.acked_list = self.list;
-        self.list_start = self.signed;
-        self.acked = self.signed;
-        self.generation += 1;
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called again, as far as that depends on the monotonic clock. Call

@@ -325,7 +325,7 @@ impl Link {
                 self.issuer.commitment(window, commitment, books)
             }
             RecipientMessage::End { window } => {
-                self.issuer.end(window);
+                self.issuer.end(window, &self.payer.books);
                 Ok(())
             }
             RecipientMessage::Received { window, next } => self.issuer.received(window, next, books),

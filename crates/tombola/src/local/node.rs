@@ -147,6 +147,14 @@ impl Node {
         }
     }
 
+    /// What it has said since it was up.
+    pub(super) fn take_lines(&mut self) -> Vec<String> {
+        match self.phase {
+            Phase::Up => std::iter::from_fn(|| self.process.line(Duration::ZERO).ok().flatten()).collect(),
+            Phase::Ended(_) | Phase::Starting(_) => Vec::new(),
+        }
+    }
+
     /// Kills the process, if it runs, starts another, and waits until it listens.
     pub(super) fn restart(&mut self, start: Start<'_>) -> Result<Restart, LocalError> {
         self.process.kill();
