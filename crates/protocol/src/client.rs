@@ -8,6 +8,7 @@
 //! acknowledgement, to the sender or to the gateway; a message, for the application) is held back until
 //! [`Client::handle_durable`] says so.
 
+mod cover;
 mod delivery;
 mod event;
 mod paying;
@@ -41,6 +42,7 @@ use crate::unix::WallClock;
 use crate::view::{EpochView, Recipient, SendViews};
 
 pub use crate::records::FinalState;
+use cover::Cover;
 use delivery::Delivery;
 
 pub use event::{ClientCounts, ClientEvent, Emitted, Received, SendOptions};
@@ -202,9 +204,8 @@ pub struct Client {
     changes: Changes<Gated>,
     probes: VecDeque<Probe>,
     ready: VecDeque<Ready>,
-    ready_cover: VecDeque<Prepared>,
+    cover: Cover,
     ready_loop: Option<(Identifier, Prepared)>,
-    ready_drop: Option<Prepared>,
     ready_blocks: Vec<AheadBlock>,
     out: VecDeque<Frame>,
     loops: LoopMonitor<()>,
@@ -288,9 +289,8 @@ impl Client {
             changes: Changes::default(),
             probes: VecDeque::new(),
             ready: VecDeque::new(),
-            ready_cover: VecDeque::new(),
+            cover: Cover::new(rng.fork()),
             ready_loop: None,
-            ready_drop: None,
             ready_blocks: Vec::new(),
             out: VecDeque::new(),
             loops: LoopMonitor::new(parameters.loop_timeout, LOOPS_IN_FLIGHT, LossTest::standard()),
@@ -348,9 +348,8 @@ impl Client {
                 Content::Probe => self.ready.push_front(ready),
             }
         }
-        self.ready_cover.clear();
+        self.cover.clear();
         self.ready_loop = None;
-        self.ready_drop = None;
         self.ready_blocks.clear();
         self.forget_blocks();
         self.agree_on_terms(now);

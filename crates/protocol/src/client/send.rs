@@ -28,7 +28,7 @@ const LOOKS_AT_ONCE: usize = 4;
 const CONTROL_BUSY: usize = 64;
 
 impl Client {
-    /// Builds one packet ahead, if one is missing. Returns whether it did.
+    /// Builds packets ahead, as many as share registers, if some are missing. Returns whether it did.
     pub fn work(&mut self, now: Time) -> bool {
         self.expire(now);
         if !self.connected {
@@ -41,20 +41,17 @@ impl Client {
         if self.wants_ready() && self.prepare_waiting(now) {
             return true;
         }
-        if self.ready_cover.len() < PREPARED_AHEAD {
-            let cover = self.build_drop();
-            self.ready_cover.push_back(cover);
-        } else if self.ready_loop.is_none() {
+        if self.ready_loop.is_none() {
             self.ready_loop = Some(self.build_loop());
-        } else if self.ready_drop.is_none() {
-            self.ready_drop = Some(self.build_drop());
-        } else {
-            return false;
+            return true;
         }
-        true
+        self.cover.work(&self.views)
     }
 
     pub(super) fn emit(&mut self, due: Time, stream: Stream) -> Frame {
+        if stream != Stream::Loop {
+            self.cover.tick();
+        }
         let mut frame = match stream {
             Stream::Main if self.told != self.collects => {
                 self.told = self.collects;
@@ -68,7 +65,7 @@ impl Client {
                     Some(ready) => self.emit_ready(due, ready),
                     None => {
                         self.counts.cover += 1;
-                        self.ready_cover.pop_front().unwrap_or_else(|| self.build_drop()).frame
+                        self.cover.take(&self.views).frame
                     }
                 }
             }
@@ -84,7 +81,7 @@ impl Client {
             }
             Stream::Drop => {
                 self.counts.drops += 1;
-                self.ready_drop.take().unwrap_or_else(|| self.build_drop()).frame
+                self.cover.take(&self.views).frame
             }
         };
         // The low bits are what the field holds.
@@ -378,14 +375,6 @@ impl Client {
         let (bytes, keys) = self.builder.build_block(&view, &mixes, &end);
         self.ready_blocks.push(AheadBlock { bytes, keys });
         true
-    }
-
-    /// Cover that ends at a random gateway.
-    fn build_drop(&mut self) -> Prepared {
-        let view = Arc::clone(self.views.draw(self.builder.rng()));
-        let mixes = view.draw_route(self.builder.rng());
-        let gateway = view.draw_gateway(self.builder.rng());
-        self.build_filler(&view, &mixes, &End::Node(gateway)).1
     }
 
     /// Cover that comes back to this client.

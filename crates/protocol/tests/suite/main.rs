@@ -12,6 +12,7 @@
 
 mod arbitrary;
 mod away;
+mod batches;
 mod beginning;
 mod common;
 mod contained;
