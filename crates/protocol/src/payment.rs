@@ -83,6 +83,9 @@ pub struct Payments {
     durable: u64,
     drops: Arc<DropCounters>,
     next_number: u32,
+    /// Whether the slot of some link may have come. Looking costs something for each neighbour; only what happens can
+    /// change the answer, and [`TICK`] looks anyway.
+    slots_may_be_due: bool,
     /// The epochs whose packets are taken.
     views: OpenViews,
     /// Who is let in before a header is opened.
@@ -134,6 +137,7 @@ impl Payments {
             durable: 0,
             drops,
             next_number: 0,
+            slots_may_be_due: true,
             views: OpenViews::default(),
             gate: Arc::default(),
             client_classes: [None; 2],
@@ -293,8 +297,14 @@ impl Payments {
         if let Some(output) = self.out.pop_front() {
             return Some(output);
         }
+        if !self.slots_may_be_due {
+            return None;
+        }
         let due = |link: &Link| link.up && !link.paced && link.slots.is_due(now);
-        let to = *self.neighbours.iter().find(|peer| self.links.get(peer).is_some_and(due))?;
+        let Some(&to) = self.neighbours.iter().find(|peer| self.links.get(peer).is_some_and(due)) else {
+            self.slots_may_be_due = false;
+            return None;
+        };
         let frame = self.spare.pop().unwrap_or_else(Frame::zeroed);
         let frame = self.take_control(now, &to, frame);
         Some(PaymentOutput::Send { to, frame })
@@ -306,6 +316,7 @@ impl Payments {
     }
 
     fn tick(&mut self, now: Time) {
+        self.slots_may_be_due = true;
         let at = self.now(now);
         self.openings.handle_timeout(now);
         self.set_shares();
@@ -339,6 +350,11 @@ impl Payments {
     /// The next change that is to be written down, in this order.
     pub fn poll_change(&mut self) -> Option<Change> {
         self.books.journal.poll_change()
+    }
+
+    /// Whether what [`poll_change`](Self::poll_change) handed out last keeps packets waiting; once.
+    pub fn take_urgent(&mut self) -> bool {
+        self.books.journal.take_urgent()
     }
 
     /// The first so many changes are durable.

@@ -47,14 +47,15 @@ struct Owner {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    linger: Duration,
 }
 
 #[derive(Default)]
 struct State {
     /// What comes in the next group.
     waiting: Pending,
-    /// When its first operation came.
-    since: Option<Instant>,
+    /// When it is to be written: at most `linger` after its first operation came.
+    due: Option<Instant>,
     /// Size of what the thread is writing, or tries to.
     in_flight: usize,
     closing: bool,
@@ -75,10 +76,9 @@ impl Store {
         linger: Duration,
         durable: impl FnMut(u64) + Send + 'static,
     ) -> io::Result<Writer> {
-        let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new() });
+        let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), linger });
         let path = self.path().to_owned();
-        let thread =
-            Thread { store: self.clone(), shared: shared.clone(), linger, durable, count: 0, told: None };
+        let thread = Thread { store: self.clone(), shared: shared.clone(), durable, count: 0, told: None };
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || thread.run())?;
         Ok(Writer { handle: Arc::new(Owner { path, shared, thread: Mutex::new(Some(thread)) }) })
     }
@@ -102,15 +102,26 @@ impl Writer {
             return Err(Backlog(operations));
         }
         let was_ready = state.is_large();
-        let was_empty = state.since.is_none();
+        let was_empty = state.due.is_none();
         state.waiting.extend(operations);
         if was_empty {
-            state.since = Some(Instant::now());
+            state.due = Some(Instant::now() + self.handle.shared.linger);
         }
         if was_empty || (!was_ready && state.is_large()) {
             self.handle.shared.wake.notify_all();
         }
         Ok(())
+    }
+
+    /// What was submitted and is not durable yet is written so soon at the latest, or when what is being written now is
+    /// durable.
+    pub fn hurry(&self, within: Duration) {
+        let mut state = self.handle.shared.state();
+        let due = Instant::now() + within;
+        if state.due.is_some_and(|other| due < other) {
+            state.due = Some(due);
+            self.handle.shared.wake.notify_all();
+        }
     }
 
     /// Why the last attempt to write failed, if it did.
@@ -180,7 +191,6 @@ impl State {
 struct Thread<F> {
     store: Arc<Store>,
     shared: Arc<Shared>,
-    linger: Duration,
     durable: F,
     /// Operations that are durable.
     count: u64,
@@ -238,12 +248,11 @@ impl<F: FnMut(u64)> Thread<F> {
     fn take(&self, retry: Option<Instant>, carried: usize) -> (Pending, bool) {
         let mut state = self.shared.state();
         loop {
-            let due = match (retry, state.since) {
+            let due = match (retry, state.due) {
                 _ if state.closing => break,
                 (Some(retry), _) => Some(retry),
                 (None, Some(_)) if state.is_large() => break,
-                (None, Some(since)) => Some(since + self.linger),
-                (None, None) => None,
+                (None, due) => due,
             };
             let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
             state = match wait {
@@ -254,7 +263,7 @@ impl<F: FnMut(u64)> Thread<F> {
                 None => self.shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
-        state.since = None;
+        state.due = None;
         let taken = std::mem::take(&mut state.waiting);
         state.in_flight = carried + taken.bytes();
         (taken, state.closing)

@@ -463,6 +463,9 @@ impl Issuer {
         record.tickets += u32::from(count.get());
         books.journal.put_signed(&batch);
         books.journal.put_issued(&self.link.recipient, window, record);
+        if count == TicketCount::MAX {
+            books.journal.hurry();
+        }
 
         let tickets = u64::from(count.get());
         let promised = self.reserved.min(tickets);

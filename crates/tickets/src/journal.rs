@@ -49,6 +49,7 @@ pub struct Journal {
     changes: VecDeque<Change>,
     asked: u64,
     durable: u64,
+    urgent: bool,
 }
 
 impl Journal {
@@ -66,6 +67,16 @@ impl Journal {
     /// The first `count` changes are durable.
     pub fn set_durable(&mut self, count: u64) {
         self.durable = self.durable.max(count.min(self.asked));
+    }
+
+    /// Whether what was asked for last keeps packets waiting that others want to send; once. A link that is so busy that it
+    /// fills whole batches may send two of them ahead of the disks at both ends, and then stands still.
+    pub fn take_urgent(&mut self) -> bool {
+        core::mem::take(&mut self.urgent)
+    }
+
+    pub(crate) fn hurry(&mut self) {
+        self.urgent = true;
     }
 
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {

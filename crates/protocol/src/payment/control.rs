@@ -219,6 +219,7 @@ impl Payments {
 
     /// Takes what the machines hand out.
     pub(super) fn collect(&mut self) {
+        self.slots_may_be_due = true;
         for (terms, earning) in &mut self.machines.earning {
             while let Some(claim) = earning.collect(&mut self.books) {
                 self.out.push_back(PaymentOutput::Claim(claim));
@@ -233,6 +234,7 @@ impl Payments {
 
     /// As [`collect`](Self::collect), from the machines of one link.
     pub(super) fn collect_from(&mut self, peer: &IdentityKey) {
+        self.slots_may_be_due = true;
         let Some(link) = self.links.get_mut(peer) else { return };
         for account in link.earning.iter().flatten().map(|terms| terms.account).collect::<BTreeSet<_>>() {
             for (terms, earning) in self.machines.of_account(&account) {

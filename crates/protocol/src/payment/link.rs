@@ -85,10 +85,11 @@ impl Link {
         }
     }
 
-    /// A packet went over it, in either direction.
-    pub(super) fn packet(&mut self) {
+    /// A packet went over it, in either direction. Returns whether a control frame is due for that.
+    pub(super) fn packet(&mut self) -> bool {
         self.slots.packet();
         self.patience.packet();
+        self.slots.packets >= CONTROL_EVERY
     }
 
     /// It came up: sessions go on, packets are counted anew.

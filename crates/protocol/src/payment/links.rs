@@ -54,6 +54,7 @@ impl Payments {
             let link = self.link(peer);
             link.resuming = true;
             link.slots.hurry();
+            self.slots_may_be_due = true;
         }
         self.hear_early(now);
     }
@@ -160,6 +161,7 @@ impl Payments {
 
     /// A link came up or went down.
     pub fn handle_link(&mut self, now: Time, peer: IdentityKey, up: bool) {
+        self.slots_may_be_due = true;
         let unix = self.now(now).unix.0;
         self.link(peer);
         let Some(link) = self.links.get_mut(&peer) else { return };

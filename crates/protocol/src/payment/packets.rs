@@ -57,7 +57,7 @@ impl Payments {
         let at = self.now(now);
         let behind = next.and_then(|next| self.links.get(next)).map(|link| link.number);
         let link = self.links.get_mut(from).ok_or(Unpaid::NoTerms)?;
-        link.packet();
+        self.slots_may_be_due |= link.packet();
         let terms = link.earning[parity.index()].ok_or(Unpaid::NoTerms)?;
         let earning = self.machines.earning.get_mut(&terms).ok_or(Unpaid::NoTerms)?;
         let secret = match ticket.half {
@@ -194,7 +194,7 @@ impl Payments {
             return Err((stop.into(), frame, owed));
         }
         link.counter[parity.index()] = next;
-        link.packet();
+        self.slots_may_be_due |= link.packet();
         frame.set_number(link.session, counter);
         if let Some(old) = paying.sent(packet, now, owed) {
             self.forget(old);

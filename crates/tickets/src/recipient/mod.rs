@@ -19,7 +19,7 @@ use crate::class::{ClassNumber, PriceClass};
 use crate::journal::Gated;
 use crate::ledger::Winners;
 use crate::lottery::{WindowNumber, wins};
-use crate::merkle::{self, MAX_TICKETS};
+use crate::merkle::{self, MAX_TICKETS, TicketCount};
 use crate::messages::{PacketAck, PacketId, RecipientMessage};
 use crate::opening::{Neighbour, Openings};
 use crate::por::{Ack, Challenge, Opener, OwnSecret};
@@ -628,6 +628,9 @@ impl Recipient {
             earlier.closed.get_or_insert(earlier.next);
         }
         self.take_batch(now, batch, digest, books);
+        if header.count == TicketCount::MAX {
+            books.journal.hurry();
+        }
         let received = RecipientMessage::Received { window: header.window, next: number + 1 };
         self.events.push(&books.journal, Event::Message(received));
         Ok(())
