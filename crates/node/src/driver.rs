@@ -309,10 +309,10 @@ pub fn spawn_task<M: Machine>(
 
 /// Asks the kernel to wake this thread when its timer ends and not up to 50 us later. Elsewhere than on Linux the default
 /// stays; a refusal costs accuracy, nothing else.
-fn reduce_timer_slack() {
+pub(crate) fn reduce_timer_slack() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::set_current_timer_slack(Some(std::num::NonZeroU64::MIN)) {
-        tracing::warn!(%error, "the timer slack of the driver's thread could not be reduced");
+        tracing::warn!(%error, "the timer slack of a thread could not be reduced");
     }
 }
 

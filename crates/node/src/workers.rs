@@ -2,16 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, select_biased};
 
-use crate::driver::panic_message;
+use crate::driver::{panic_message, reduce_timer_slack};
 use crate::metrics;
 use crate::shutdown::{FailureGuard, Shutdown};
 
-/// A worker takes at most this many items at a time, and never waits for a batch to fill: batches are large when the load is,
-/// and an item that comes alone is worked on at once.
+/// A worker takes at most this many items at a time.
 pub const BATCH_MAX: usize = 32;
 
 /// How many threads this process can run at a time: the default size of a pool.
@@ -27,8 +28,13 @@ pub struct PoolSettings {
     pub name: &'static str,
     /// How many threads, at least one.
     pub threads: usize,
-    /// How many items may wait, at least one. With `n` threads at `t` per item, an item waits up to `queue * t / n`.
+    /// How many items may wait, at least one for each thread. With `n` threads at `t` per item, an item waits up to
+    /// `queue * t / n`.
     pub queue: usize,
+    /// Items that are cheaper together than alone: a worker that has fewer waits for more, but not for long.
+    pub full: usize,
+    /// How long. Nobody wakes it before.
+    pub hold: Duration,
 }
 
 /// Running workers. [`Pool::submitter`] is how work gets in.
@@ -39,14 +45,19 @@ pub struct Pool<T> {
 }
 
 /// The way into a pool; clones share it.
+///
+/// Each worker has a queue of its own, and one of them at a time is gathering: it gets what comes until it has what it
+/// waited for, then it is the next one's turn. So batches are as large as they can be, and workers that are not needed sleep.
 pub struct Submitter<T> {
-    queue: Sender<T>,
+    queues: Arc<[Sender<T>]>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     name: &'static str,
     stop: Shutdown,
+    /// The number of the worker that is gathering.
+    gathering: AtomicUsize,
     refused: ::metrics::Counter,
     length: ::metrics::Gauge,
 }
@@ -94,7 +105,7 @@ pub struct WorkerPanicked {
 
 impl<T> Clone for Submitter<T> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), shared: Arc::clone(&self.shared) }
+        Self { queues: Arc::clone(&self.queues), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -108,30 +119,34 @@ impl<T> Submitter<T> {
     /// Queues an item, or gives it back at once; never blocks.
     ///
     /// # Errors
-    /// [`Refused`]: the queue is full, or the pool has stopped.
-    pub fn try_submit(&self, item: T) -> Result<(), Refused<T>> {
+    /// [`Refused`]: all queues are full, or the pool has stopped.
+    pub fn try_submit(&self, mut item: T) -> Result<(), Refused<T>> {
         if self.shared.stop.is_triggered() {
             return Err(Refused::Stopped(item));
         }
-        self.queue.try_send(item).map_err(|refused| match refused {
-            TrySendError::Full(item) => {
-                self.shared.refused.increment(1);
-                Refused::Full(item)
+        let count = self.queues.len();
+        let first = self.shared.gathering.load(Ordering::Relaxed);
+        for step in 0..count {
+            match self.queues[(first + step) % count].try_send(item) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(refused)) => item = refused,
+                Err(TrySendError::Disconnected(item)) => return Err(Refused::Stopped(item)),
             }
-            TrySendError::Disconnected(item) => Refused::Stopped(item),
-        })
+        }
+        self.shared.refused.increment(1);
+        Err(Refused::Full(item))
     }
 
     /// How many items wait now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.queue.len()
+        self.queues.iter().map(Sender::len).sum()
     }
 
     /// Whether no item waits now.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queues.iter().all(Sender::is_empty)
     }
 
     /// Hands the length of the queue to the metrics. For a machine's `publish`.
@@ -166,20 +181,28 @@ impl<T: Send + 'static> Pool<T> {
         W: FnMut(&mut Vec<T>, &mut Vec<U>) + Send + 'static,
         S: FnMut(U) + Clone + Send + 'static,
     {
-        let PoolSettings { name, threads, queue } = settings;
-        let (sender, receiver) = crossbeam_channel::bounded(queue.max(1));
+        let PoolSettings { name, threads, queue, full, hold } = settings;
+        let threads = threads.max(1);
+        let each = queue.div_ceil(threads).max(1);
+        let (queues, receivers): (Vec<_>, Vec<_>) =
+            (0..threads).map(|_| crossbeam_channel::bounded(each)).unzip();
         let shared = Arc::new(Shared {
             name,
             stop: stop.clone(),
+            gathering: AtomicUsize::new(0),
             refused: ::metrics::counter!(metrics::QUEUE_REFUSED_TOTAL, "queue" => name),
             length: ::metrics::gauge!(metrics::QUEUE_LENGTH, "queue" => name),
         });
-        let mut pool = Pool { submitter: Submitter { queue: sender, shared }, threads: Vec::new() };
-        for index in 0..threads.max(1) {
-            let (receiver, sink, work) = (receiver.clone(), sink.clone(), worker(index));
+        let submitter = Submitter { queues: queues.into(), shared: Arc::clone(&shared) };
+        let mut pool = Pool { submitter, threads: Vec::new() };
+        for (index, queue) in receivers.into_iter().enumerate() {
+            let (sink, work) = (sink.clone(), worker(index));
             let guard = FailureGuard { shutdown: stop.clone(), what: name };
+            let gather = Gather { queue, index, threads, full, hold, shared: Arc::clone(&shared) };
             let thread = thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
-                serve(&receiver, &guard.shutdown, work, sink);
+                // What a worker waits for fills its batch, and shall not take longer than that.
+                reduce_timer_slack();
+                serve(&gather, &guard.shutdown, work, sink);
             });
             match thread {
                 Ok(thread) => pool.threads.push(thread),
@@ -218,15 +241,43 @@ impl<T: Send + 'static> Pool<T> {
     }
 }
 
-/// One worker: waits for an item, takes what else is there up to a batch, works, hands on.
+/// A worker's way to its items.
+struct Gather<T> {
+    queue: Receiver<T>,
+    index: usize,
+    threads: usize,
+    full: usize,
+    hold: Duration,
+    shared: Arc<Shared>,
+}
+
+impl<T> Gather<T> {
+    /// Behind the first item: waits for more if there are few and it is this worker's turn, then takes what is there and
+    /// gives the turn to the next.
+    fn fill(&self, batch: &mut Vec<T>, ending: bool) {
+        let is_mine = self.shared.gathering.load(Ordering::Relaxed) == self.index;
+        if is_mine {
+            if !ending && batch.len() + self.queue.len() < self.full {
+                // Not on the queue: each item would wake this thread.
+                thread::sleep(self.hold);
+            }
+            // Before it takes them: what comes meanwhile is for the next worker.
+            self.shared.gathering.store((self.index + 1) % self.threads, Ordering::Relaxed);
+        }
+        batch.extend(self.queue.try_iter().take(BATCH_MAX - batch.len()));
+    }
+}
+
+/// One worker: waits for an item, gathers a batch, works, hands on.
 fn serve<T, U>(
-    queue: &Receiver<T>,
+    gather: &Gather<T>,
     stop: &Shutdown,
     mut work: impl FnMut(&mut Vec<T>, &mut Vec<U>),
     mut sink: impl FnMut(U),
 ) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut results = Vec::with_capacity(BATCH_MAX);
+    let queue = &gather.queue;
     loop {
         // Read before the queue: what was accepted before the end is then seen by this round or a later one.
         let ending = stop.is_triggered();
@@ -243,7 +294,7 @@ fn serve<T, U>(
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
         };
         batch.push(first);
-        batch.extend(queue.try_iter().take(BATCH_MAX - 1));
+        gather.fill(&mut batch, ending);
         work(&mut batch, &mut results);
         batch.clear();
         results.drain(..).for_each(&mut sink);
@@ -260,7 +311,7 @@ mod tests {
     use crate::shutdown::Cause;
 
     fn settings(threads: usize, queue: usize) -> PoolSettings {
-        PoolSettings { name: "test", threads, queue }
+        PoolSettings { name: "test", threads, queue, full: 1, hold: Duration::ZERO }
     }
 
     /// A worker that does nothing but hand on.
@@ -305,6 +356,44 @@ mod tests {
         stop.trigger(Cause::Requested("test"));
         pool.join().unwrap();
         assert!(results.try_iter().eq(0..1000));
+    }
+
+    /// Sizes of the batches that come of items at this interval.
+    fn batches(threads: usize, items: u64, every: Duration, full: usize, hold: Duration) -> Vec<usize> {
+        let stop = Shutdown::new();
+        let (out, sizes) = crossbeam_channel::bounded(10_000);
+        let work = |_| {
+            |batch: &mut Vec<u64>, results: &mut Vec<usize>| {
+                results.push(batch.len());
+                batch.clear();
+            }
+        };
+        let settings = PoolSettings { name: "test", threads, queue: 10_000, full, hold };
+        let pool = Pool::spawn(settings, work, move |size| out.send(size).unwrap(), stop.clone()).unwrap();
+        let submitter = pool.submitter();
+        for item in 0..items {
+            submitter.try_submit(item).unwrap();
+            thread::sleep(every);
+        }
+        stop.trigger(Cause::Requested("test"));
+        pool.join().unwrap();
+        let sizes: Vec<usize> = sizes.try_iter().collect();
+        assert_eq!(sizes.iter().sum::<usize>() as u64, items);
+        sizes
+    }
+
+    #[test]
+    fn items_that_come_apart_are_gathered_and_a_full_batch_waits_for_nothing() {
+        let hold = Duration::from_millis(100);
+        let apart = Duration::from_millis(10);
+        let gathered = batches(3, 100, apart, 8, hold);
+        assert!(gathered.len() <= 30, "no batches of several: {gathered:?}");
+        let alone = batches(3, 50, apart, 1, hold);
+        assert!(alone.len() >= 25, "nothing was to be waited for: {alone:?}");
+        // Far less than one wait for each batch.
+        let begun = Instant::now();
+        let full = batches(1, 10_000, Duration::ZERO, 1, Duration::from_secs(1));
+        assert!(begun.elapsed() < Duration::from_secs(30), "{} batches", full.len());
     }
 
     #[test]

@@ -120,6 +120,40 @@ struct Held {
     owed: Owed,
 }
 
+/// Where packets in the pool are: places that are used again, so that none is allocated for a packet once there were as
+/// many.
+#[derive(Debug, Default)]
+struct Places {
+    held: Vec<Option<Held>>,
+    free: Vec<u32>,
+}
+
+/// One of them.
+type Place = u32;
+
+impl Places {
+    fn put(&mut self, held: Held) -> Place {
+        if let Some(place) = self.free.pop()
+            && let Some(free) = self.held.get_mut(place as usize)
+        {
+            *free = Some(held);
+            return place;
+        }
+        self.held.push(Some(held));
+        u32::try_from(self.held.len() - 1).expect("a node has fewer places")
+    }
+
+    fn take(&mut self, place: Place) -> Option<Held> {
+        let held = self.held.get_mut(place as usize)?.take()?;
+        self.free.push(place);
+        Some(held)
+    }
+
+    fn get(&self, place: Place) -> Option<&Held> {
+        self.held.get(place as usize)?.as_ref()
+    }
+}
+
 /// What a mix node did so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RelayCounts {
@@ -135,9 +169,10 @@ pub struct RelayCounts {
 
 /// The state machine.
 pub struct Relay {
-    /// Boxed, so that what is moved when the pool is put in order is a pointer.
-    pool: DelayPool<Box<Held>>,
-    undurable: AwaitDurable<Box<Held>>,
+    /// What is moved when the pool is put in order is a number.
+    pool: DelayPool<Place>,
+    undurable: AwaitDurable<Place>,
+    places: Places,
     occupancy: Occupancy,
     loops: HalfLoops,
     drops: Arc<DropCounters>,
@@ -163,6 +198,7 @@ impl Relay {
         Self {
             pool: DelayPool::new(occupancy.capacity(), max_delay, rng.fork()),
             undurable: AwaitDurable::default(),
+            places: Places::default(),
             loops: HalfLoops::new(now, views, identity, accounts, rng.fork()),
             counts: RelayCounts::default(),
             occupancy,
@@ -236,8 +272,9 @@ impl Relay {
                 frame.set_link_packet(frame.parity(), &LinkMeta { challenge, ack_check: [0; 8] });
                 let delay = Duration::from_nanos(delay_ns);
                 opened.tag.need(opened.arrived + delay - now);
-                let held = Box::new(Held { to: next, tag: opened.tag, frame, owed });
-                if self.pool.insert(opened.arrived, delay, held).is_err() {
+                let place = self.places.put(Held { to: next, tag: opened.tag, frame, owed });
+                if self.pool.insert(opened.arrived, delay, place).is_err() {
+                    self.places.take(place);
                     // The pool has as many places as the node: only reached if they were counted wrongly.
                     self.drops.count(DropReason::Overload);
                     self.occupancy.give_back();
@@ -295,21 +332,23 @@ impl Relay {
     }
 
     /// The next packet whose delay is over and whose tag is durable. One that has to wait for the disk holds up no other.
-    fn release(&mut self, now: Time) -> Option<Box<Held>> {
+    fn release(&mut self, now: Time) -> Option<Held> {
         self.undurable.look(now);
         loop {
             let due = self.pool.poll_timeout().filter(|due| *due <= now);
             let ready = self.undurable.first_ready();
             if ready.is_some_and(|ready| due.is_none_or(|due| ready <= due)) {
-                return self.undurable.pop().map(|(_, held)| held);
+                return self.undurable.pop().and_then(|(_, place)| self.places.take(place));
             }
-            let (deadline, held) = self.pool.poll_release(now)?;
-            if held.tag.is_durable() {
-                return Some(held);
+            let (deadline, place) = self.pool.poll_release(now)?;
+            match self.places.get(place) {
+                Some(held) if !held.tag.is_durable() => {
+                    let tag = held.tag.clone();
+                    self.counts.late_tags += 1;
+                    self.undurable.insert(now, deadline, Duration::ZERO, tag, place);
+                }
+                _ => return self.places.take(place),
             }
-            self.counts.late_tags += 1;
-            let tag = held.tag.clone();
-            self.undurable.insert(now, deadline, Duration::ZERO, tag, held);
         }
     }
 
