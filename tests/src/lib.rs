@@ -15,6 +15,7 @@ pub mod book;
 pub mod gate;
 pub mod hand;
 pub mod kills;
+pub mod load;
 pub mod nodes;
 pub mod process;
 pub mod proxy;
@@ -34,16 +35,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The release binary.
 pub fn tombola() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("TOMBOLA_BIN") {
-        Some(path) => {
-            let path = PathBuf::from(path);
-            std::fs::canonicalize(&path).unwrap_or_else(|e| panic!("TOMBOLA_BIN={}: {e}", path.display()))
-        }
-        None => build(),
-    })
+    BINARY.get_or_init(|| program("TOMBOLA_BIN", "tombola", "tombola"))
 }
 
-fn build() -> PathBuf {
+/// The program that this variable names, else one that is built first.
+fn program(variable: &str, package: &str, name: &str) -> PathBuf {
+    match std::env::var_os(variable) {
+        Some(path) => {
+            let path = PathBuf::from(path);
+            std::fs::canonicalize(&path).unwrap_or_else(|e| panic!("{variable}={}: {e}", path.display()))
+        }
+        None => build(package, name),
+    }
+}
+
+/// Builds a program of the workspace for release.
+fn build(package: &str, program: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     // Cargo describes this package in these variables. Build scripts of dependencies watch them: half of the tree would be
@@ -55,16 +62,16 @@ fn build() -> PathBuf {
         }
     }
     let output = command
-        .args(["build", "--release", "--package", "tombola", "--bin", "tombola"])
+        .args(["build", "--release", "--package", package, "--bin", program])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo can be started");
-    assert!(output.status.success(), "the release binary could not be built");
+    assert!(output.status.success(), "{program} could not be built");
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
     let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let built = messages.filter(|message| message["target"]["name"] == "tombola");
+    let built = messages.filter(|message| message["target"]["name"] == program);
     let path = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
     path.expect("cargo names the executable that it has built")
 }

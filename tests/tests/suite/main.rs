@@ -15,6 +15,7 @@ mod left_behind;
 mod mailboxes;
 mod observed;
 mod operator;
+mod overload;
 mod paid;
 mod paid_observed;
 mod report;

@@ -78,6 +78,10 @@ pub struct Options {
     pub epoch_length: Duration,
     /// Whether packets are paid for, and on which chain.
     pub chain: Chain,
+    /// Whether nodes reach each other, and clients them, over TCP alone, though QUIC would be tried first.
+    pub tcp_only: bool,
+    /// Nodes that are in the document, with keys, configuration and money, but are not started: somebody else plays them.
+    pub absent: Vec<String>,
     /// The `tombola` binary; `None`: looked for as the crate's documentation says.
     pub binary: Option<PathBuf>,
 }
@@ -94,6 +98,8 @@ impl Default for Options {
             epochs: 1,
             epoch_length: Duration::from_secs(7 * 24 * 3600),
             chain: Chain::None,
+            tcp_only: false,
+            absent: Vec::new(),
             binary: None,
         }
     }
@@ -277,7 +283,7 @@ impl LocalNetwork {
             running.keeper.tell(&chain.pid().to_string())?;
         }
         let mut children = Vec::new();
-        for node in nodes {
+        for node in nodes.into_iter().filter(|node| !options.absent.contains(&node.name)) {
             let child = spawn_node(&mut running.keeper, binary, &node)?;
             children.push((node, child));
         }
@@ -486,6 +492,12 @@ impl LocalNetwork {
     #[must_use]
     pub fn authority(&self) -> AuthorityKey {
         self.network.authority()
+    }
+
+    /// The folder of a node, whether it runs or is absent: its keys, its data, and its configuration in `node.toml`.
+    #[must_use]
+    pub fn home(&self, name: &str) -> PathBuf {
+        plan::home(self.folder(), name)
     }
 
     /// The network's folder.

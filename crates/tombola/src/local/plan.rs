@@ -51,20 +51,23 @@ struct Ports {
 
 impl Ports {
     /// Multiaddresses on one port, free for UDP and TCP alike.
-    fn addresses(&mut self) -> io::Result<Vec<String>> {
+    fn addresses(&mut self, tcp_only: bool) -> io::Result<Vec<String>> {
         for _ in 0..100 {
             let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let port = tcp.local_addr()?.port();
             if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
                 self.held.push((udp, tcp));
-                return Ok(vec![
-                    format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
-                    format!("/ip4/127.0.0.1/tcp/{port}"),
-                ]);
+                let quic = (!tcp_only).then(|| format!("/ip4/127.0.0.1/udp/{port}/quic-v1"));
+                return Ok(quic.into_iter().chain([format!("/ip4/127.0.0.1/tcp/{port}")]).collect());
             }
         }
         Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free for both UDP and TCP"))
     }
+}
+
+/// The folder of a node of that name.
+pub(super) fn home(folder: &Path, name: &str) -> PathBuf {
+    folder.join(name.replace(' ', "-"))
 }
 
 /// Makes everything in `folder`.
@@ -85,7 +88,7 @@ pub(super) fn make(folder: &Path, options: &Options, bank: Option<&Bank>) -> Res
         .flat_map(|layer| (1..=options.width).map(move |n| (format!("mix {layer}.{n}"), Role::Mix { layer })))
         .chain((1..=options.gateways).map(|n| (format!("gateway {n}"), Role::Gateway)));
     for (name, role) in roles {
-        let home = folder.join(name.replace(' ', "-"));
+        let home = home(folder, &name);
         DirBuilder::new().mode(0o700).create(&home).map_err(at)?;
         let link = SecretFile::<Link>::new(home.join("link.key")).generate()?;
         let mut keys = Vec::new();
@@ -94,9 +97,9 @@ pub(super) fn make(folder: &Path, options: &Options, bank: Option<&Bank>) -> Res
             file.generate()?;
             keys.push(public_key(&file)?);
         }
-        let addresses = ports.addresses().map_err(LocalError::Ports)?;
+        let addresses = ports.addresses(options.tcp_only).map_err(LocalError::Ports)?;
         let client_addresses = match role {
-            Role::Gateway => ports.addresses().map_err(LocalError::Ports)?,
+            Role::Gateway => ports.addresses(options.tcp_only).map_err(LocalError::Ports)?,
             Role::Mix { .. } => Vec::new(),
         };
         let identity = LinkSecret::from_seed(*link.expose()).identity();

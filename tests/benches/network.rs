@@ -1,0 +1,89 @@
+//! What a mix node does under load, and what a whole network on one machine does. Prints lines `figure KEY VALUE`; what the
+//! keys mean is in `docs/performance.md`.
+//!
+//! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part.
+
+use tombola_tests::load::network::{self, Flow};
+use tombola_tests::load::stage::{Run, Setting, Stage};
+
+/// Packets a second that no node passes on: what it can do is what comes out.
+const TOO_MANY: f64 = 200_000.0;
+/// Seconds of each run.
+const SECONDS: f64 = 6.0;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let is_test = args.iter().any(|arg| arg == "--test");
+    let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| arg.starts_with('n')).collect();
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    for (part, key, tcp_only) in [("node-quic", "node.quic", false), ("node-tcp", "node.tcp", true)] {
+        if wanted(part) {
+            node(key, &Setting { tcp_only, ..Setting::default() }, is_test);
+        }
+    }
+    if wanted("network") {
+        let (clients, on_their_way, seconds) = if is_test { (8, 16, 2.0) } else { (256, 8_000, 20.0) };
+        let flow = network::closed_loop(clients, on_their_way, seconds);
+        show_flow(&flow);
+        if !is_test {
+            figure("network.closed_loop_packets_per_s", flow.packets_per_s);
+        }
+    }
+}
+
+fn node(key: &str, setting: &Setting, is_test: bool) {
+    let mut stage = Stage::start(setting);
+    if is_test {
+        let run = stage.run(500, 500.0);
+        assert_eq!(run.lost, 0);
+        return show(key, "500 a second", &run);
+    }
+    // Twice: in the first one everything grows to its size.
+    stage.run(20_000, TOO_MANY);
+    let most = stage.run(100_000, TOO_MANY);
+    show(key, "as many as it takes", &most);
+    let mut at = |share: f64, name| {
+        let rate = most.packets_per_s * share;
+        let run = stage.run((rate * SECONDS) as u64, rate);
+        show(key, name, &run);
+        run
+    };
+    let (half, most_of_it) = (at(0.5, "half of that"), at(0.8, "80 % of that"));
+    figure(&format!("{key}.packets_per_s"), most.packets_per_s);
+    figure(&format!("{key}.cpu_us_per_packet"), most_of_it.cpu_us_per_packet);
+    figure(&format!("{key}.lost"), (most_of_it.lost + most_of_it.given_up) as f64);
+    figure(&format!("{key}.rss_mib"), most.rss_mib);
+    figure(&format!("{key}.added_latency_us.p50"), half.added_latency_us(0.5));
+    figure(&format!("{key}.added_latency_us.p99"), half.added_latency_us(0.99));
+}
+
+fn figure(key: &str, value: f64) {
+    println!("figure {key} {value:.3}");
+}
+
+fn show(key: &str, name: &str, run: &Run) {
+    let [before, behind] = run.others_us_per_packet;
+    println!(
+        "{key}, {name}: {} sent, {} given up, {} lost, {:.0} a second, {:.1} us each (those before it {before:.1}, \
+         behind it {behind:.1}), {:.0} MiB, adds {:.0} us, {:.0} at p99, {:.0} at p99.9",
+        run.sent,
+        run.given_up,
+        run.lost,
+        run.packets_per_s,
+        run.cpu_us_per_packet,
+        run.rss_mib,
+        run.added_latency_us(0.5),
+        run.added_latency_us(0.99),
+        run.added_latency_us(0.999),
+    );
+}
+
+fn show_flow(flow: &Flow) {
+    println!(
+        "network: {} sent, {} arrived, {:.0} a second, {:.2} s on their way, {:.2} at p99",
+        flow.sent, flow.arrived, flow.packets_per_s, flow.p50_s, flow.p99_s
+    );
+    for (name, us) in &flow.cpu_us_per_packet {
+        println!("    {name}: {us:.1} us for each packet that arrived");
+    }
+}
