@@ -6,8 +6,6 @@
 use tombola_tests::load::network::{self, Flow};
 use tombola_tests::load::stage::{Run, Setting, Stage};
 
-/// Packets a second that no node passes on: what it can do is what comes out.
-const TOO_MANY: f64 = 200_000.0;
 /// Seconds of each run.
 const SECONDS: f64 = 6.0;
 
@@ -39,8 +37,8 @@ fn node(key: &str, setting: &Setting, is_test: bool) {
         return show(key, "500 a second", &run);
     }
     // Twice: in the first one everything grows to its size.
-    stage.run(20_000, TOO_MANY);
-    let most = stage.run(100_000, TOO_MANY);
+    stage.push(20_000);
+    let most = stage.push(100_000);
     show(key, "as many as it takes", &most);
     let mut at = |share: f64, name| {
         let rate = most.packets_per_s * share;

@@ -8,9 +8,9 @@
 //! with [`Payments::forward`]; in between the caller keeps what is [`Owed`] for it. What must survive leaves through
 //! [`Payments::poll_change`], and nothing that rests on it is seen before [`Payments::set_durable`].
 //!
-//! **Control slots.** Between nodes a control frame goes in each direction after [`CONTROL_EVERY`] packets and at least every
-//! [`CONTROL_CADENCE`], whether there is anything to say or not, so that an observer learns from them only what the
-//! packets have told. Links of clients are paced by others: [`Payments::take_control`] fills their slots.
+//! **Control slots.** Between nodes a control frame goes in each direction after [`CONTROL_EVERY`] packets, in pauses behind many
+//! of them, and at least every [`CONTROL_CADENCE`], whether there is anything to say or not, so that an observer learns from
+//! them only what the packets have told. Links of clients are paced by others: [`Payments::take_control`] fills their slots.
 
 mod control;
 mod ending;
@@ -86,6 +86,8 @@ pub struct Payments {
     /// Whether the slot of some link may have come. Looking costs something for each neighbour; only what happens can
     /// change the answer, and [`TICK`] looks anyway.
     slots_may_be_due: bool,
+    /// No pause on a link brings a slot before.
+    pause_at: Time,
     /// The epochs whose packets are taken.
     views: OpenViews,
     /// Who is let in before a header is opened.
@@ -138,6 +140,7 @@ impl Payments {
             drops,
             next_number: 0,
             slots_may_be_due: true,
+            pause_at: Time::MAX,
             views: OpenViews::default(),
             gate: Arc::default(),
             client_classes: [None; 2],
@@ -297,12 +300,14 @@ impl Payments {
         if let Some(output) = self.out.pop_front() {
             return Some(output);
         }
-        if !self.slots_may_be_due {
+        if !self.slots_may_be_due && now < self.pause_at {
             return None;
         }
         let due = |link: &Link| link.up && !link.paced && link.slots.is_due(now);
         let Some(&to) = self.neighbours.iter().find(|peer| self.links.get(peer).is_some_and(due)) else {
             self.slots_may_be_due = false;
+            let up = self.links.values().filter(|link| link.up && !link.paced);
+            self.pause_at = up.filter_map(|link| link.slots.pause_at()).min().unwrap_or(Time::MAX);
             return None;
         };
         let frame = self.spare.pop().unwrap_or_else(Frame::zeroed);
@@ -312,7 +317,7 @@ impl Payments {
 
     /// When [`poll_output`](Self::poll_output) has something again if nothing comes in.
     pub fn poll_timeout(&self) -> Time {
-        self.next_tick
+        self.next_tick.min(self.pause_at)
     }
 
     fn tick(&mut self, now: Time) {

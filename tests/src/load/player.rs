@@ -5,7 +5,8 @@
 //! | command | what it does | answer |
 //! |---|---|---|
 //! | `build N` | builds N packets, from each played node in turn, through the node under load to a random one behind it | `built` |
-//! | `send R` | sends what was built, R packets a second in all, at exponential intervals | `sent`, when all have left or were given up |
+//! | `send R` | sends what was built, R packets a second in all, at exponential intervals; of those that cannot be paid for yet as many wait as at a real node, and the others are given up | `sent`, when all have left or were given up |
+//! | `push R` | the same, but none is given up | `sent`, when all have left |
 //! | `wait N` | waits for so many packets | `arrived`, or `missing` after ten seconds without any |
 //! | `report FILE` | writes down all that was sent and has arrived since the last report | `reported` |
 
@@ -118,8 +119,8 @@ enum Input {
     Fact(Fact),
     Durable(u64),
     Stock(Vec<Packet>),
-    /// Mean interval.
-    Send(Duration),
+    /// At this mean interval; of those that cannot be paid for so many wait.
+    Send(Duration, usize),
 }
 
 enum Output {
@@ -142,6 +143,7 @@ struct Player {
     /// Those whose time has come.
     due: usize,
     interval: Duration,
+    waiting_max: usize,
     next: Option<Time>,
     /// Whether the last try to pay was in vain, and nothing has happened since.
     stuck: bool,
@@ -178,7 +180,7 @@ impl Player {
             self.due += 1;
             self.next = Some(next + self.rng.exponential(self.interval));
         }
-        while self.due > WAITING_MAX
+        while self.due > self.waiting_max
             && let Some(packet) = self.stock.remove(self.due - 1)
         {
             self.due -= 1;
@@ -229,8 +231,8 @@ impl Machine for Player {
             }
             Input::Durable(count) => self.payments.set_durable(count),
             Input::Stock(packets) => self.stock.extend(packets),
-            Input::Send(interval) => {
-                self.interval = interval;
+            Input::Send(interval, waiting_max) => {
+                (self.interval, self.waiting_max) = (interval, waiting_max);
                 self.next = Some(now + self.rng.exponential(interval));
             }
         }
@@ -343,11 +345,12 @@ async fn serve(cast: &Cast, flags: &RunFlags) {
                 }
                 print_line("built");
             }
-            "send" => {
+            "send" | "push" => {
                 let rate: f64 = argument.parse().unwrap();
                 for player in &players {
                     let interval = Duration::from_secs_f64(players.len() as f64 / rate);
-                    assert!(player.pass(Input::Send(interval)).await);
+                    let waiting_max = if word == "push" { usize::MAX } else { WAITING_MAX };
+                    assert!(player.pass(Input::Send(interval, waiting_max)).await);
                 }
                 while lock(&book).left > 0 {
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -481,6 +484,7 @@ async fn start(
         stock: std::collections::VecDeque::new(),
         due: 0,
         interval: Duration::ZERO,
+        waiting_max: WAITING_MAX,
         next: None,
         stuck: false,
         ready: cast.sends.then_some(ready),

@@ -20,6 +20,8 @@ const LAYERS: u8 = 3;
 const NODE: &str = "mix 2.1";
 /// Packets with which everything is brought into its usual state.
 const WARM_UP: u64 = 2_000;
+/// Packets a second that no node passes on.
+const TOO_MANY: f64 = 500_000.0;
 /// Longer delays are not waited for before it begins.
 const LONG: Duration = Duration::from_secs(1);
 /// How long a command may take beyond what it takes by itself.
@@ -174,12 +176,22 @@ impl Stage {
         self.finish()
     }
 
+    /// Sends so many packets as fast as the node takes them, and waits for all of them.
+    pub fn push(&mut self, packets: u64) -> Run {
+        self.start_with(packets, &format!("push {TOO_MANY}"));
+        self.finish()
+    }
+
     /// Has so many packets built and then sent, so many a second. Returns when the first leaves.
     pub fn begin(&mut self, packets: u64, per_second: f64) {
+        self.start_with(packets, &format!("send {per_second}"));
+    }
+
+    fn start_with(&mut self, packets: u64, command: &str) {
         self.senders.tell(&format!("build {packets}"));
         expect(&mut self.senders, "built");
         self.before = self.cpu();
-        self.senders.tell(&format!("send {per_second}"));
+        self.senders.tell(command);
     }
 
     /// Waits until all that [`begin`](Self::begin) had built have left.

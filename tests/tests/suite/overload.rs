@@ -6,8 +6,6 @@ use tombola_node::metrics::POOL_PACKETS;
 use tombola_tests::load::measure::rss_mib;
 use tombola_tests::load::stage::{Run, Setting, Stage};
 
-/// Packets a second that are too many for any node.
-const FLOOD: f64 = 500_000.0;
 const CALM: f64 = 400.0;
 
 #[test]
@@ -16,7 +14,9 @@ fn overload_is_shed_evenly_and_is_over_at_once() {
     let before = stage.run(1_200, CALM);
     assert_eq!((before.lost, before.given_up), (0, 0), "nothing is lost without need");
 
-    let flood = stage.run(40_000, FLOOD);
+    // Twice what it can do, for some seconds.
+    let most = stage.push(20_000).packets_per_s;
+    let flood = stage.run((8.0 * most) as u64, 2.0 * most);
     assert!(flood.given_up > 1_000, "no flood: {}", flood.given_up);
     assert_eq!(flood.lost, 0, "what was taken is passed on");
     let shares: Vec<u64> = flood.by_sender.values().copied().collect();

@@ -1,5 +1,6 @@
 //! A link as payment sees it: which terms hold on it, and when something may be said.
 
+use core::time::Duration;
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,11 +86,10 @@ impl Link {
         }
     }
 
-    /// A packet went over it, in either direction. Returns whether a control frame is due for that.
-    pub(super) fn packet(&mut self) -> bool {
-        self.slots.packet();
+    /// A packet went over it, in either direction.
+    pub(super) fn packet(&mut self, now: Time) {
+        self.slots.packet(now);
         self.patience.packet();
-        self.slots.packets >= CONTROL_EVERY
     }
 
     /// It came up: sessions go on, packets are counted anew.
@@ -121,17 +121,37 @@ impl Link {
 
 /// When the next control frame is due. That depends on the number of packets and on time, never on what there is to say, but
 /// for the beginning of a link.
+///
+/// Slots that follow packets end with them. A link on which as many packets have gone as may be unsigned would then stand still
+/// until the cadence brings another slot, because three things have to be said one after the other: what was accepted, the batch,
+/// and that it is here. So a pause behind [`PAUSE_AFTER`] packets brings slots too, at growing intervals.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     packets: u32,
     last: Option<Time>,
     hurry: bool,
+    /// Packets since the last pause that brought slots.
+    since_pause: u32,
+    /// The next slot of a pause, and which it is.
+    pause: Option<(Time, u32)>,
 }
+
+/// A batch of tickets.
+const PAUSE_AFTER: u32 = 256;
+/// So long after the last packet a pause brings its first slot. The second comes as long after that, and from there on the
+/// intervals double.
+const PAUSE: Duration = Duration::from_millis(10);
+/// So many: up to 0.6 s after the last packet.
+const PAUSE_SLOTS: u32 = 7;
 
 impl Slots {
     /// A packet went over the link, in either direction.
-    pub(super) fn packet(&mut self) {
+    pub(super) fn packet(&mut self, now: Time) {
         self.packets = self.packets.saturating_add(1);
+        self.since_pause = self.since_pause.saturating_add(1);
+        if self.since_pause >= PAUSE_AFTER {
+            self.pause = Some((now + PAUSE, 0));
+        }
     }
 
     /// Whether one is due at once.
@@ -149,14 +169,31 @@ impl Slots {
         self.hurry = true;
     }
 
+    /// Whether packets alone bring one.
+    pub(super) fn is_due_for_packets(&self) -> bool {
+        self.packets >= CONTROL_EVERY
+    }
+
+    /// When a pause brings the next one, if no packet comes before.
+    pub(super) fn pause_at(&self) -> Option<Time> {
+        self.pause.map(|(at, _)| at)
+    }
+
     pub(super) fn is_due(&self, now: Time) -> bool {
         self.hurry
-            || self.packets >= CONTROL_EVERY
+            || self.is_due_for_packets()
+            || self.pause_at().is_some_and(|at| at <= now)
             || self.last.is_none_or(|last| now - last >= CONTROL_CADENCE)
     }
 
     /// A control frame leaves.
     pub(super) fn sent(&mut self, now: Time) {
+        if !self.is_due_for_packets()
+            && let Some((_, slot)) = self.pause.filter(|(at, _)| *at <= now)
+        {
+            self.since_pause = if slot == 0 { 0 } else { self.since_pause };
+            self.pause = (slot + 1 < PAUSE_SLOTS).then(|| (now + PAUSE * (1 << slot), slot + 1));
+        }
         self.packets = self.packets.saturating_sub(CONTROL_EVERY);
         self.last = Some(now);
         self.hurry = false;
@@ -167,8 +204,10 @@ impl Slots {
 /// that count for it and not here.
 const FRAMES: f64 = 128.0;
 const FRAMES_PER_SECOND: f64 = 32.0;
-/// And for each packet on the link.
-const FRAMES_PER_PACKET: f64 = 2.0 / CONTROL_EVERY as f64;
+/// And for each packet on the link: twice as many as there are slots.
+const FRAMES_PER_PACKET: f64 = 0.1;
+const _: () =
+    assert!(FRAMES_PER_PACKET > 2.0 * (1.0 / CONTROL_EVERY as f64 + PAUSE_SLOTS as f64 / PAUSE_AFTER as f64));
 /// Of what it must not say it may say so much at once, and one thing in a second: what is wrong costs more than what is right.
 const FAULTS: f64 = 64.0;
 
@@ -214,7 +253,6 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::time::Duration;
 
     #[test]
     fn slots_follow_packets_and_time() {
@@ -223,13 +261,42 @@ mod tests {
         assert!(slots.is_due(now), "the first says that the link is there");
         slots.sent(now);
         assert!(!slots.is_due(now + CONTROL_CADENCE / 2) && slots.is_due(now + CONTROL_CADENCE));
-        (0..2 * CONTROL_EVERY).for_each(|_| slots.packet());
+        (0..2 * CONTROL_EVERY).for_each(|_| slots.packet(now));
         slots.sent(now);
         assert!(slots.is_due(now), "two frames for twice as many packets");
         slots.sent(now);
         assert!(!slots.is_due(now));
         slots.hurry();
         assert!(slots.is_due(now));
+    }
+
+    /// When slots come after so many packets at one instant, until the next one that has nothing to do with them.
+    fn slots_after(packets: u32) -> Vec<u128> {
+        let begun = Time::ZERO + Duration::from_secs(1);
+        let mut slots = Slots::default();
+        slots.sent(begun);
+        (0..packets).for_each(|_| slots.packet(begun));
+        let mut sent = vec![];
+        for millis in 0..999 {
+            let now = begun + Duration::from_millis(millis);
+            while slots.is_due(now) {
+                slots.sent(now);
+                sent.push((now - begun).as_millis());
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn a_pause_behind_a_batch_brings_slots() {
+        assert_eq!(slots_after(100), [0, 0], "for the packets only");
+        let late = [10, 20, 40, 80, 160, 320, 640];
+        assert_eq!(slots_after(512), [&[0; 10][..], &late].concat());
+        let begun = Time::ZERO + Duration::from_secs(1);
+        let mut slots = Slots::default();
+        (0..PAUSE_AFTER).for_each(|_| slots.packet(begun));
+        slots.packet(begun + PAUSE / 2);
+        assert_eq!(slots.pause_at(), Some(begun + PAUSE / 2 + PAUSE), "a packet puts it off");
     }
 
     #[test]

@@ -57,7 +57,9 @@ impl Payments {
         let at = self.now(now);
         let behind = next.and_then(|next| self.links.get(next)).map(|link| link.number);
         let link = self.links.get_mut(from).ok_or(Unpaid::NoTerms)?;
-        self.slots_may_be_due |= link.packet();
+        link.packet(now);
+        self.slots_may_be_due |= link.slots.is_due_for_packets();
+        self.pause_at = link.slots.pause_at().map_or(self.pause_at, |at| self.pause_at.min(at));
         let terms = link.earning[parity.index()].ok_or(Unpaid::NoTerms)?;
         let earning = self.machines.earning.get_mut(&terms).ok_or(Unpaid::NoTerms)?;
         let secret = match ticket.half {
@@ -194,7 +196,9 @@ impl Payments {
             return Err((stop.into(), frame, owed));
         }
         link.counter[parity.index()] = next;
-        self.slots_may_be_due |= link.packet();
+        link.packet(now);
+        self.slots_may_be_due |= link.slots.is_due_for_packets();
+        self.pause_at = link.slots.pause_at().map_or(self.pause_at, |at| self.pause_at.min(at));
         frame.set_number(link.session, counter);
         if let Some(old) = paying.sent(packet, now, owed) {
             self.forget(old);
