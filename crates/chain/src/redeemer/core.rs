@@ -443,14 +443,14 @@ impl Core {
         self.most = usize::MAX;
     }
 
-    /// The issuer has less than a claim of one window insists on. In a hurry the claim then insists on what there is; true
-    /// if it does.
+    /// The issuer has less than a claim of one window insists on. In a hurry, and when everything is to be claimed now, the claim
+    /// then insists on what there is; true if it does.
     pub fn too_little(&mut self, draft: &Draft, paid: U256, now: UnixSeconds) -> bool {
         let [key] = draft.claims[..] else {
             self.refused(draft, now);
             return false;
         };
-        let hurry = self.claims.get(&key).is_some_and(|waiting| self.hurries(waiting, now));
+        let hurry = self.hastened || self.claims.get(&key).is_some_and(|waiting| self.hurries(waiting, now));
         let Some(waiting) = self.claims.get_mut(&key) else { return false };
         let whole = paid.checked_div(U256::from(waiting.class.face_value)).unwrap_or_default();
         let least = u16::try_from(whole).unwrap_or(u16::MAX);

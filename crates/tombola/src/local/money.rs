@@ -152,6 +152,9 @@ fn signal(pid: u32) {
     }
 }
 
+/// The worst of [`Tickets::problems`].
+pub const NOT_CONSERVED: &str = "money is not conserved";
+
 impl Tickets {
     fn new(network: &LocalNetwork, settled: &BTreeMap<String, Settled>, audit: &Audit) -> Self {
         let mut tickets = Self {
@@ -198,7 +201,7 @@ impl Tickets {
             wrong.push(format!("{} were paid for winners worth {}", self.paid, self.expected_paid));
         }
         if !self.conserved || self.deposits_before != self.deposits_after + self.withdrawn + self.credited {
-            wrong.push("money is not conserved".to_owned());
+            wrong.push(NOT_CONSERVED.to_owned());
         }
         for row in &self.rows {
             if row.settled.won.tickets == 0 || row.settled.paid.tickets == 0 {
