@@ -60,14 +60,13 @@ impl Machines {
         self.earning.range_mut(of(0)..=of(u32::MAX))
     }
 
-    /// One that paid us has gone: forgets its machines in which nothing is to be waited for. Returns whether it has no other.
-    pub(super) fn leave(&mut self, issuer: &Address, books: &mut Books) -> bool {
+    /// One that paid us has gone: forgets its machines in which nothing is to be waited for.
+    pub(super) fn leave(&mut self, issuer: &Address, books: &mut Books) {
         let idle = |(terms, earning): (&Terms, &mut Earning)| {
             (earning.on_their_way == 0 && earning.recipient.leave(books)).then_some(*terms)
         };
         let idle: Vec<_> = self.of_account(issuer).filter_map(idle).collect();
         idle.iter().for_each(|terms| drop(self.earning.remove(terms)));
-        self.of_account(issuer).next().is_none()
     }
 
     /// Something from one that pays us. Returns whether it is as it must be.

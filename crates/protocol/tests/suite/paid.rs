@@ -451,6 +451,39 @@ fn strangers_who_show_accounts_leave_nothing_behind() {
 }
 
 #[test]
+fn a_stranger_who_shows_the_account_of_another_one_leaves_it_alone() {
+    let mut net = Net::new(Setup::paid(324));
+    net.run_for(Duration::from_millis(1500));
+    let gateway = net.world.identity(0);
+    let owner = net.clients[0].payments().unwrap().account().address;
+    // All its tickets are signed when it has paused for a while: nothing is open between it and the gateway.
+    let deposit = |net: &mut Net, amount| {
+        let now = net.now;
+        net.clients[0].payments().unwrap().handle_fact(now, Fact::Deposit(amount));
+    };
+    deposit(&mut net, 0);
+    net.run_for(Duration::from_secs(30));
+    let unsigned = net.payments_of(0).ledger().account(&owner);
+    assert!(unsigned.listed > 0 && unsigned.listed == unsigned.batched + unsigned.void, "{unsigned:?}");
+    assert_eq!(unsigned.won.tickets, 0, "else its winners would be waited for");
+
+    let (stranger, key) = (IdentityKey::of_seed(&[79; 32]), SignerKey::from_bytes(&[79; 32]).unwrap());
+    let proof = AccountProof::new(owner, &key, &domain(), gateway.as_bytes(), stranger.as_bytes());
+    let now = net.now;
+    let payments = net.payments_of(0);
+    payments.open_client(now, stranger);
+    payments.handle_control(now, &stranger, control(&[Record::Account(proof)])).unwrap();
+    payments.close_client(now, stranger);
+
+    deposit(&mut net, 1 << 90);
+    net.run_for(Duration::from_secs(30));
+    let after = net.payments_of(0).ledger().account(&owner);
+    assert!(after.batched > unsigned.batched + 100, "{unsigned:?} {after:?}");
+    let counts = net.payments_of(0).counts();
+    assert_eq!((counts.refused, counts.violations), (0, 0), "{counts:?}");
+}
+
+#[test]
 fn a_client_that_comes_again_goes_on() {
     let mut net = Net::new(Setup::paid(319));
     for _ in 0..4 {
