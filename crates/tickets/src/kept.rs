@@ -101,7 +101,8 @@ impl Restore {
         let winners = numbers.map(|number| {
             (number, self.winners.get(&(place, number)).map(Vec::as_slice).unwrap_or_default())
         });
-        journal.delete_window(&issuer, window, winners);
+        let accepted = self.accepted.range((place, 0)..=(place, u8::MAX)).map(|((_, number), _)| *number);
+        journal.delete_window(&issuer, window, accepted, winners);
         changes(journal)
     }
 }

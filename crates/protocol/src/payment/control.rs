@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tombola_mixing::Time;
 use tombola_tickets::por::Ack;
-use tombola_tickets::{IssuerError, IssuerMessage, Neighbour, Now, PacketAck, Restore, Secret};
+use tombola_tickets::{IssuerError, IssuerMessage, Neighbour, Now, PacketAck, Restore, Secret, SignedBatch};
 use tombola_topology::IdentityKey;
 
 use super::link::Link;
@@ -130,6 +130,14 @@ impl Payments {
     }
 
     fn hear_issuer(&mut self, at: Now, terms: &Terms, message: IssuerMessage) {
+        // Of an earlier class nothing may be here any more, after a restart: then nothing of it counts.
+        if let IssuerMessage::Batch(SignedBatch { header, .. }) = &message
+            && header.class != terms.class
+            && self.prices.contains_key(&header.class)
+            && !self.machines.earning.contains_key(&Terms { class: header.class, ..*terms })
+        {
+            return;
+        }
         if !self.machines.hear_issuer(at, terms, message, &mut self.books, &mut self.counts) {
             self.violation();
         }

@@ -88,8 +88,7 @@ impl Machines {
                         counts.batches += 1;
                         true
                     }
-                    Err(tombola_tickets::BatchRefused::Repeated) => true,
-                    Err(_) => false,
+                    Err(refused) => !refused.is_fault(),
                 }
             }
             IssuerMessage::Closed { window, batches } => {

@@ -30,6 +30,7 @@ mod reliable;
 mod repeatable;
 mod replay;
 mod replies;
+mod resends;
 mod tampering;
 mod threads;
 mod unlinkable;

@@ -73,7 +73,7 @@ fn every_hop_earns_and_everything_arrives() {
 }
 
 /// Ends all windows, waits until nothing can be added to them, and claims everything.
-fn drain(net: &mut Net, chain: &mut Chain) {
+pub(crate) fn drain(net: &mut Net, chain: &mut Chain) {
     for node in 0..net.world.nodes() {
         net.payments_of(node).finish();
     }
@@ -94,7 +94,7 @@ fn resumed(net: &Net, from: impl Fn(Place) -> bool) -> usize {
 }
 
 /// Every batch that was ever on a link, by who signed it for whom and its place; the same bytes each time.
-fn batches(net: &Net) -> BTreeMap<(Address, Address, WindowNumber, u8), SignedBatch> {
+pub(crate) fn batches(net: &Net) -> BTreeMap<(Address, Address, WindowNumber, u8), SignedBatch> {
     let mut all = BTreeMap::new();
     for sighting in net.seen.iter().filter(|sighting| sighting.kind() == FrameKind::Control) {
         for record in records(&sighting.frame) {
@@ -181,7 +181,7 @@ fn a_node_that_is_killed_at_any_time_loses_no_winner_and_signs_no_number_twice()
 }
 
 /// A batch may be lost with the process that signed it; no node has anything else against another.
-fn assert_all_is_paid(net: &mut Net) {
+pub(crate) fn assert_all_is_paid(net: &mut Net) {
     for node in 0..8 {
         let (counts, settled) = (net.payments_of(node).counts(), net.payments_of(node).is_settled());
         assert!(settled && counts.violations == 0, "node {node}: {counts:?}");
@@ -416,7 +416,7 @@ fn a_client_that_was_not_heard_says_again_who_it_is() {
 }
 
 /// A frame with these records.
-fn control(said: &[Record]) -> Frame {
+pub(crate) fn control(said: &[Record]) -> Frame {
     let mut writer = ControlWriter::new(Frame::zeroed());
     said.iter().for_each(|record| writer.push(record));
     writer.finish()
