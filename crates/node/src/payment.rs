@@ -483,7 +483,14 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
                 }
                 Notice::Expired(key) => {
                     refused.remove(&key);
-                    tracing::error!("a claim has expired unpaid");
+                    tracing::error!("a claim has expired before its payment was seen");
+                }
+                // The book keeps it: it is claimed again after the next start, until it expires.
+                Notice::GivenUp(key) => {
+                    refused.remove(&key);
+                    tracing::error!("nothing can be had for a claim now, and it is not waited for");
+                    let (issuer, window) = key;
+                    self.tell(Fact::Settled { issuer, window, amount: 0 }).await;
                 }
                 other => tracing::warn!(notice = ?other, "claims wait"),
             }

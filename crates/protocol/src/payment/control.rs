@@ -30,7 +30,9 @@ impl Payments {
         frame: Frame,
     ) -> Result<(), ControlError> {
         self.counts.control_in += 1;
-        let hears = self.links.get_mut(from).is_some_and(|link| link.patience.hears(now));
+        // A client's gateway is heard: its frames come at the pace of the link.
+        let hears =
+            self.links.get_mut(from).is_some_and(|link| link.proof.is_some() || link.patience.hears(now));
         if !hears {
             self.counts.unheard += 1;
             self.reuse(frame);
@@ -105,7 +107,13 @@ impl Payments {
                 match heard {
                     Ok(()) => self.sign(at, &terms),
                     // A frame was lost: the list stands.
-                    Err(IssuerError::Missing) => self.agree_again(from, &terms),
+                    Err(IssuerError::Missing) => {
+                        // It is nobody's fault, but somebody could have us say everything again and again.
+                        if let Some(link) = self.links.get_mut(from) {
+                            link.patience.faults(1);
+                        }
+                        self.agree_again(from, &terms);
+                    }
                     Err(_) => {
                         self.violation();
                         self.agree_again(from, &terms);
@@ -133,7 +141,6 @@ impl Payments {
         // Of an earlier class nothing may be here any more, after a restart: then nothing of it counts.
         if let IssuerMessage::Batch(SignedBatch { header, .. }) = &message
             && header.class != terms.class
-            && self.prices.contains_key(&header.class)
             && !self.machines.earning.contains_key(&Terms { class: header.class, ..*terms })
         {
             return;
@@ -151,6 +158,13 @@ impl Payments {
         if matches!(message, IssuerMessage::Resume { .. }) || early.len() >= EARLY_MAX {
             let begins = early.iter().position(|message| matches!(message, IssuerMessage::Resume { .. }));
             early.drain(..begins.map_or(0, |at| at + 1));
+        }
+        // Of windows in which nothing was won there are many in time, and whatever is signed later ends them, too.
+        if early.len() >= EARLY_MAX
+            && let Some(end) =
+                early.iter().position(|message| matches!(message, IssuerMessage::Closed { .. }))
+        {
+            early.remove(end);
         }
         match early.len() < EARLY_MAX {
             true => early.push(message),
