@@ -38,7 +38,7 @@ use crate::derive::{derive_seed, random_seed};
 use crate::driver::Inputs;
 use crate::funding::Funder;
 use crate::payment_client::ClientChain;
-use crate::purse::{FILE, Purse, PurseFile};
+use crate::purse::{FILE, Purse, PurseFile, check_secret};
 use crate::shutdown::Shutdown;
 
 /// How far the chain was read, in the data folder.
@@ -245,12 +245,14 @@ impl Paid {
         let wallet = Arc::new(Wallet::from_bytes(&bytes).context("the keystore's key")?);
         let own = config.account_of(wallet.address())?;
         let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain)?;
-        let (purse, kept) = PurseFile::open(&payer.data.join(FILE))?;
+        let path = payer.data.join(FILE);
+        let (purse, kept) = PurseFile::open(&path)?;
+        let secret = derive_seed(payer.secret, b"tombola/windows", &[]);
+        check_secret(&path, &kept, &secret, &domain)?;
         let claims = ClaimBook::open(&payer.data.join(claims::FILE))?;
         let wanted = classes_of(network).union(&kept_classes(&kept)).copied().collect();
         let prices = prices(&evm, wanted, config.confirmations, stop).await?;
         let cursor = CursorFile::open(&payer.data.join(CURSOR_FILE), purse.facts_kept())?;
-        let secret = derive_seed(payer.secret, b"tombola/windows", &[]);
         let account = Account { address: own, signer, secret: (*secret).into(), domain };
         let setting = Setting {
             me: payer.me,

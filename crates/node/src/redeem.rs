@@ -20,7 +20,7 @@ use crate::claims::{self, ClaimBook};
 use crate::clock::unix_now;
 use crate::data::DataFolder;
 use crate::derive::{derive_seed, random_seed};
-use crate::purse::{FILE, PurseFile};
+use crate::purse::{FILE, PurseFile, check_secret};
 
 /// Orders, reports and notices that may wait.
 const CHANNEL: usize = 256;
@@ -65,6 +65,8 @@ pub async fn redeem(
         return Ok(Redeemed::default());
     }
     let (purse, kept) = PurseFile::open(&path)?;
+    let secret = derive_seed(secret, b"tombola/windows", &[]);
+    check_secret(&path, &kept, &secret, account.evm.domain())?;
     let (book, before) = ClaimBook::open(&folder.path().join(claims::FILE))?;
     let head = account.evm.head().await?;
     let mut work = Work {
@@ -76,7 +78,6 @@ pub async fn redeem(
         refused: BTreeMap::new(),
         done: Redeemed::default(),
     };
-    let secret = derive_seed(secret, b"tombola/windows", &[]);
     let mut orders = Vec::new();
     let mut prices: BTreeMap<ClassNumber, Option<PriceClass>> = BTreeMap::new();
     for window in work.kept.won_windows() {
