@@ -117,6 +117,7 @@ impl Funder {
 
     /// Looks after the reserves of these accounts, until `stop` is triggered.
     pub async fn run(mut self, mut needs: watch::Receiver<Vec<Need>>, stop: Shutdown) {
+        ::metrics::counter!(ACCOUNT_RESERVES_TOPPED_UP_TOTAL).increment(0);
         loop {
             let now = needs.borrow_and_update().clone();
             let pause = match self.look(&now).await {
