@@ -120,6 +120,9 @@ impl World {
             start_block: 0,
             poll: Duration::from_millis(20),
             redeem_spread: Duration::ZERO,
+            token_price: None,
+            least_return_percent: None,
+            max_fee_gwei: None,
             account_reserves: None,
         }
     }

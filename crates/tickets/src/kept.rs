@@ -70,6 +70,16 @@ impl Restore {
         })
     }
 
+    /// Whether this secret of the account's windows is the one with which all that is kept was won: nobody claims it with another.
+    #[must_use]
+    pub fn is_claimable_with(&self, secret: &[u8; 32], domain: &Domain) -> bool {
+        let mut batches = self.won.iter().filter(|((place, _), _)| self.windows.contains_key(place));
+        batches.all(|(((issuer, window), _), batch)| {
+            let randomness = Randomness::derive(secret, domain, issuer, *window);
+            randomness.commitment() == batch.header.commitment
+        })
+    }
+
     /// What to write down before the claim of a window leaves the process.
     #[must_use]
     pub fn mark_claimed(&self, window: &KeptWindow) -> Vec<Change> {

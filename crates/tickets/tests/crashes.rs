@@ -198,6 +198,8 @@ fn what_was_kept_is_claimed_without_the_machines() {
     let won: u32 = windows.iter().map(|window| window.winners).sum();
     assert_eq!(won, link.won.values().sum::<u32>());
     assert!(won > 5 && windows.iter().any(|window| !window.claimed), "{windows:?}");
+    assert!(kept.is_claimable_with(&common::SECRET, &common::domain()));
+    assert!(!kept.is_claimable_with(&[0xee; 32], &common::domain()), "won with another secret");
     let mut seen = Seen { at: (link.batches.len(), 0, 0, link.commitments.len()), ..Seen::default() };
     let mut store = common::Store(link.payee.store.0.clone());
     let mut followed = KeptWindows::new(&kept);

@@ -185,6 +185,9 @@ impl Till {
             start_block: self.start_block,
             poll: Duration::from_secs(1),
             redeem_spread: Duration::ZERO,
+            token_price: None,
+            least_return_percent: None,
+            max_fee_gwei: None,
             account_reserves: None,
         };
         Ok((account, config))
