@@ -141,6 +141,7 @@ impl Payments {
         // Of an earlier class nothing may be here any more, after a restart: then nothing of it counts.
         if let IssuerMessage::Batch(SignedBatch { header, .. }) = &message
             && header.class != terms.class
+            && self.prices.contains_key(&header.class)
             && !self.machines.earning.contains_key(&Terms { class: header.class, ..*terms })
         {
             return;
@@ -278,7 +279,15 @@ impl Payments {
             writer.push(&Record::Account(proof));
         }
         let mut begun = false;
-        for (at, parity) in [(0, Parity::of(0)), (1, Parity::of(1))] {
+        let mut parities = [(0, Parity::of(0)), (1, Parity::of(1))];
+        // Both count the same windows, and their issuer takes a commitment only to one above all before.
+        let commitment = |at: usize| self.machines.earning.get(&link.earning[at]?)?.first_commitment();
+        if let (Some(one), Some(other)) = (commitment(0), commitment(1))
+            && other < one
+        {
+            parities.reverse();
+        }
+        for (at, parity) in parities {
             let Some(link) = self.links.get(to) else { continue };
             let (paying, earning) = (link.paying[at], link.earning[at]);
             if let Some(paying) = paying.and_then(|terms| self.machines.paying.get_mut(&terms)) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tombola_mixing::Time;
 use tombola_tickets::{
     Address, Books, ClassNumber, Event, Issuer, IssuerLink, IssuerMessage, Limits, Neighbour, Now, PacketId,
-    PriceClass, Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim,
+    PriceClass, Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim, WindowNumber,
 };
 
 use super::{Account, Owed, PaymentCounts, Side, Signs, Terms};
@@ -274,6 +274,14 @@ impl Earning {
         if self.messages.len() < MESSAGES_MAX {
             self.messages.push_back(message);
         }
+    }
+
+    /// The first window to which a commitment waits for its slot.
+    pub(super) fn first_commitment(&self) -> Option<WindowNumber> {
+        self.messages.iter().find_map(|message| match message {
+            RecipientMessage::Commitment { window, .. } => Some(*window),
+            _ => None,
+        })
     }
 
     /// Writes what there is to say, then acknowledgements: what they rest on goes before.

@@ -2,15 +2,20 @@
 //! anybody; a number that is signed twice is held against who signed it.
 
 use core::time::Duration;
+use std::sync::Arc;
 
+use tombola_mixing::Time;
 use tombola_protocol::control::{Record, records};
-use tombola_protocol::frame::FrameKind;
-use tombola_protocol::payment::Fact;
+use tombola_protocol::frame::{FrameKind, Parity};
+use tombola_protocol::payment::{Account, Fact, PaymentOutput, Payments, Setting, Side, Terms};
+use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_tickets::{
-    BatchHeader, ClassNumber, IssuerMessage, RecipientMessage, Salt, SignedBatch, SignerKey,
+    BatchHeader, ClassNumber, IssuerMessage, Limits, RecipientMessage, Restore, Salt, SignedBatch, SignerKey,
+    WindowNumber,
 };
+use tombola_topology::IdentityKey;
 
-use crate::common::{Chain, Net, Place, Setup, account_of, domain};
+use crate::common::{Chain, Net, Place, START, Setup, account_of, domain};
 use crate::paid::{assert_all_is_paid, batches, control, drain};
 
 /// Who pays, and who is paid.
@@ -168,4 +173,64 @@ fn a_number_that_is_signed_twice_is_held_against_its_issuer_also_after_a_restart
         let header = BatchHeader { class: ClassNumber(class), ..accepted[0].header };
         assert_eq!(say(&mut net, header.sign(&domain(), &key)), complaints, "{class}");
     }
+}
+
+/// One end of a link on which two epochs are paid for at a time. What the older one costs has the lower number, and it is the odd one.
+fn end(number: u8, other: u8, side: Side, net: &Net) -> (IdentityKey, Payments) {
+    let identity = |number| IdentityKey::of_seed(&[number; 32]);
+    let signer = SignerKey::from_bytes(&[number; 32]).unwrap();
+    let account = Account { address: signer.address(), signer, secret: [number; 32].into(), domain: domain() };
+    let setting = Setting {
+        me: identity(number),
+        wall: WallClock::new(net.now, UnixNanos(START * 1_000_000_000)),
+        limits: Limits { settled_after: Duration::from_secs(10), claim_before_expiry: 10 },
+        drops: Arc::default(),
+        seed: [number; 32],
+    };
+    let price = *net.world.prices().values().next().unwrap();
+    let prices = [1, 2].map(|class| (ClassNumber(class), price)).into();
+    let mut payments = Payments::new(net.now, account, setting, prices, &Restore::default()).unwrap();
+    payments.handle_fact(net.now, Fact::Guarantee { issuer: account_of(other), amount: 1 << 90 });
+    for (class, epoch) in [(1, 3), (2, 4)] {
+        let terms = Terms { account: account_of(other), class: ClassNumber(class) };
+        payments.set_terms(net.now, identity(other), side, Parity::of(epoch), Some(terms));
+    }
+    (identity(number), payments)
+}
+
+/// What one end has to say, and to which windows it commits with that.
+fn hand_over(
+    now: Time,
+    from: &mut (IdentityKey, Payments),
+    to: &mut (IdentityKey, Payments),
+) -> Vec<WindowNumber> {
+    while from.1.poll_change().is_some() {}
+    from.1.set_durable(u64::MAX);
+    let mut commitments = vec![];
+    while let Some(output) = from.1.poll_output(now) {
+        let PaymentOutput::Send { frame, .. } = output else { continue };
+        commitments.extend(records(&frame).flatten().filter_map(|record| match record {
+            Record::Recipient(_, RecipientMessage::Commitment { window, .. }) => Some(window),
+            _ => None,
+        }));
+        to.1.handle_control(now, &from.0, frame).unwrap();
+    }
+    commitments
+}
+
+#[test]
+fn windows_of_two_epochs_are_opened_in_their_order_after_a_restart() {
+    let net = Net::offline(Setup::paid(342));
+    let (mut payer, mut payee) = (end(11, 12, Side::Paying, &net), end(12, 11, Side::Earning, &net));
+    // Windows are opened in the order of classes as soon as it runs, and said when the link is up, in the order of parities.
+    assert!(payee.1.poll_output(net.now).is_none());
+    payee.1.handle_link(net.now, payer.0, true);
+    payer.1.handle_link(net.now, payee.0, true);
+    let mut commitments = vec![];
+    for _ in 0..20 {
+        hand_over(net.now, &mut payer, &mut payee);
+        commitments.extend(hand_over(net.now, &mut payee, &mut payer));
+    }
+    assert!(commitments.len() >= 2 && commitments.is_sorted(), "{commitments:?}");
+    assert_eq!(payer.1.counts().violations, 0);
 }
