@@ -5,15 +5,18 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tombola::local::{Chain, LocalNetwork, NOT_CONSERVED, Options, Tickets};
-use tombola_node::metrics::PAYMENT_VIOLATIONS_TOTAL;
+use tombola::local::{Chain, LocalNetwork, NOT_CONSERVED, NodeInfo, Options, Tickets};
+use tombola_node::metrics::{PAYMENT_VIOLATIONS_TOTAL, TICKETS_TOTAL};
 use tombola_topology::{Parameters, Role};
 
 use crate::hand::HandNetwork;
-use crate::{Metrics, tombola};
+use crate::{Metrics, eventually, tombola};
 
 /// How often it is looked whether anybody complains about payment.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// So many winners there are at least when a network that pays ends.
+pub const WINNERS: f64 = 20.0;
 
 /// Nodes that can be killed.
 pub trait Nodes {
@@ -181,6 +184,12 @@ impl Nodes for PaidNetwork {
 
     fn end(&mut self) -> Option<Tickets> {
         self.look_at(|_| true);
+        // Loops go on until luck has evened out, however slow the machine. Who was started again counts anew.
+        eventually("everybody has won something", || {
+            let won = |node: &NodeInfo| Metrics::of(node.metrics).with(TICKETS_TOTAL, "stage", "won");
+            let won: Vec<f64> = self.network.nodes().map(won).collect();
+            (won.iter().all(|&won| won > 0.0) && won.iter().sum::<f64>() >= WINNERS).then_some(())
+        });
         let tickets = self.network.wind_up(&|| false).unwrap().unwrap();
         self.look_at(|_| true);
         let mut problems = tickets.problems();

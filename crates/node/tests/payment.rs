@@ -152,7 +152,7 @@ async fn start(world: &World, network: &Network, file: &Path, stop: &Shutdown) -
 }
 
 async fn patiently<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), what).await.expect("it comes within a minute")
+    tokio::time::timeout(Duration::from_secs(300), what).await.expect("it comes within five minutes")
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tombola::local::{Chain, LocalNetwork, Options};
 use tombola_tests::hand::{free_port, quick};
 use tombola_tests::process::Process;
 use tombola_tests::proxy::{Proxy, Seen};
-use tombola_tests::{Metrics, eventually, tombola};
+use tombola_tests::{Metrics, PATIENCE, eventually, tombola};
 
 use crate::observed::{assert_discreet, assert_healthy, assert_nobody, names_of};
 
@@ -18,8 +18,8 @@ use crate::observed::{assert_discreet, assert_healthy, assert_nobody, names_of};
 const LOG: &str = "info,tombola=trace";
 /// Letters of the shortest value that is looked for among words: 8 bytes in base 58 or 64.
 const WORD: usize = 11;
-/// Digits of the shortest number.
-const DIGITS: usize = 4;
+/// Digits of the shortest number: shorter ones are counts, which may be alike by chance.
+const DIGITS: usize = 6;
 /// Messages of each client.
 const MESSAGES: usize = 20;
 /// Bytes of a wire that are compared.
@@ -52,6 +52,15 @@ fn talkative(folder: &Path) -> std::path::PathBuf {
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     script
+}
+
+/// Whether the arguments of any process name a file in this folder, as those of whoever writes a log do.
+fn is_named_by_a_process(folder: &Path) -> bool {
+    let name = folder.to_str().unwrap();
+    std::fs::read_dir("/proc").unwrap().any(|entry| {
+        let arguments = std::fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(name)
+    })
 }
 
 /// Puts an eavesdropper where everybody looks for a node, and the node behind it.
@@ -128,7 +137,7 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
         }
     }
     // Windows end, are claimed and paid meanwhile.
-    let deadline = Instant::now() + Duration::from_secs(240);
+    let deadline = Instant::now() + 3 * PATIENCE;
     let paid = |address| Metrics::of(address).with("tombola_tickets_total", "stage", "paid") > 0.0;
     while !network.nodes().all(|node| paid(node.metrics)) {
         assert!(Instant::now() < deadline, "not everybody was paid");
@@ -152,7 +161,13 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
         );
     }
     let now = Instant::now();
-    eventually("there is enough to compare", || (now.elapsed() > Duration::from_secs(10)).then_some(()));
+    let captured = |proxy: &Proxy| -> usize {
+        proxy.seen().iter().filter(|datagram| datagram.at >= now).map(|datagram| datagram.bytes.len()).sum()
+    };
+    eventually("there is enough to compare", || {
+        std::thread::sleep(Duration::from_secs(1));
+        proxies.iter().all(|proxy| captured(proxy) >= BYTES).then_some(())
+    });
     let [before, behind] = proxies.each_ref().map(|proxy| strings(&proxy.seen(), now));
     println!("{} and {} strings before and behind a hop", before.len(), behind.len());
     assert!(before.len() > BYTES / 4 && behind.len() > BYTES / 4);
@@ -173,6 +188,7 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
     let mut public = values(&public);
     public.extend(nodes.iter().flatten().map(|name| name.to_lowercase()));
     network.stop();
+    eventually("the logs are written", || (!is_named_by_a_process(folder.path())).then_some(()));
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -215,8 +231,8 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
 
 #[test]
 fn what_is_common_would_be_found() {
-    let line = "2026-01-01T00:00:00Z  INFO tombola_node::payment: window 12345 0xdeadbeefdeadbeef of 12D3KooWabcdefgh, 2 again";
-    let expected = ["12345", "12d3koowabcdefgh", "deadbeefdeadbeef"].map(str::to_owned);
+    let line = "2026-01-01T00:00:00Z  INFO tombola_node::payment: window 123456 0xdeadbeefdeadbeef of 12D3KooWabcdefgh, 2 again";
+    let expected = ["123456", "12d3koowabcdefgh", "deadbeefdeadbeef"].map(str::to_owned);
     assert_eq!(values(line), BTreeSet::from(expected));
     assert_eq!(values("{\"event\":\"settled\",\"issued\":12345}"), BTreeSet::new());
     let seen = |bytes: &[u8]| Seen {
