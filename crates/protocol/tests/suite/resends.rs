@@ -179,7 +179,8 @@ fn a_number_that_is_signed_twice_is_held_against_its_issuer_also_after_a_restart
 fn end(number: u8, other: u8, side: Side, net: &Net) -> (IdentityKey, Payments) {
     let identity = |number| IdentityKey::of_seed(&[number; 32]);
     let signer = SignerKey::from_bytes(&[number; 32]).unwrap();
-    let account = Account { address: signer.address(), signer, secret: [number; 32].into(), domain: domain() };
+    let account =
+        Account { address: signer.address(), signer, secret: [number; 32].into(), domain: domain() };
     let setting = Setting {
         me: identity(number),
         wall: WallClock::new(net.now, UnixNanos(START * 1_000_000_000)),
