@@ -195,12 +195,6 @@ fn compare_over_quic() -> Result<(), String> {
     ensure(of_lengths > P_MIN, || format!("lengths tell them apart, p = {of_lengths}: {counts:?}"))?;
     let of_gaps = kolmogorov_smirnov(&gaps(&sending), &gaps(&idle));
     ensure(of_gaps > P_MIN, || format!("times tell them apart, p = {of_gaps}"))?;
-    println!(
-        "{} and {} emissions; p of lengths {of_lengths:.3}, of gaps {of_gaps:.3}",
-        sending.len(),
-        idle.len()
-    );
-    println!("{counts:?}");
 
     // The test can fail: a client that sent its messages beside its cover would be found, and so would one whose messages
     // made frames of another length.
@@ -307,7 +301,6 @@ fn compare_over_tcp() -> Result<(), String> {
     frames_of(idle)?.for_each(|frames| shared.entry(frames).or_default().1 += 1);
     let p = homogeneity(&shared.values().copied().collect::<Vec<_>>());
     ensure(p > P_MIN, || format!("frames in a record tell them apart, p = {p}: {shared:?}"))?;
-    println!("frames in a record, sending and idle: {shared:?}, p = {p:.3}");
 
     for proxy in [&clients, &between] {
         assert_nothing_is_said_in_the_clear(proxy);
