@@ -59,6 +59,7 @@ const CRATES: &[(&str, Layer)] = &[
     ("tombola-protocol", Layer::Protocol),
     ("tombola-link", Layer::Outside),
     ("tombola-storage", Layer::Outside),
+    ("tombola-chain", Layer::Outside),
     ("tombola-node", Layer::Runtime),
     ("tombola-mixnode", Layer::Role),
     ("tombola-gateway", Layer::Role),
