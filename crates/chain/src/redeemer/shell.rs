@@ -326,6 +326,9 @@ impl<T: Till> Redeemer<T> {
             self.core.passed_over(now);
             return Ok(true);
         }
+        if self.behind > 0 {
+            return Ok(false);
+        }
         let fees = self.till.fees().await?;
         let Some(payment) = self.core.not_mined(fees, now) else { return Ok(false) };
         match self.till.send(&payment).await {
