@@ -487,9 +487,9 @@ mod tests {
         let mut book = one();
         book.died(0, seconds(2));
         let event = received(&book, 0, false);
-        say(&mut book, 1, 5, &event);
+        say(&mut book, 1, 15, &event);
         assert!(book.verdict()[0].contains("not acknowledged"));
-        say(&mut book, 0, 6, &acknowledged(0));
+        say(&mut book, 0, 16, &acknowledged(0));
         assert!(book.verdict().is_empty());
     }
 
