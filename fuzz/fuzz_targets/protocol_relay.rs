@@ -104,7 +104,10 @@ fuzz_target!(|events: Vec<Event>| {
                     assert_eq!(to, identity(GATEWAY), "a loop begins at a successor");
                 }
                 RelayOutput::Account { account, .. } => assert!(account < ACCOUNTS.into()),
-                RelayOutput::Claim(_) | RelayOutput::Watch(_) | RelayOutput::Settled(_) => {
+                RelayOutput::Claim(_)
+                | RelayOutput::Watch { .. }
+                | RelayOutput::Forget { .. }
+                | RelayOutput::Settled(_) => {
                     panic!("nobody pays")
                 }
             }
