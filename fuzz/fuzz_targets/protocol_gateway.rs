@@ -156,7 +156,14 @@ fuzz_target!(|events: Vec<Event>| {
             }
             Event::Poll => match gateway.poll_output(now) {
                 Some(GatewayOutput::Forward { to, .. }) => assert_eq!(to, identity(MIX)),
-                Some(GatewayOutput::Claim(_) | GatewayOutput::Watch(_) | GatewayOutput::Settled(_)) => panic!("nobody pays"),
+                Some(
+                    GatewayOutput::Claim(_)
+                    | GatewayOutput::Watch { .. }
+                    | GatewayOutput::Forget { .. }
+                    | GatewayOutput::Settled(_),
+                ) => {
+                    panic!("nobody pays")
+                }
                 Some(GatewayOutput::Deliver { to, frame }) => {
                     assert!(connected.contains(&to), "a frame for a client that is not there");
                     delivered.push((to, frame));

@@ -104,7 +104,12 @@ fuzz_target!(|events: Vec<Event>| {
                     assert_eq!(to, identity(GATEWAY), "a loop begins at a successor");
                 }
                 RelayOutput::Account { account, .. } => assert!(account < ACCOUNTS.into()),
-                RelayOutput::Claim(_) | RelayOutput::Watch(_) | RelayOutput::Settled(_) => panic!("nobody pays"),
+                RelayOutput::Claim(_)
+                | RelayOutput::Watch { .. }
+                | RelayOutput::Forget { .. }
+                | RelayOutput::Settled(_) => {
+                    panic!("nobody pays")
+                }
             }
         }
         assert!(waiting.values().all(|(due, ..)| *due > now), "it should have left");

@@ -325,6 +325,8 @@ fn run_in<N: Nodes>(network: N, plan: &Plan, say: &mut dyn FnMut(&str)) -> Outco
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&plan.seed.to_be_bytes());
     let mut rng = Rng::from_seed(seed);
+    // Apart: how many messages are sent between two kills is not decided by the seed.
+    let mut victims = rng.fork();
     let mut world = World::around(network, &["gateway 1", "gateway 2", "gateway 2"]);
     let all = world.network.nodes();
     let clients = world.clients.len();
@@ -362,14 +364,21 @@ fn run_in<N: Nodes>(network: N, plan: &Plan, say: &mut dyn FnMut(&str)) -> Outco
         if now < next_kill {
             continue;
         }
-        next_kill = now + rng.exponential(plan.pause);
-        let drawn = rng.below((all.len() + clients) as u64) as usize;
-        let victim = if drawn < all.len() { Victim::Node(drawn) } else { Victim::Client(drawn - all.len()) };
+        next_kill = now + victims.exponential(plan.pause);
+        // Each kind once, then whoever it hits.
+        let everybody = (0..all.len()).map(Victim::Node).chain((0..clients).map(Victim::Client));
+        let mut drawn: Vec<_> =
+            everybody.clone().filter(|victim| !kills.contains_key(kind_of(&all, *victim))).collect();
+        if drawn.is_empty() {
+            drawn = everybody.collect();
+        }
+        let victim = drawn[victims.below(drawn.len() as u64) as usize];
         if down.iter().any(|&(other, _)| other == victim) {
             continue;
         }
-        let pause = rng.uniform(plan.down);
-        let (kind, name) = kill(&mut world, &all, victim);
+        let pause = victims.uniform(plan.down);
+        let kind = kind_of(&all, victim);
+        let name = kill(&mut world, &all, victim);
         down.push((victim, now + pause));
         *kills.entry(kind).or_default() += 1;
         done += 1;
@@ -394,17 +403,23 @@ fn run_in<N: Nodes>(network: N, plan: &Plan, say: &mut dyn FnMut(&str)) -> Outco
     Outcome { kills, totals, tickets, under_fire, settling }
 }
 
-fn kill<N: Nodes>(world: &mut World<N>, all: &[(String, Role)], victim: Victim) -> (&'static str, String) {
+fn kind_of(all: &[(String, Role)], victim: Victim) -> &'static str {
+    match victim {
+        Victim::Client(_) => "client",
+        Victim::Node(node) if all[node].1 == Role::Gateway => "gateway",
+        Victim::Node(_) => "mix",
+    }
+}
+
+fn kill<N: Nodes>(world: &mut World<N>, all: &[(String, Role)], victim: Victim) -> String {
     match victim {
         Victim::Client(client) => {
             world.kill_client(client);
-            ("client", world.clients[client].name.clone())
+            world.clients[client].name.clone()
         }
         Victim::Node(node) => {
             world.network.kill_node(node);
-            let (name, role) = &all[node];
-            let kind = if *role == Role::Gateway { "gateway" } else { "mix" };
-            (kind, name.clone())
+            all[node].0.clone()
         }
     }
 }

@@ -5,15 +5,18 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tombola::local::{Chain, LocalNetwork, Options, Tickets};
-use tombola_node::metrics::PAYMENT_VIOLATIONS_TOTAL;
+use tombola::local::{Chain, LocalNetwork, NOT_CONSERVED, NodeInfo, Options, Tickets};
+use tombola_node::metrics::{PAYMENT_VIOLATIONS_TOTAL, TICKETS_TOTAL};
 use tombola_topology::{Parameters, Role};
 
 use crate::hand::HandNetwork;
-use crate::{Metrics, tombola};
+use crate::{Metrics, eventually, tombola};
 
 /// How often it is looked whether anybody complains about payment.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// So many winners there are at least when a network that pays ends.
+pub const WINNERS: f64 = 20.0;
 
 /// Nodes that can be killed.
 pub trait Nodes {
@@ -82,6 +85,8 @@ impl Nodes for HandNetwork {
 pub struct PaidNetwork {
     pub network: LocalNetwork,
     down: BTreeSet<usize>,
+    /// So many winners may stay unpaid, because who lost them cannot pay.
+    pub unpaid: u64,
     /// What each process has complained about.
     violations: BTreeMap<u32, f64>,
     looked: Instant,
@@ -100,7 +105,8 @@ impl PaidNetwork {
             ..Options::default()
         };
         let network = LocalNetwork::start(&options).unwrap();
-        Self { network, down: BTreeSet::new(), violations: BTreeMap::new(), looked: Instant::now() }
+        let (down, violations) = (BTreeSet::new(), BTreeMap::new());
+        Self { network, down, unpaid: 0, violations, looked: Instant::now() }
     }
 
     /// The contract that pays, `0x` and 40 hex.
@@ -178,9 +184,19 @@ impl Nodes for PaidNetwork {
 
     fn end(&mut self) -> Option<Tickets> {
         self.look_at(|_| true);
+        // Loops go on until luck has evened out, however slow the machine. Who was started again counts anew.
+        eventually("everybody has won something", || {
+            let won = |node: &NodeInfo| Metrics::of(node.metrics).with(TICKETS_TOTAL, "stage", "won");
+            let won: Vec<f64> = self.network.nodes().map(won).collect();
+            (won.iter().all(|&won| won > 0.0) && won.iter().sum::<f64>() >= WINNERS).then_some(())
+        });
         let tickets = self.network.wind_up(&|| false).unwrap().unwrap();
         self.look_at(|_| true);
-        assert_eq!(tickets.problems(), [""; 0], "{tickets:#?}");
+        let mut problems = tickets.problems();
+        if self.unpaid > 0 {
+            problems.retain(|problem| problem == NOT_CONSERVED);
+        }
+        assert!(problems.is_empty() && tickets.lost <= self.unpaid, "{problems:#?} {tickets:#?}");
         let complaints: f64 = self.violations.values().sum();
         assert_eq!(
             complaints, 0.0,

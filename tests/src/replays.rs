@@ -117,7 +117,10 @@ impl Bench {
         }
         self.network.node_mut(NODE).kill();
         self.totals.kills += 1;
-        eventually("the end of the node is noticed", || (self.behind.stats().links == 0).then_some(()));
+        // At both ends: what is sent into a link that is dead is lost.
+        eventually("the end of the node is noticed", || {
+            (self.before.stats().links == 0 && self.behind.stats().links == 0).then_some(())
+        });
         // Whatever it had sent is here now: the link is read to its end before that is reported.
         self.take_arrivals();
         let had_left = self.left.len() as u64;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tombola_chain::ops::{Contracts, Operator, OpsError};
 use tombola_chain::{Evm, EvmConfig, Ledger, LedgerError, Refusal, Turn, Wallet};
-use tombola_tickets::{Address, ClassNumber, Domain, PriceClass};
+use tombola_tickets::{Address, ClassNumber, Domain, PriceClass, rough_quantile};
 use tombola_topology::{Parameters, UnixTime};
 
 use crate::clock::unix_now;
@@ -29,8 +29,6 @@ const AGAIN: Duration = Duration::from_secs(5);
 const LOW: Duration = Duration::from_secs(2 * 3600);
 /// Then it is filled for so long, or for the rest of the epoch.
 const FULL: Duration = Duration::from_secs(24 * 3600);
-/// `ln(10^9)`: an account stops before one case in 10^9, and so must its reserve suffice (`tombola_tickets::Solvency`).
-const RISK: f64 = 20.723_265_836_946_41;
 
 /// An account that pays one gateway, in one epoch.
 #[derive(Clone, Debug)]
@@ -66,14 +64,12 @@ impl Need {
     }
 }
 
-/// What so many tickets may cost but for one case in 10^9 (Bernstein's bound, which is above the one by which an account stops),
-/// and one winner, on which its gateway insists.
+/// What so many tickets may cost but for one case in 10^9, a little more than an account stops at, and one winner, on which its gateway
+/// insists.
 fn reserve(class: &PriceClass, tickets: f64) -> u128 {
     let mean = tickets * (class.win_probability.get() as f64 / 2_f64.powi(64));
-    let third = RISK / 3.0;
-    let bound = mean + third + (third * third + 2.0 * mean * RISK).sqrt();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of winners")]
-    let winners = bound.ceil() as u64;
+    let winners = rough_quantile(mean).ceil() as u64;
     class.face_value.saturating_mul(u128::from(winners) + 1)
 }
 
@@ -121,6 +117,7 @@ impl Funder {
 
     /// Looks after the reserves of these accounts, until `stop` is triggered.
     pub async fn run(mut self, mut needs: watch::Receiver<Vec<Need>>, stop: Shutdown) {
+        ::metrics::counter!(ACCOUNT_RESERVES_TOPPED_UP_TOTAL).increment(0);
         loop {
             let now = needs.borrow_and_update().clone();
             let pause = match self.look(&now).await {

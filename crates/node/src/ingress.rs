@@ -145,11 +145,14 @@ impl<I, F: Fn(LinkChange) -> I> InputSink<I, F> {
     }
 
     fn pass(&self, change: LinkChange) -> Taken {
-        if self.room() == 0 {
+        // Not kept here: whoever passes it does so again, also when nothing else comes any more.
+        if !self.flush().is_empty() {
             return Taken::NotNow;
         }
-        self.send(change);
-        Taken::Yes
+        match self.inputs.try_send((self.input_of)(change)) {
+            Err(TrySendError::Full(_)) => Taken::NotNow,
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Taken::Yes,
+        }
     }
 
     fn room(&self) -> usize {

@@ -11,8 +11,8 @@ use tombola_protocol::payment::Payments;
 use crate::metrics::{
     CONNECTIONS_REFUSED_TOTAL, DIALS_FAILED_TOTAL, FRAME_LENGTHS_TOTAL, FRAMES_IN_TOTAL, FRAMES_OUT_TOTAL,
     LINK_FRAMES_DROPPED_TOTAL, LINKS_CONNECTED, LINKS_ENDED_TOTAL, PACKETS_DROPPED_TOTAL,
-    PAYMENT_SLOWED_NEIGHBOURS, PAYMENT_VIOLATIONS_TOTAL, PAYMENT_WAITING_PACKETS, TICKET_STORES_IN_TROUBLE,
-    TICKET_VALUE_TOTAL, TICKETS_TOTAL,
+    PAYMENT_SLOWED_NEIGHBOURS, PAYMENT_UNHEARD_TOTAL, PAYMENT_VIOLATIONS_TOTAL, PAYMENT_WAITING_PACKETS,
+    TICKET_STORES_IN_TROUBLE, TICKET_VALUE, TICKETS_TOTAL,
 };
 use crate::shutdown::Shutdown;
 
@@ -38,16 +38,22 @@ pub fn publish_payments(payments: &Payments) {
         ("won", sum.won.tickets),
         ("paid", sum.paid.tickets),
         ("lost", sum.lost.tickets),
+        ("expired", sum.expired.tickets),
     ] {
         ::metrics::counter!(TICKETS_TOTAL, "stage" => stage).absolute(count);
     }
-    for (stage, value) in
-        [("won", sum.won.value), ("paid", sum.paid.value), ("lost", sum.lost.value), ("spent", sum.spent)]
-    {
-        let value = u64::try_from(value).unwrap_or(u64::MAX);
-        ::metrics::counter!(TICKET_VALUE_TOTAL, "stage" => stage).absolute(value);
+    // Counters are of 64 bits, which a few tokens of 18 decimals fill.
+    for (stage, value) in [
+        ("won", sum.won.value),
+        ("paid", sum.paid.value),
+        ("lost", sum.lost.value),
+        ("expired", sum.expired.value),
+        ("spent", sum.spent),
+    ] {
+        ::metrics::gauge!(TICKET_VALUE, "stage" => stage).set(value as f64);
     }
     ::metrics::counter!(PAYMENT_VIOLATIONS_TOTAL).absolute(counts.violations);
+    ::metrics::counter!(PAYMENT_UNHEARD_TOTAL).absolute(counts.unheard);
     ::metrics::gauge!(PAYMENT_WAITING_PACKETS).set(counts.waiting as f64);
     ::metrics::gauge!(PAYMENT_SLOWED_NEIGHBOURS).set(counts.slowed as f64);
 }

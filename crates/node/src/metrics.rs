@@ -47,9 +47,11 @@ pub const TICKETS_TOTAL: &str = "tombola_tickets_total";
 /// Stores of tickets that do not take what is to be kept.
 pub const TICKET_STORES_IN_TROUBLE: &str = "tombola_ticket_stores_in_trouble";
 /// What they are worth.
-pub const TICKET_VALUE_TOTAL: &str = "tombola_ticket_value_total";
+pub const TICKET_VALUE: &str = "tombola_ticket_value";
 /// What neighbours and clients said about payment that they must not.
 pub const PAYMENT_VIOLATIONS_TOTAL: &str = "tombola_payment_violations_total";
+/// Control frames that were not heard.
+pub const PAYMENT_UNHEARD_TOTAL: &str = "tombola_payment_unheard_total";
 /// Packets that cannot be paid for yet.
 pub const PAYMENT_WAITING_PACKETS: &str = "tombola_payment_waiting_packets";
 /// Own accounts whose reserve is low and cannot be filled.
@@ -58,6 +60,14 @@ pub const ACCOUNT_RESERVES_LACKING: &str = "tombola_account_reserves_lacking";
 pub const ACCOUNT_RESERVES_TOPPED_UP_TOTAL: &str = "tombola_account_reserves_topped_up_total";
 /// Neighbours of whose packets only a share is let in.
 pub const PAYMENT_SLOWED_NEIGHBOURS: &str = "tombola_payment_slowed_neighbours";
+/// Whether the chain's server answers.
+pub const CHAIN_REACHABLE: &str = "tombola_chain_reachable";
+/// Requests to it that failed.
+pub const CHAIN_ERRORS_TOTAL: &str = "tombola_chain_errors_total";
+/// The last final block.
+pub const CHAIN_FINAL_BLOCK: &str = "tombola_chain_final_block";
+/// Blocks that were final and are gone.
+pub const CHAIN_REORGANISATIONS_TOTAL: &str = "tombola_chain_reorganisations_total";
 /// The epoch of a node's own packets.
 pub const EPOCH: &str = "tombola_epoch";
 /// Serial number of the document in force.
@@ -112,7 +122,7 @@ pub const PROCESS_CPU_SECONDS_TOTAL: &str = "tombola_process_cpu_seconds_total";
 /// What sort of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows; starts at zero with the process.
+    /// Only grows; starts at zero with the process, unless it is kept on disk.
     Counter,
     /// Goes up and down.
     Gauge,
@@ -239,7 +249,7 @@ pub const DESCRIPTIONS: &[Description] = {
             Counter,
             "tickets",
             &["stage"],
-            "Tickets, by how far they have come since this process began: what it pays with is `issued`, `redeemed`, `withheld`; what it is paid with `accepted`, `signed`, `opened`, `unopened`, `won`, `paid`, `lost`.",
+            "Tickets, by how far they have come: what it pays with is `issued`, `redeemed`, `withheld`; what it is paid with `accepted`, `signed`, `opened`, `unopened`, `won`, `paid`, `lost`, `expired`. `issued`, `redeemed`, `won`, `paid`, `lost` and `expired` are kept on disk, and count earlier processes too.",
         ),
         row(
             TICKET_STORES_IN_TROUBLE,
@@ -249,18 +259,25 @@ pub const DESCRIPTIONS: &[Description] = {
             "Stores of tickets, a mix node's accounts included, whose disk does not take what is to be kept: nothing is signed, won or claimed until it does. The log says why.",
         ),
         row(
-            TICKET_VALUE_TOTAL,
-            Counter,
+            TICKET_VALUE,
+            Gauge,
             "smallest units",
             &["stage"],
-            "What winners were worth that are `won`, `paid` or `lost`, and what was `spent` on others'. Rounded: the ledger is exact.",
+            "What winners were worth that are `won`, `paid`, `lost` or `expired`, and what was `spent` on others', of earlier processes too. Only grows. Rounded to 53 bits: `tombola account earnings` is exact.",
         ),
         row(
             PAYMENT_VIOLATIONS_TOTAL,
             Counter,
             "records",
             &[],
-            "What neighbours and clients said about payment that they must not: damaged records, wrong batches, wrong acknowledgements.",
+            "What neighbours and clients said about payment that they must not: damaged records, wrong batches, wrong acknowledgements. Not what comes again after a restart, or too late.",
+        ),
+        row(
+            PAYMENT_UNHEARD_TOTAL,
+            Counter,
+            "frames",
+            &[],
+            "Control frames that were not heard, because a neighbour or client sent more than fit on its link, or too much that was wrong.",
         ),
         row(
             PAYMENT_WAITING_PACKETS,
@@ -289,6 +306,28 @@ pub const DESCRIPTIONS: &[Description] = {
             "neighbours",
             &[],
             "Neighbours of whose packets only a share is let in, because their tickets do not open or because they do not acknowledge.",
+        ),
+        row(
+            CHAIN_REACHABLE,
+            Gauge,
+            "0 or 1",
+            &[],
+            "1 while the chain's server answers. Nothing is redeemed while it does not.",
+        ),
+        row(
+            CHAIN_ERRORS_TOTAL,
+            Counter,
+            "requests",
+            &[],
+            "Requests to the chain's server, of watcher and redeemer, that failed.",
+        ),
+        row(CHAIN_FINAL_BLOCK, Gauge, "number", &[], "Number of the last final block that was read."),
+        row(
+            CHAIN_REORGANISATIONS_TOTAL,
+            Counter,
+            "times",
+            &[],
+            "Times that blocks which were final were replaced by others: the chain or its server is not to be trusted.",
         ),
         row(EPOCH, Gauge, "number", &[], "Number of the epoch that nearly all packets of senders use now."),
         row(DOCUMENT_SERIAL, Gauge, "number", &[], "Serial number of the network document in force."),

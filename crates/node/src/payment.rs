@@ -5,20 +5,18 @@
 //! the node waits, because it cannot know what its tickets are worth.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tombola_chain::keystore::{Keystore, Password};
 use tombola_chain::ops::{Operator, OpsError, Redemptions};
-use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, TokenPrice};
+use tombola_chain::redeemer::{Notice, Order, Redeemer, RedeemerConfig, Terms};
 use tombola_chain::watcher::{Cursor, Fact as ChainFact, Follow, Pace, Report, Watcher, WatcherConfig};
-use tombola_chain::{CheckError, Evm, EvmConfig, EvmTill, Ledger, Turn, Wallet, redeemer};
+use tombola_chain::{CheckError, Evm, EvmConfig, EvmTill, Ledger, Turn, Wallet};
 use tombola_mixing::Time;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::gate::Gate;
@@ -32,14 +30,17 @@ use tombola_topology::{IdentityKey, Network, Parameters};
 
 use crate::claims::{self, ClaimBook};
 use crate::clock::{Clock, unix_time_now};
-use crate::config::duration;
 use crate::cursor::CursorFile;
 use crate::derive::{derive_seed, random_seed};
 use crate::driver::Inputs;
 use crate::funding::Funder;
 use crate::payment_client::ClientChain;
-use crate::purse::{FILE, Purse, PurseFile};
+use crate::purse::{FILE, Purse, PurseFile, check_secret};
 use crate::shutdown::Shutdown;
+
+mod config;
+
+pub use self::config::PaymentConfig;
 
 /// How far the chain was read, in the data folder.
 const CURSOR_FILE: &str = "chain.cursor";
@@ -55,69 +56,6 @@ const CHANNEL: usize = 1024;
 const AFTER_THE_LAST_PACKET: Duration = Duration::from_secs(3);
 /// Before its class expires a window is claimed whatever its issuer says, this long or a quarter of the class's life.
 const CLAIM_BEFORE_EXPIRY: u32 = 3600;
-
-/// The section `[payment]` of a configuration.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct PaymentConfig {
-    /// The JSON-RPC of a full node of the chain: `http://…` or `https://…`. May have a key in it, and is never shown.
-    pub rpc_url: String,
-    /// The Web3 keystore of the key that signs, claims, and pays for gas.
-    pub keystore: PathBuf,
-    /// The file of its password, one line.
-    pub password: PathBuf,
-    /// The account that pays and is paid; absent: the key's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account: Option<String>,
-    /// Blocks that must follow before something counts as final.
-    #[serde(default = "default_confirmations")]
-    pub confirmations: u64,
-    /// The block in which the escrow was deployed, or an earlier one.
-    #[serde(default)]
-    pub start_block: u64,
-    /// How often the chain is looked at.
-    #[serde(default = "default_poll", with = "duration")]
-    pub poll: Duration,
-    /// How long claims wait on average, so that redemptions do not show when windows end.
-    #[serde(default = "default_spread", with = "duration")]
-    pub redeem_spread: Duration,
-    /// What a mix node puts at most into the reserves of its own accounts at gateways in an epoch, in the smallest unit of the token;
-    /// 0: nothing; absent: what they need.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account_reserves: Option<String>,
-}
-
-impl fmt::Debug for PaymentConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("PaymentConfig");
-        shown.field("confirmations", &self.confirmations).field("start_block", &self.start_block);
-        shown.field("poll", &self.poll).field("redeem_spread", &self.redeem_spread).finish_non_exhaustive()
-    }
-}
-
-impl PaymentConfig {
-    /// The key that signs; paths start at `base`.
-    ///
-    /// # Errors
-    /// Keystore or password are unusable.
-    pub fn signer(&self, base: &Path) -> Result<SignerKey> {
-        let password = Password::read(&base.join(&self.password))?;
-        let bytes = Keystore::new(base.join(&self.keystore)).open_bytes(&password)?;
-        SignerKey::from_bytes(&bytes).context("the keystore's key")
-    }
-}
-
-fn default_confirmations() -> u64 {
-    12
-}
-
-fn default_poll() -> Duration {
-    Duration::from_secs(4)
-}
-
-fn default_spread() -> Duration {
-    Duration::from_secs(3600)
-}
 
 /// What comes to the driver.
 #[derive(Debug)]
@@ -221,6 +159,7 @@ pub struct Paid {
     prices: Prices,
     cursor: (CursorFile, Cursor),
     config: PaymentConfig,
+    terms: Terms,
     own: Address,
     data: PathBuf,
 }
@@ -244,13 +183,16 @@ impl Paid {
         let signer = SignerKey::from_bytes(&bytes).context("the keystore's key")?;
         let wallet = Arc::new(Wallet::from_bytes(&bytes).context("the keystore's key")?);
         let own = config.account_of(wallet.address())?;
+        let terms = config.terms(own)?;
         let evm = Evm::new(&EvmConfig::new(&config.rpc_url), domain)?;
-        let (purse, kept) = PurseFile::open(&payer.data.join(FILE))?;
+        let path = payer.data.join(FILE);
+        let (purse, kept) = PurseFile::open(&path)?;
+        let secret = derive_seed(payer.secret, b"tombola/windows", &[]);
+        check_secret(&path, &kept, &secret, &domain)?;
         let claims = ClaimBook::open(&payer.data.join(claims::FILE))?;
         let wanted = classes_of(network).union(&kept_classes(&kept)).copied().collect();
         let prices = prices(&evm, wanted, config.confirmations, stop).await?;
         let cursor = CursorFile::open(&payer.data.join(CURSOR_FILE), purse.facts_kept())?;
-        let secret = derive_seed(payer.secret, b"tombola/windows", &[]);
         let account = Account { address: own, signer, secret: (*secret).into(), domain };
         let setting = Setting {
             me: payer.me,
@@ -271,7 +213,7 @@ impl Paid {
         let prices = Prices::new(prices);
         let (config, data) = (config.clone(), payer.data.to_owned());
         let turn = Turn::default();
-        Ok(Self { payments, purse, claims, evm, wallet, turn, prices, cursor, config, own, data })
+        Ok(Self { payments, purse, claims, evm, wallet, turn, prices, cursor, config, terms, own, data })
     }
 
     /// What fills the reserves of the owner's other accounts.
@@ -311,7 +253,8 @@ impl Paid {
         input_of: impl Fn(PaymentInput) -> I + Clone + Send + Sync + 'static,
         stop: &Shutdown,
     ) -> Result<(Payments, Purse, Bank)> {
-        let Self { payments, purse, claims, evm, wallet, turn, prices, cursor, config, own, data } = self;
+        let Self { payments, purse, claims, evm, wallet, turn, prices, cursor, config, terms, own, data } =
+            self;
         let (claims, before) = claims;
         tokio::spawn(purse.earnings().tell(data, stop.clone()));
         let (wake, waking) = (inputs.clone(), input_of.clone());
@@ -321,8 +264,6 @@ impl Paid {
         let pace = Pace { confirmations: config.confirmations, start: config.start_block, ..Pace::default() };
         let watching = WatcherConfig { pace, interval: config.poll, ..WatcherConfig::new(own) };
         let watcher = Watcher::new(evm.clone(), watching, cursor.1, random_seed()?);
-        let mut terms = redeemer::Terms::new(own, TokenPrice::ANY);
-        terms.spread = config.redeem_spread;
         let redeeming = RedeemerConfig {
             interval: config.poll,
             confirmations: config.confirmations,
@@ -483,9 +424,25 @@ impl<I: Send + 'static, F: Fn(PaymentInput) -> I> Teller<I, F> {
                 }
                 Notice::Expired(key) => {
                     refused.remove(&key);
-                    tracing::error!("a claim has expired unpaid");
+                    tracing::error!("a claim has expired before its payment was seen");
                 }
-                other => tracing::warn!(notice = ?other, "claims wait"),
+                // The book keeps it: it is claimed again after the next start, until it expires.
+                Notice::GivenUp(key) => {
+                    refused.remove(&key);
+                    tracing::error!("nothing can be had for a claim now, and it is not waited for");
+                    let (issuer, window) = key;
+                    self.tell(Fact::Settled { issuer, window, amount: 0 }).await;
+                }
+                Notice::Loss { cost, worth } => tracing::warn!(
+                    %cost,
+                    %worth,
+                    "claims wait: they would cost more than they are worth, by \"token_price\" and \"least_return_percent\""
+                ),
+                Notice::Dear => tracing::warn!("claims wait: gas costs more than \"max_fee_gwei\""),
+                Notice::NotRedeemer => tracing::error!(
+                    "claims wait: the key of the keystore may not claim for the account; name it as redeemer from that account"
+                ),
+                Notice::Poor => tracing::warn!("claims wait: the key of the keystore cannot pay for gas"),
             }
         }
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tombola_protocol::payment::Payments;
 use tombola_protocol::store::{StoreOp, Table};
 use tombola_storage::{Backlog, Format, Store, Writer};
-use tombola_tickets::{Change, Restore, records::tables};
+use tombola_tickets::{Change, Domain, Restore, records::tables};
 
 use crate::cursor::{FactMarks, FactsKept};
 use crate::earnings::Earnings;
@@ -22,6 +22,20 @@ const LINGER: Duration = Duration::from_millis(50);
 /// How long if packets wait for it: with 512 tickets on their way at most, a link stands still for the rest of the time that
 /// both disks, one after the other, take for a batch. Long enough for what comes of one round of control frames.
 const SHORT_LINGER: Duration = Duration::from_millis(3);
+
+/// What is in the file `path` can be claimed with this secret of windows, which follows from the link key.
+///
+/// # Errors
+/// It was won with another link key.
+pub(crate) fn check_secret(path: &Path, kept: &Restore, secret: &[u8; 32], domain: &Domain) -> Result<()> {
+    ensure!(
+        kept.is_claimable_with(secret, domain),
+        "{}: holds winners that can be claimed only with the link key with which they were won: put that key back until they are \
+         claimed (`tombola account redeem`); or move this file away, which gives them up",
+        path.display()
+    );
+    Ok(())
+}
 
 /// The store, before anything is written.
 #[derive(Debug)]
@@ -175,7 +189,48 @@ impl Purse {
 
 #[cfg(test)]
 mod tests {
+    use tombola_tickets::{
+        Address, BatchHeader, ClassNumber, Randomness, Root, Salt, SignedBatch, SignerKey, TicketCount,
+        WindowNumber,
+    };
+
     use super::*;
+
+    #[test]
+    fn winners_of_another_link_key_are_not_taken_for_ones_own() {
+        let domain = Domain::new(1, Address::repeat_byte(1));
+        let (issuer, window) = (Address::repeat_byte(2), WindowNumber(5));
+        let key = SignerKey::from_bytes(&[3; 32]).unwrap();
+        let header = BatchHeader {
+            issuer,
+            recipient: Address::repeat_byte(4),
+            class: ClassNumber(0),
+            window,
+            number: 0,
+            count: TicketCount::MAX,
+            commitment: Randomness::derive(&[7; 32], &domain, &issuer, window).commitment(),
+            root: Root::from_bytes([0; 20]),
+            salt: Salt::from_bytes([0; 16]),
+        };
+        let batch = SignedBatch { signature: key.sign(&header.digest(&domain)), header };
+        let place = [issuer.as_slice(), &window.0.to_be_bytes()].concat();
+        let number = [place.as_slice(), &[0]].concat();
+        let value = [[1].as_slice(), &batch.to_bytes()].concat();
+        let put =
+            |table, key: Vec<u8>, value: Vec<u8>| Change::Put { table, key: key.into(), value: value.into() };
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let (file, kept) = PurseFile::open(&path).unwrap();
+        check_secret(&path, &kept, &[8; 32], &domain).unwrap();
+        let windows = put(tables::WINDOWS, place, vec![1, 0, 0, 0, 0, 0]);
+        file.write(vec![windows, put(tables::WON, number, value)]).unwrap();
+        drop(file);
+        let (_, kept) = PurseFile::open(&path).unwrap();
+        check_secret(&path, &kept, &[7; 32], &domain).unwrap();
+        let error = check_secret(&path, &kept, &[8; 32], &domain).unwrap_err().to_string();
+        assert!(error.contains(FILE) && error.contains("put that key back"), "{error}");
+    }
 
     #[test]
     fn a_disk_that_takes_nothing_is_seen_and_is_well_again() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tombola_chain::redeemer::{Key, Notice, Order, Redeemer, RedeemerConfig, Terms, TokenPrice};
+use tombola_chain::redeemer::{Key, Notice, Order, Redeemer, RedeemerConfig, Terms};
 use tombola_chain::watcher::{Cursor, Fact, Pace, Settled, Watcher, WatcherConfig};
 use tombola_chain::{EvmTill, Ledger};
 use tombola_tickets::{ClassNumber, KeptWindow, PriceClass, Restore, UnixSeconds};
@@ -20,7 +20,7 @@ use crate::claims::{self, ClaimBook};
 use crate::clock::unix_now;
 use crate::data::DataFolder;
 use crate::derive::{derive_seed, random_seed};
-use crate::purse::{FILE, PurseFile};
+use crate::purse::{FILE, PurseFile, check_secret};
 
 /// Orders, reports and notices that may wait.
 const CHANNEL: usize = 256;
@@ -65,6 +65,8 @@ pub async fn redeem(
         return Ok(Redeemed::default());
     }
     let (purse, kept) = PurseFile::open(&path)?;
+    let secret = derive_seed(secret, b"tombola/windows", &[]);
+    check_secret(&path, &kept, &secret, account.evm.domain())?;
     let (book, before) = ClaimBook::open(&folder.path().join(claims::FILE))?;
     let head = account.evm.head().await?;
     let mut work = Work {
@@ -76,7 +78,6 @@ pub async fn redeem(
         refused: BTreeMap::new(),
         done: Redeemed::default(),
     };
-    let secret = derive_seed(secret, b"tombola/windows", &[]);
     let mut orders = Vec::new();
     let mut prices: BTreeMap<ClassNumber, Option<PriceClass>> = BTreeMap::new();
     for window in work.kept.won_windows() {
@@ -133,8 +134,10 @@ impl Work {
         let pace = Pace { confirmations: config.confirmations, start, ..Pace::default() };
         let watching = WatcherConfig { pace, interval, ..WatcherConfig::new(account.own) };
         let watcher = Watcher::new(account.evm.clone(), watching, Cursor::default(), random_seed()?);
+        // Whoever asks for it wants it now, but not at a loss.
+        let least_return = 100;
         let terms =
-            Terms { spread: Duration::ZERO, retry: RETRY, ..Terms::new(account.own, TokenPrice::ANY) };
+            Terms { spread: Duration::ZERO, retry: RETRY, least_return, ..config.terms(account.own)? };
         let redeeming = RedeemerConfig {
             interval,
             confirmations: config.confirmations,
@@ -224,7 +227,14 @@ fn explain(notice: &Notice, account: &OpenAccount) -> String {
             "the key of the keystore, {key}, may not claim for {own}: name it as redeemer from that account, or use that account's key"
         ),
         Notice::Poor => format!("{key} cannot pay for gas: send it some of the chain's own money"),
-        Notice::Dear => "gas costs more than is offered at most; try again when it is cheaper".to_owned(),
+        Notice::Dear => {
+            "gas costs more than is offered at most (\"max_fee_gwei\"); try again when it is cheaper"
+                .to_owned()
+        }
+        Notice::Loss { cost, worth } => format!(
+            "claiming would cost {cost} wei for gas, and what is claimed is worth {worth} wei by \"token_price\": try again when gas is \
+             cheaper or more was won; without \"token_price\" it is claimed whatever it costs"
+        ),
         Notice::Expired(_) => "a claim has expired while it waited for the chain".to_owned(),
         other => format!("{other:?}"),
     }

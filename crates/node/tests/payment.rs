@@ -120,6 +120,9 @@ impl World {
             start_block: 0,
             poll: Duration::from_millis(20),
             redeem_spread: Duration::ZERO,
+            token_price: None,
+            least_return_percent: None,
+            max_fee_gwei: None,
             account_reserves: None,
         }
     }
@@ -149,7 +152,7 @@ async fn start(world: &World, network: &Network, file: &Path, stop: &Shutdown) -
 }
 
 async fn patiently<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), what).await.expect("it comes within a minute")
+    tokio::time::timeout(Duration::from_secs(300), what).await.expect("it comes within five minutes")
 }
 
 #[tokio::test]

@@ -70,6 +70,16 @@ impl Restore {
         })
     }
 
+    /// Whether this secret of the account's windows is the one with which all that is kept was won: nobody claims it with another.
+    #[must_use]
+    pub fn is_claimable_with(&self, secret: &[u8; 32], domain: &Domain) -> bool {
+        let mut batches = self.won.iter().filter(|((place, _), _)| self.windows.contains_key(place));
+        batches.all(|(((issuer, window), _), batch)| {
+            let randomness = Randomness::derive(secret, domain, issuer, *window);
+            randomness.commitment() == batch.header.commitment
+        })
+    }
+
     /// What to write down before the claim of a window leaves the process.
     #[must_use]
     pub fn mark_claimed(&self, window: &KeptWindow) -> Vec<Change> {
@@ -101,7 +111,8 @@ impl Restore {
         let winners = numbers.map(|number| {
             (number, self.winners.get(&(place, number)).map(Vec::as_slice).unwrap_or_default())
         });
-        journal.delete_window(&issuer, window, winners);
+        let accepted = self.accepted.range((place, 0)..=(place, u8::MAX)).map(|((_, number), _)| *number);
+        journal.delete_window(&issuer, window, accepted, winners);
         changes(journal)
     }
 }

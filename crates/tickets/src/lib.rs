@@ -47,7 +47,7 @@ pub use recipient::{
 };
 pub use records::{RecordError, Restore};
 pub use signature::{CompactSignature, KeyError, SignatureError, SignerKey};
-pub use solvency::Solvency;
+pub use solvency::{Solvency, rough_quantile};
 
 /// Of an issuer, a recipient, a signer or a contract.
 pub use alloy_primitives::Address;

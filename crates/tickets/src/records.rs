@@ -13,15 +13,19 @@
 //! | 6 winners | issuer 20, window 4, number 1, k 1 | opener 16, siblings 20 each |
 //! | 7 what is over with a peer: winners that were paid, lost, expired, tickets that were redeemed, that lapsed, what was spent | peer 20 | each of the three: tickets 8, value 16; then 8, 8, 16 |
 //! | 8 the highest window in which a commitment counts for nothing, because a number may be signed there that was lost | recipient 20 | window 4 |
+//! | 9 batches that were accepted, as long as their window is kept | issuer 20, window 4, number 1 | digest 32 |
+//!
+//! Table 9 came later: of a window that an earlier version kept, only batches with winners are known to be accepted.
 //!
 //! The tables are those of one account on the chain. Every beginning of the journal can be restored: a batch is put before
-//! the window counts it, the number of the next window before a window is opened, a batch before its winners.
+//! the window counts it, the number of the next window before a window is opened, a
+//! batch before its winners. A window is deleted after whatever else is kept of it.
 
 use alloy_primitives::Address;
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-use crate::batch::SignedBatch;
+use crate::batch::{Digest, SignedBatch};
 use crate::books::SKIPPED_WINDOWS;
 use crate::claim::WinnerClaim;
 use crate::class::ClassNumber;
@@ -52,8 +56,10 @@ pub mod tables {
     pub const OVER: Table = Table(7);
     /// The highest windows in which commitments of recipients count for nothing, after a loss.
     pub const SKIPPED: Table = Table(8);
+    /// Digests of batches that were accepted.
+    pub const ACCEPTED: Table = Table(9);
     /// All of them.
-    pub const ALL: [Table; 8] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS, OVER, SKIPPED];
+    pub const ALL: [Table; 9] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS, OVER, SKIPPED, ACCEPTED];
 }
 
 const VERSION: u8 = 1;
@@ -102,6 +108,7 @@ pub struct Restore {
     pub(crate) winners: BTreeMap<(Place, u8), Vec<WinnerClaim>>,
     pub(crate) over: BTreeMap<Address, Over>,
     pub(crate) skipped: BTreeMap<Address, WindowNumber>,
+    pub(crate) accepted: BTreeMap<(Place, u8), Digest>,
     pub(crate) lost: bool,
 }
 
@@ -177,6 +184,9 @@ impl Restore {
                     return None;
                 }
                 to.insert((place, number), batch);
+            }
+            tables::ACCEPTED => {
+                self.accepted.insert((place, key.u8()?), Digest::from_bytes(value.array()?));
             }
             _ => {
                 let (number, k) = (key.u8()?, key.u8()?);
@@ -315,11 +325,23 @@ impl Journal {
         self.put(tables::WINNERS, &key, value);
     }
 
+    pub(crate) fn put_accepted(
+        &mut self,
+        issuer: &Address,
+        window: WindowNumber,
+        number: u8,
+        digest: &Digest,
+    ) {
+        let value = versioned(&[digest.as_bytes()]);
+        self.put(tables::ACCEPTED, &batch_key(issuer, window, number), value);
+    }
+
     /// Winners first: what is left of a crash in between is still whole.
     pub(crate) fn delete_window<'w>(
         &mut self,
         issuer: &Address,
         window: WindowNumber,
+        accepted: impl IntoIterator<Item = u8>,
         winners: impl IntoIterator<Item = (u8, &'w [WinnerClaim])>,
     ) {
         for (number, winners) in winners {
@@ -330,6 +352,9 @@ impl Journal {
                 key.pop();
             }
             self.delete(tables::WON, &key);
+        }
+        for number in accepted {
+            self.delete(tables::ACCEPTED, &batch_key(issuer, window, number));
         }
         self.delete(tables::WINDOWS, &window_key(issuer, window));
     }

@@ -136,10 +136,13 @@ fn nothing_is_accepted_under_a_randomness_that_is_known() {
     assert_eq!(link.claims.len(), 1);
     let more = sign_again(&last, |header| header.number += 1, &key());
     let now = link.now();
-    assert_eq!(link.recipient.batch(now, &more, &mut link.payee.books), Err(BatchRefused::Claimed));
+    // The issuer has said itself that the window has ended.
+    assert_eq!(link.recipient.batch(now, &more, &mut link.payee.books), Err(BatchRefused::NoWindow));
     link.crash_recipient();
-    link.connect();
+    // It has not said so yet, and may not know.
     assert_eq!(link.recipient.batch(now, &more, &mut link.payee.books), Err(BatchRefused::Claimed));
+    link.connect();
+    assert_eq!(link.recipient.batch(now, &more, &mut link.payee.books), Err(BatchRefused::NoWindow));
     assert_eq!(link.claims[0], link.claims[1], "and it is claimed again as it was");
 }
 

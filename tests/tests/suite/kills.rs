@@ -7,7 +7,7 @@ use tombola_tests::kills::{self, Plan, World};
 use tombola_tests::replays;
 
 /// On a machine with time to spare each of these takes a fraction of it.
-const BOUND: Duration = Duration::from_secs(300);
+const BOUND: Duration = Duration::from_secs(900);
 
 #[test]
 fn twenty_kills_lose_and_double_nothing() {
@@ -136,7 +136,8 @@ fn a_large_file_survives_the_gateway_that_keeps_it_for_somebody_who_is_away() {
         stored(&world);
     }
     assert_eq!(world.book.verdict(), Vec::<String>::new());
-    assert!(most < 1.5 * PACKETS, "{most} packets were stored for a file of {PACKETS}");
+    // Some are sent again because their sender or its gateway waited for a processor.
+    assert!(most < 3.0 * PACKETS, "{most} packets were stored for a file of {PACKETS}");
     assert_eq!(world.finish().files, 1);
 }
 

@@ -50,7 +50,8 @@ fn every_node_earns_and_redeems_while_messages_arrive() {
         assert_eq!(of("lost"), 0.0, "{}", node.name);
         assert_eq!(metric(node.metrics, "tombola_payment_violations_total"), 0.0, "{}", node.name);
         assert!(of("won") >= of("paid") && of("opened") > 500.0 && of("issued") > 500.0, "{}", node.name);
-        assert!(of("unopened") <= of("opened") / 100.0, "{}", node.name);
+        // Packets are lost only where processors are.
+        assert!(of("unopened") <= of("opened") / 10.0, "{}", node.name);
     }
     network.stop();
 }

@@ -10,22 +10,23 @@ use tombola::local::{Chain, LocalNetwork, Options};
 use tombola_tests::hand::{free_port, quick};
 use tombola_tests::process::Process;
 use tombola_tests::proxy::{Proxy, Seen};
-use tombola_tests::{Metrics, eventually, tombola};
+use tombola_tests::{Metrics, PATIENCE, eventually, tombola};
 
-use crate::observed::{assert_discreet, names_of};
+use crate::observed::{assert_discreet, assert_healthy, assert_nobody, names_of};
 
 /// Everything that Tombola's own crates can say, and what libraries say about themselves.
 const LOG: &str = "info,tombola=trace";
 /// Letters of the shortest value that is looked for among words: 8 bytes in base 58 or 64.
 const WORD: usize = 11;
-/// Digits of the shortest number.
-const DIGITS: usize = 4;
+/// Digits of the shortest number: shorter ones are counts, which may be alike by chance.
+const DIGITS: usize = 6;
 /// Messages of each client.
 const MESSAGES: usize = 20;
 /// Bytes of a wire that are compared.
 const BYTES: usize = 2 << 20;
 
-/// Values in a text: hexadecimal, base 58 or 64 of 8 bytes or more, and numbers; not times, nor words.
+/// Values in a text: hexadecimal, base 58 or 64 of 8 bytes or more, and numbers; not times, nor words, nor what a node says at its
+/// end, which is sums: that two are the same is chance.
 fn values(text: &str) -> BTreeSet<String> {
     let is_value = |word: &&str| {
         let digits = word.bytes().filter(u8::is_ascii_digit).count();
@@ -36,7 +37,7 @@ fn values(text: &str) -> BTreeSet<String> {
         let split = rest.split(|letter: char| !letter.is_ascii_alphanumeric());
         split.filter(is_value).map(|word| word.trim_start_matches("0x").to_lowercase()).collect()
     };
-    text.lines().flat_map(words).collect()
+    text.lines().filter(|line| !line.starts_with("{\"event\":\"settled\"")).flat_map(words).collect()
 }
 
 /// A program that is `tombola`, and leaves what it says in a folder.
@@ -51,6 +52,15 @@ fn talkative(folder: &Path) -> std::path::PathBuf {
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     script
+}
+
+/// Whether the arguments of any process name a file in this folder, as those of whoever writes a log do.
+fn is_named_by_a_process(folder: &Path) -> bool {
+    let name = folder.to_str().unwrap();
+    std::fs::read_dir("/proc").unwrap().any(|entry| {
+        let arguments = std::fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(name)
+    })
 }
 
 /// Puts an eavesdropper where everybody looks for a node, and the node behind it.
@@ -127,14 +137,37 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
         }
     }
     // Windows end, are claimed and paid meanwhile.
-    let deadline = Instant::now() + Duration::from_secs(240);
+    let deadline = Instant::now() + 3 * PATIENCE;
     let paid = |address| Metrics::of(address).with("tombola_tickets_total", "stage", "paid") > 0.0;
     while !network.nodes().all(|node| paid(node.metrics)) {
         assert!(Instant::now() < deadline, "not everybody was paid");
         std::thread::sleep(Duration::from_secs(1));
     }
+    let homes: Vec<_> =
+        network.nodes().map(|node| network.folder().join(node.name.replace(' ', "-"))).collect();
+    let nodes: Vec<[String; 2]> = homes.iter().map(|home| names_of(home)).collect();
+    let accounts: Vec<String> = network.network().epochs()[0]
+        .nodes()
+        .iter()
+        .map(|node| node.account.unwrap().to_string().trim_start_matches("0x").to_owned())
+        .collect();
+    for node in network.nodes() {
+        let metrics = Metrics::of(node.metrics);
+        assert_healthy(&metrics, &node.name, node.role, true);
+        assert_nobody(
+            &metrics,
+            &node.name,
+            nodes.iter().flatten().chain(&accounts).chain(&addresses).chain(&ids),
+        );
+    }
     let now = Instant::now();
-    eventually("there is enough to compare", || (now.elapsed() > Duration::from_secs(10)).then_some(()));
+    let captured = |proxy: &Proxy| -> usize {
+        proxy.seen().iter().filter(|datagram| datagram.at >= now).map(|datagram| datagram.bytes.len()).sum()
+    };
+    eventually("there is enough to compare", || {
+        std::thread::sleep(Duration::from_secs(1));
+        proxies.iter().all(|proxy| captured(proxy) >= BYTES).then_some(())
+    });
     let [before, behind] = proxies.each_ref().map(|proxy| strings(&proxy.seen(), now));
     println!("{} and {} strings before and behind a hop", before.len(), behind.len());
     assert!(before.len() > BYTES / 4 && behind.len() > BYTES / 4);
@@ -148,9 +181,6 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
     }
     let tickets = network.wind_up(&|| false).unwrap().unwrap();
     assert_eq!(tickets.problems(), [""; 0]);
-    let homes: Vec<_> =
-        network.nodes().map(|node| network.folder().join(node.name.replace(' ', "-"))).collect();
-    let nodes: Vec<[String; 2]> = homes.iter().map(|home| names_of(home)).collect();
     let mut public = std::fs::read_to_string(network.document()).unwrap();
     for home in &homes {
         public += &std::fs::read_to_string(home.join("node.toml")).unwrap();
@@ -158,6 +188,7 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
     let mut public = values(&public);
     public.extend(nodes.iter().flatten().map(|name| name.to_lowercase()));
     network.stop();
+    eventually("the logs are written", || (!is_named_by_a_process(folder.path())).then_some(()));
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -170,15 +201,26 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
     let errors: Vec<_> = logs.iter().filter(|(name, _)| !name.ends_with(".out")).cloned().collect();
     let words: Vec<String> = ids.into_iter().collect();
     assert_discreet(&errors, &nodes, &words);
+    // Who says of itself that it is this node, in one of its files.
+    let node_of = |name: &str| {
+        let process = name.split('.').next();
+        let log = |names: &&[String; 2]| {
+            let word = format!("local_peer_id={}", names[1]);
+            logs.iter().any(|(other, log)| other.split('.').next() == process && log.contains(&word))
+        };
+        nodes.iter().find(log).map(|names| names[0].clone())
+    };
     let said: Vec<_> = logs
         .iter()
         .map(|(name, log)| (name, values(log).difference(&public).cloned().collect::<BTreeSet<_>>()))
         .collect();
+    let owners: BTreeSet<_> = logs.iter().filter_map(|(name, _)| node_of(name)).collect();
+    assert_eq!(owners.len(), nodes.len(), "every node has a log");
     for (place, (name, values)) in said.iter().enumerate() {
         println!("{name}: {values:?}");
         for (other, others) in &said[place + 1..] {
-            // Of one process.
-            if name.split('.').next() == other.split('.').next() {
+            // Of one client, or of one node, whose earlier process has its accounts, too.
+            if name == other || node_of(name).is_some() && node_of(name) == node_of(other) {
                 continue;
             }
             let both: Vec<_> = values.intersection(others).collect();
@@ -189,9 +231,10 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
 
 #[test]
 fn what_is_common_would_be_found() {
-    let line = "2026-01-01T00:00:00Z  INFO tombola_node::payment: window 12345 0xdeadbeefdeadbeef of 12D3KooWabcdefgh, 2 again";
-    let expected = ["12345", "12d3koowabcdefgh", "deadbeefdeadbeef"].map(str::to_owned);
+    let line = "2026-01-01T00:00:00Z  INFO tombola_node::payment: window 123456 0xdeadbeefdeadbeef of 12D3KooWabcdefgh, 2 again";
+    let expected = ["123456", "12d3koowabcdefgh", "deadbeefdeadbeef"].map(str::to_owned);
     assert_eq!(values(line), BTreeSet::from(expected));
+    assert_eq!(values("{\"event\":\"settled\",\"issued\":12345}"), BTreeSet::new());
     let seen = |bytes: &[u8]| Seen {
         at: Instant::now(),
         flow: 0,

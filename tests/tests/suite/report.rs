@@ -120,9 +120,9 @@ fn default_run() -> Value {
         assert!((from..=to).contains(&found), "{pointer} is {found}, not in {from}..{to}: {report:#}");
     };
     within("/cover/share", 0.3, 1.0);
-    within("/first_delivery_s", 0.0, 15.0);
+    within("/first_delivery_s", 0.0, 300.0);
     within("/node_rss_mib_max", 1.0, 64.0);
-    within("/duration_s", number("/first_delivery_s"), 120.0);
+    within("/duration_s", number("/first_delivery_s"), 1200.0);
     // Three exponential delays of 450 ms, 80 times (less the few that were sent again): 1350 ms with a standard deviation
     // of 87 ms.
     within("/latency_ms/expected_mean", 900.0, 1800.0);

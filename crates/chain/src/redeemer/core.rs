@@ -144,7 +144,23 @@ pub enum Decision {
     Dear,
     /// Too much for one transaction: smaller ones come next.
     Split,
+    /// Nobody waits for this claim any more, which is worth less than it costs: it is dropped.
+    GiveUp(Key),
 }
+
+/// What comes of a claim whose issuer has less than it insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortfall {
+    /// It insists on what there is, and is tried again at once.
+    Less,
+    /// It is tried again later.
+    Waits,
+    /// Nobody waits any more, and there is nothing: it is dropped.
+    GivenUp(Key),
+}
+
+/// When everything is to be claimed now, a claim that was refused so often takes what it can get.
+const REFUSALS: u32 = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -267,7 +283,12 @@ impl Core {
         }
     }
 
+    /// Whether it is not waited any longer for a better price.
     fn hurries(&self, waiting: &Waiting, now: UnixSeconds) -> bool {
+        self.hastened || self.is_late(waiting, now)
+    }
+
+    fn is_late(&self, waiting: &Waiting, now: UnixSeconds) -> bool {
         now.0 >= waiting.class.expiry.0.saturating_sub(self.terms.hurry)
     }
 
@@ -325,7 +346,16 @@ impl Core {
         if self.terms.price.is_known()
             && worth.saturating_mul(U256::from(100)) < cost.saturating_mul(U256::from(least))
         {
-            self.put_off(&draft.claims, now);
+            if !self.hastened {
+                self.put_off(&draft.claims, now);
+            } else if let [key] = draft.claims[..]
+                && self.is_hopeless(&key)
+            {
+                self.claims.remove(&key);
+                return Decision::GiveUp(key);
+            } else {
+                self.refused(draft, now);
+            }
             return Decision::Loss { cost, worth };
         }
         let Offer { max_fee, max_tip } = offer;
@@ -443,24 +473,33 @@ impl Core {
         self.most = usize::MAX;
     }
 
-    /// The issuer has less than a claim of one window insists on. In a hurry the claim then insists on what there is; true
-    /// if it does.
-    pub fn too_little(&mut self, draft: &Draft, paid: U256, now: UnixSeconds) -> bool {
+    /// The issuer has less than a claim of one window insists on. It waits for more; in a hurry it insists on what there is, and so it
+    /// does when everything is to be claimed now and it has waited for a while. If that is nothing, it is given up then.
+    pub fn too_little(&mut self, draft: &Draft, paid: U256, now: UnixSeconds) -> Shortfall {
         let [key] = draft.claims[..] else {
             self.refused(draft, now);
-            return false;
+            return Shortfall::Waits;
         };
-        let hurry = self.claims.get(&key).is_some_and(|waiting| self.hurries(waiting, now));
-        let Some(waiting) = self.claims.get_mut(&key) else { return false };
+        let hopeless = self.hastened && self.is_hopeless(&key);
+        let hurry = self.claims.get(&key).is_some_and(|waiting| self.is_late(waiting, now));
+        let Some(waiting) = self.claims.get_mut(&key) else { return Shortfall::Waits };
         let whole = paid.checked_div(U256::from(waiting.class.face_value)).unwrap_or_default();
         let least = u16::try_from(whole).unwrap_or(u16::MAX);
-        if hurry && least > 0 && least < waiting.claim.least {
+        if (hurry || hopeless) && least > 0 && least < waiting.claim.least {
             waiting.claim.least = least;
             waiting.due = now.0;
-            return true;
+            return Shortfall::Less;
+        }
+        if hopeless && least == 0 {
+            self.claims.remove(&key);
+            return Shortfall::GivenUp(key);
         }
         self.refused(draft, now);
-        false
+        Shortfall::Waits
+    }
+
+    fn is_hopeless(&self, key: &Key) -> bool {
+        self.claims.get(key).is_some_and(|waiting| waiting.refused >= REFUSALS)
     }
 
     /// From when on a claim may have been paid.

@@ -66,8 +66,11 @@ pub enum Notice {
         /// Of what kind that is: the name of the contract's error, or of what else was refused.
         kind: &'static str,
     },
-    /// A claim expired unpaid.
+    /// A claim expired before its payment was seen.
     Expired(Key),
+    /// Everything is to be claimed now, and nothing can be had for this claim: its issuer has nothing, or it costs more than it
+    /// is worth. It is not tried any more in this process.
+    GivenUp(Key),
     /// A transaction was sent or sent again.
     Sent {
         /// How many windows it has.

@@ -5,7 +5,7 @@ use core::time::Duration;
 use tokio::sync::mpsc;
 use tombola_tickets::{UnixSeconds, WindowNumber};
 
-use super::core::{Core, Decision, Draft, Key, Next, Terms};
+use super::core::{Core, Decision, Draft, Key, Next, Shortfall, Terms};
 use super::{Notice, Order};
 use crate::bindings::Escrow::EscrowErrors;
 use crate::ledger::{LedgerError, Payment, Refusal, Till};
@@ -13,6 +13,8 @@ use crate::revert::{Revert, claimed_window};
 use crate::turn::{Held, Turn};
 use crate::watcher::Settled;
 
+/// A transaction that waits for others in so many looks in a row waits in vain.
+const BEHIND: u32 = 3;
 /// How often another transaction of ours, from before a restart, is outbid.
 const MOST_BIDS: usize = 24;
 
@@ -51,6 +53,8 @@ pub struct Redeemer<T> {
     turn: Turn,
     /// While a transaction is under way that is in no block.
     held: Option<Held>,
+    /// In how many looks in a row the transaction under way waited for others.
+    behind: u32,
 }
 
 impl<T: Till> Redeemer<T> {
@@ -58,7 +62,16 @@ impl<T: Till> Redeemer<T> {
     #[must_use]
     pub fn new(till: T, config: RedeemerConfig, seed: [u8; 32]) -> Self {
         let core = Core::new(config.terms, seed);
-        Self { till, config, core, failures: 0, said: Vec::new(), turn: Turn::default(), held: None }
+        Self {
+            till,
+            config,
+            core,
+            failures: 0,
+            said: Vec::new(),
+            turn: Turn::default(),
+            held: None,
+            behind: 0,
+        }
     }
 
     /// Takes turns with whoever else sends with the redeemer's key.
@@ -178,6 +191,10 @@ impl<T: Till> Redeemer<T> {
         let (fees, nonce) = (self.till.fees().await?, self.till.nonce().await?);
         match self.core.quoted(&draft, gas, fees, nonce, now) {
             Decision::Split => Ok(true),
+            Decision::GiveUp(key) => {
+                told.push(Notice::GivenUp(key));
+                Ok(true)
+            }
             Decision::Loss { cost, worth } => {
                 self.say_once(Notice::Loss { cost, worth }, told);
                 Ok(true)
@@ -205,8 +222,13 @@ impl<T: Till> Redeemer<T> {
                 return Ok(true);
             }
             LedgerError::Reverted(Revert::Escrow(EscrowErrors::TooLittle(error))) => {
-                if self.core.too_little(draft, error.paid, now) {
-                    return Ok(true);
+                match self.core.too_little(draft, error.paid, now) {
+                    Shortfall::Less => return Ok(true),
+                    Shortfall::Waits => {}
+                    Shortfall::GivenUp(key) => {
+                        told.push(Notice::GivenUp(key));
+                        return Ok(true);
+                    }
                 }
             }
             LedgerError::Reverted(revert) => match claimed_window(&revert) {
@@ -296,10 +318,16 @@ impl<T: Till> Redeemer<T> {
         let Some(ours) = self.core.under_way().and_then(|under_way| under_way.tries.first()) else {
             return Ok(false);
         };
-        // Less: it waits for others, which a reorganisation took, and which are sent again only when nothing is under way.
-        if nonce != ours.nonce {
+        // Less: it waits for others, which a reorganisation took, and which are sent again only when nothing is under way. Or this
+        // server is behind the one that was asked before.
+        self.behind = if nonce < ours.nonce { self.behind + 1 } else { 0 };
+        if nonce > ours.nonce || self.behind >= BEHIND {
+            self.behind = 0;
             self.core.passed_over(now);
             return Ok(true);
+        }
+        if self.behind > 0 {
+            return Ok(false);
         }
         let fees = self.till.fees().await?;
         let Some(payment) = self.core.not_mined(fees, now) else { return Ok(false) };

@@ -139,9 +139,11 @@ impl Known {
         }
     }
 
-    /// The chain has changed: classes and keys may be others.
+    /// The chain has changed: classes and amounts may be others. What was said of keys stays, so that it is said of one that is gone,
+    /// too.
     pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        let (keys, signers) = (core::mem::take(&mut self.keys), core::mem::take(&mut self.signers));
+        *self = Self { keys, signers, ..Self::default() };
     }
 
     /// Reads what is so after a block, and says what differs, also if reading then fails.

@@ -87,6 +87,10 @@ impl<L: Ledger> Watcher<L> {
     /// Watches, and hands out what becomes known. Ends when nobody takes it any more.
     pub async fn run(mut self, reports: mpsc::Sender<Report>) {
         let follow = self.follow.clone();
+        // They are there before there is something to count.
+        for name in ["tombola_chain_errors_total", "tombola_chain_reorganisations_total"] {
+            metrics::counter!(name).increment(0);
+        }
         loop {
             let (facts, more) = self.cycle().await;
             if !facts.is_empty() {

@@ -72,7 +72,7 @@ async fn blocks_are_waited_for(host: Host) {
         let operator = Operator::new(&EvmConfig::new(host.url()), CHAIN_ID, wallet.into()).unwrap();
         operator.with_confirmations(3).with_patience(patience)
     };
-    let issuer = of(Duration::from_secs(60));
+    let issuer = of(Duration::from_secs(300));
     let account = issuer.address();
     let mining = async {
         loop {
@@ -86,7 +86,7 @@ async fn blocks_are_waited_for(host: Host) {
     };
     assert_eq!(done.unwrap(), 50);
     // No block comes: what is so is said, and that it may be looked at.
-    let impatient = of(Duration::from_secs(5));
+    let impatient = of(Duration::from_secs(15));
     let error = impatient.deposit(contracts, account, 7).await.unwrap_err();
     assert!(matches!(error, OpsError::Unconfirmed { followed: 0, confirmations: 3, .. }), "{error}");
     assert_eq!(parties.rich.balances(contracts, account).await.unwrap().deposit, 57);

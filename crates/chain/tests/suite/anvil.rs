@@ -19,8 +19,10 @@ fn program() -> PathBuf {
         return named.into();
     }
     let packages = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/node_modules/@foundry-rs");
-    let installed = PathBuf::from(packages).join("anvil-linux-amd64/bin/anvil");
-    if installed.exists() { installed } else { "anvil".into() }
+    // Of the packages for all platforms npm has installed that for this one.
+    let packages = std::fs::read_dir(packages).into_iter().flatten().flatten();
+    let programs = packages.map(|package| package.path().join("bin/anvil"));
+    programs.into_iter().find(|program| program.is_file()).unwrap_or_else(|| "anvil".into())
 }
 
 impl Anvil {

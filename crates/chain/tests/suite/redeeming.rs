@@ -369,26 +369,49 @@ async fn one_bad_claim_does_not_hold_up_the_others() {
 
 #[tokio::test]
 async fn an_issuer_that_cannot_pay_all_is_waited_for_and_then_pays_what_it_has() {
-    let till = FakeTill::default();
-    let wide = |window| {
-        let mut claim = claim(window);
-        // As if three had won.
-        claim.least = 3;
-        claim
-    };
-    let mut redeemer = Redeemer::new(till.clone(), config(TokenPrice::ANY), [3; 32]);
-    redeemer.order(Order::Claim(Box::new(wide(0)), class()), UnixSeconds(2000));
-    let little = || {
-        let (paid, least) = (U256::from(2 * FACE), U256::from(3 * FACE));
-        revert(EscrowErrors::TooLittle(Escrow::TooLittle { paid, least }))
-    };
+    let (till, mut redeemer, little) = of_an_issuer_with(2);
     till.bank(|bank| bank.estimate = Some(little()));
     let told = steps(&mut redeemer, 2000, 1).await;
     assert!(matches!(&told[..], [Notice::Refused { .. }]), "{told:?}");
+    // Shortly before the claim expires.
     till.bank(|bank| bank.estimate = Some(little()));
     let told = steps(&mut redeemer, 1000 + DAY - 60, 2).await;
     assert!(matches!(told[..], [Notice::Sent { .. }]), "{told:?}");
     assert_eq!(till.bank(|bank| windows(&bank.sent[0].data)[0].least), 2);
+}
+
+#[tokio::test]
+async fn when_everything_is_to_be_claimed_an_issuer_is_not_waited_for_long() {
+    for has in [2, 0] {
+        let (till, mut redeemer, little) = of_an_issuer_with(has);
+        redeemer.order(Order::Hasten, UnixSeconds(2000));
+        for now in [2000, 2100] {
+            till.bank(|bank| bank.estimate = Some(little()));
+            let told = steps(&mut redeemer, now, 1).await;
+            assert!(matches!(&told[..], [Notice::Refused { .. }]), "it may get more: {told:?}");
+        }
+        till.bank(|bank| bank.estimate = Some(little()));
+        let told = steps(&mut redeemer, 3000, 2).await;
+        match has {
+            0 => assert!(matches!(told[..], [Notice::GivenUp(_)]) && redeemer.waiting() == 0, "{told:?}"),
+            _ => assert_eq!(till.bank(|bank| windows(&bank.sent[0].data)[0].least), 2),
+        }
+    }
+}
+
+/// A claim of three winners, and what is said of an issuer that can pay so many.
+fn of_an_issuer_with(winners: u128) -> (FakeTill, Redeemer<FakeTill>, impl Fn() -> LedgerError) {
+    let till = FakeTill::default();
+    let mut claim = claim(0);
+    // As if three had won.
+    claim.least = 3;
+    let mut redeemer = Redeemer::new(till.clone(), config(TokenPrice::ANY), [3; 32]);
+    redeemer.order(Order::Claim(Box::new(claim), class()), UnixSeconds(2000));
+    let little = move || {
+        let (paid, least) = (U256::from(winners * FACE), U256::from(3 * FACE));
+        revert(EscrowErrors::TooLittle(Escrow::TooLittle { paid, least }))
+    };
+    (till, redeemer, little)
 }
 
 #[tokio::test]
@@ -431,7 +454,7 @@ async fn a_reorganisation_that_takes_several_transactions_holds_up_none() {
     till.reorganise();
     assert_eq!(till.bank(|bank| (bank.paid.len(), bank.nonce)), (0, 0));
     redeemer.order(Order::Withdrawn(key(0)), UnixSeconds(2020));
-    for now in (2020..2120).step_by(20) {
+    for now in (2020..2320).step_by(20) {
         steps(&mut redeemer, now, 3).await;
         till.mine();
         for window in till.bank(|bank| bank.paid.keys().copied().collect::<Vec<_>>()) {

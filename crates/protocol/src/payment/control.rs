@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tombola_mixing::Time;
 use tombola_tickets::por::Ack;
-use tombola_tickets::{IssuerError, IssuerMessage, Neighbour, Now, PacketAck, Restore, Secret};
+use tombola_tickets::{IssuerError, IssuerMessage, Neighbour, Now, PacketAck, Restore, Secret, SignedBatch};
 use tombola_topology::IdentityKey;
 
 use super::link::Link;
@@ -30,7 +30,9 @@ impl Payments {
         frame: Frame,
     ) -> Result<(), ControlError> {
         self.counts.control_in += 1;
-        let hears = self.links.get_mut(from).is_some_and(|link| link.patience.hears(now));
+        // A client's gateway is heard: its frames come at the pace of the link.
+        let hears =
+            self.links.get_mut(from).is_some_and(|link| link.proof.is_some() || link.patience.hears(now));
         if !hears {
             self.counts.unheard += 1;
             self.reuse(frame);
@@ -105,7 +107,13 @@ impl Payments {
                 match heard {
                     Ok(()) => self.sign(at, &terms),
                     // A frame was lost: the list stands.
-                    Err(IssuerError::Missing) => self.agree_again(from, &terms),
+                    Err(IssuerError::Missing) => {
+                        // It is nobody's fault, but somebody could have us say everything again and again.
+                        if let Some(link) = self.links.get_mut(from) {
+                            link.patience.faults(1);
+                        }
+                        self.agree_again(from, &terms);
+                    }
                     Err(_) => {
                         self.violation();
                         self.agree_again(from, &terms);
@@ -130,6 +138,14 @@ impl Payments {
     }
 
     fn hear_issuer(&mut self, at: Now, terms: &Terms, message: IssuerMessage) {
+        // Of an earlier class nothing may be here any more, after a restart: then nothing of it counts.
+        if let IssuerMessage::Batch(SignedBatch { header, .. }) = &message
+            && header.class != terms.class
+            && self.prices.contains_key(&header.class)
+            && !self.machines.earning.contains_key(&Terms { class: header.class, ..*terms })
+        {
+            return;
+        }
         if !self.machines.hear_issuer(at, terms, message, &mut self.books, &mut self.counts) {
             self.violation();
         }
@@ -143,6 +159,13 @@ impl Payments {
         if matches!(message, IssuerMessage::Resume { .. }) || early.len() >= EARLY_MAX {
             let begins = early.iter().position(|message| matches!(message, IssuerMessage::Resume { .. }));
             early.drain(..begins.map_or(0, |at| at + 1));
+        }
+        // Of windows in which nothing was won there are many in time, and whatever is signed later ends them, too.
+        if early.len() >= EARLY_MAX
+            && let Some(end) =
+                early.iter().position(|message| matches!(message, IssuerMessage::Closed { .. }))
+        {
+            early.remove(end);
         }
         match early.len() < EARLY_MAX {
             true => early.push(message),
@@ -258,7 +281,15 @@ impl Payments {
             writer.push(&Record::Account(proof));
         }
         let mut begun = false;
-        for (at, parity) in [(0, Parity::of(0)), (1, Parity::of(1))] {
+        let mut parities = [(0, Parity::of(0)), (1, Parity::of(1))];
+        // Both count the same windows, and their issuer takes a commitment only to one above all before.
+        let commitment = |at: usize| self.machines.earning.get(&link.earning[at]?)?.first_commitment();
+        if let (Some(one), Some(other)) = (commitment(0), commitment(1))
+            && other < one
+        {
+            parities.reverse();
+        }
+        for (at, parity) in parities {
             let Some(link) = self.links.get(to) else { continue };
             let (paying, earning) = (link.paying[at], link.earning[at]);
             if let Some(paying) = paying.and_then(|terms| self.machines.paying.get_mut(&terms)) {

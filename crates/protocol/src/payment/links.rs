@@ -195,10 +195,16 @@ impl Payments {
             }
         }
         self.forget_claims(link.claims);
-        if let Some((account, _)) = link.claims
-            && self.machines.leave(&account, &mut self.books)
-        {
-            self.books.forget_credit(&account);
+        // What it has shown may be somebody else's; what was agreed on with it is its own, and on no other link.
+        let accounts: BTreeSet<_> =
+            link.terms(Side::Earning).iter().flatten().map(|terms| terms.account).collect();
+        for account in &accounts {
+            self.machines.leave(account, &mut self.books);
+        }
+        for account in accounts.into_iter().chain(link.claims.map(|(account, _)| account)) {
+            if self.machines.of_account(&account).next().is_none() {
+                self.books.forget_credit(&account);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tombola_mixing::Time;
 use tombola_tickets::{
     Address, Books, ClassNumber, Event, Issuer, IssuerLink, IssuerMessage, Limits, Neighbour, Now, PacketId,
-    PriceClass, Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim,
+    PriceClass, Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim, WindowNumber,
 };
 
 use super::{Account, Owed, PaymentCounts, Side, Signs, Terms};
@@ -60,14 +60,13 @@ impl Machines {
         self.earning.range_mut(of(0)..=of(u32::MAX))
     }
 
-    /// One that paid us has gone: forgets its machines in which nothing is to be waited for. Returns whether it has no other.
-    pub(super) fn leave(&mut self, issuer: &Address, books: &mut Books) -> bool {
+    /// One that paid us has gone: forgets its machines in which nothing is to be waited for.
+    pub(super) fn leave(&mut self, issuer: &Address, books: &mut Books) {
         let idle = |(terms, earning): (&Terms, &mut Earning)| {
             (earning.on_their_way == 0 && earning.recipient.leave(books)).then_some(*terms)
         };
         let idle: Vec<_> = self.of_account(issuer).filter_map(idle).collect();
         idle.iter().for_each(|terms| drop(self.earning.remove(terms)));
-        self.of_account(issuer).next().is_none()
     }
 
     /// Something from one that pays us. Returns whether it is as it must be.
@@ -89,8 +88,7 @@ impl Machines {
                         counts.batches += 1;
                         true
                     }
-                    Err(tombola_tickets::BatchRefused::Repeated) => true,
-                    Err(_) => false,
+                    Err(refused) => !refused.is_fault(),
                 }
             }
             IssuerMessage::Closed { window, batches } => {
@@ -276,6 +274,14 @@ impl Earning {
         if self.messages.len() < MESSAGES_MAX {
             self.messages.push_back(message);
         }
+    }
+
+    /// The first window to which a commitment waits for its slot.
+    pub(super) fn first_commitment(&self) -> Option<WindowNumber> {
+        self.messages.iter().find_map(|message| match message {
+            RecipientMessage::Commitment { window, .. } => Some(*window),
+            _ => None,
+        })
     }
 
     /// Writes what there is to say, then acknowledgements: what they rest on goes before.

@@ -31,6 +31,7 @@ mod reliable;
 mod repeatable;
 mod replay;
 mod replies;
+mod resends;
 mod steady;
 mod tampering;
 mod threads;

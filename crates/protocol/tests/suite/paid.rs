@@ -73,7 +73,7 @@ fn every_hop_earns_and_everything_arrives() {
 }
 
 /// Ends all windows, waits until nothing can be added to them, and claims everything.
-fn drain(net: &mut Net, chain: &mut Chain) {
+pub(crate) fn drain(net: &mut Net, chain: &mut Chain) {
     for node in 0..net.world.nodes() {
         net.payments_of(node).finish();
     }
@@ -94,7 +94,7 @@ fn resumed(net: &Net, from: impl Fn(Place) -> bool) -> usize {
 }
 
 /// Every batch that was ever on a link, by who signed it for whom and its place; the same bytes each time.
-fn batches(net: &Net) -> BTreeMap<(Address, Address, WindowNumber, u8), SignedBatch> {
+pub(crate) fn batches(net: &Net) -> BTreeMap<(Address, Address, WindowNumber, u8), SignedBatch> {
     let mut all = BTreeMap::new();
     for sighting in net.seen.iter().filter(|sighting| sighting.kind() == FrameKind::Control) {
         for record in records(&sighting.frame) {
@@ -181,7 +181,7 @@ fn a_node_that_is_killed_at_any_time_loses_no_winner_and_signs_no_number_twice()
 }
 
 /// A batch may be lost with the process that signed it; no node has anything else against another.
-fn assert_all_is_paid(net: &mut Net) {
+pub(crate) fn assert_all_is_paid(net: &mut Net) {
     for node in 0..8 {
         let (counts, settled) = (net.payments_of(node).counts(), net.payments_of(node).is_settled());
         assert!(settled && counts.violations == 0, "node {node}: {counts:?}");
@@ -416,7 +416,7 @@ fn a_client_that_was_not_heard_says_again_who_it_is() {
 }
 
 /// A frame with these records.
-fn control(said: &[Record]) -> Frame {
+pub(crate) fn control(said: &[Record]) -> Frame {
     let mut writer = ControlWriter::new(Frame::zeroed());
     said.iter().for_each(|record| writer.push(record));
     writer.finish()
@@ -448,6 +448,39 @@ fn strangers_who_show_accounts_leave_nothing_behind() {
         assert_eq!(payments.counts().payers, before, "{number}");
     }
     assert_eq!(net.payments_of(0).counts().violations, 0);
+}
+
+#[test]
+fn a_stranger_who_shows_the_account_of_another_one_leaves_it_alone() {
+    let mut net = Net::new(Setup::paid(324));
+    net.run_for(Duration::from_millis(1500));
+    let gateway = net.world.identity(0);
+    let owner = net.clients[0].payments().unwrap().account().address;
+    // All its tickets are signed when it has paused for a while: nothing is open between it and the gateway.
+    let deposit = |net: &mut Net, amount| {
+        let now = net.now;
+        net.clients[0].payments().unwrap().handle_fact(now, Fact::Deposit(amount));
+    };
+    deposit(&mut net, 0);
+    net.run_for(Duration::from_secs(30));
+    let unsigned = net.payments_of(0).ledger().account(&owner);
+    assert!(unsigned.listed > 0 && unsigned.listed == unsigned.batched + unsigned.void, "{unsigned:?}");
+    assert_eq!(unsigned.won.tickets, 0, "else its winners would be waited for");
+
+    let (stranger, key) = (IdentityKey::of_seed(&[79; 32]), SignerKey::from_bytes(&[79; 32]).unwrap());
+    let proof = AccountProof::new(owner, &key, &domain(), gateway.as_bytes(), stranger.as_bytes());
+    let now = net.now;
+    let payments = net.payments_of(0);
+    payments.open_client(now, stranger);
+    payments.handle_control(now, &stranger, control(&[Record::Account(proof)])).unwrap();
+    payments.close_client(now, stranger);
+
+    deposit(&mut net, 1 << 90);
+    net.run_for(Duration::from_secs(30));
+    let after = net.payments_of(0).ledger().account(&owner);
+    assert!(after.batched > unsigned.batched + 100, "{unsigned:?} {after:?}");
+    let counts = net.payments_of(0).counts();
+    assert_eq!((counts.refused, counts.violations), (0, 0), "{counts:?}");
 }
 
 #[test]

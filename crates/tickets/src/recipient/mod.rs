@@ -1,5 +1,6 @@
 //! The earning side of one link under one key epoch.
 
+mod batches;
 mod resuming;
 mod windows;
 
@@ -19,12 +20,13 @@ use crate::class::{ClassNumber, PriceClass};
 use crate::journal::Gated;
 use crate::ledger::Winners;
 use crate::lottery::{WindowNumber, wins};
-use crate::merkle::{self, MAX_TICKETS, TicketCount};
+use crate::merkle::{self, MAX_TICKETS};
 use crate::messages::{PacketAck, PacketId, RecipientMessage};
 use crate::opening::{Neighbour, Openings};
 use crate::por::{Ack, Challenge, Opener, OwnSecret};
 use crate::records::Restore;
 
+pub use batches::BatchRefused;
 use windows::{MOST_CLAIMED, WINDOW_LIFE, Window};
 
 /// Credit in tickets: two batches.
@@ -107,44 +109,6 @@ pub enum OpenError {
     NotOpening,
 }
 
-/// Why a batch counts for nothing. But for the first, the issuer did what it must not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum BatchRefused {
-    /// A batch of this number was accepted. It is only acknowledged again.
-    #[error("the number was used")]
-    Repeated,
-    /// Another batch of this number was accepted, which alone counts.
-    #[error("another batch has the number")]
-    Conflict,
-    /// Issuer, recipient or class are others.
-    #[error("the batch belongs to another link")]
-    OtherLink,
-    /// We sent no commitment of this window, or the window has ended.
-    #[error("the window is not open")]
-    NoWindow,
-    /// Its randomness is known.
-    #[error("the window was claimed")]
-    Claimed,
-    /// A number was left out.
-    #[error("batch {expected} comes next")]
-    Number {
-        /// The next one.
-        expected: u16,
-    },
-    /// The window's commitment is another one.
-    #[error("that is not our commitment")]
-    Commitment,
-    /// It has more tickets than we acknowledged.
-    #[error("we did not acknowledge so many tickets")]
-    Count,
-    /// Its tree is over other tickets, or in another order.
-    #[error("the root is not that of our list")]
-    Root,
-    /// Somebody else signed it.
-    #[error("its issuer did not sign it")]
-    Signer,
-}
-
 /// What becomes of a claim on the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settlement {
@@ -201,7 +165,7 @@ struct Pending {
 /// tickets wait for their openers, windows and their winners.
 ///
 /// **Bound.** Tickets: 512 unsigned, and those of the batches of [`Limits::settled_after`], since a ticket is given up then.
-/// Windows: until they are claimed and settled, or expire.
+/// Windows: until they are claimed and settled, or expire; of each the digests of 256 batches.
 #[derive(Debug)]
 pub struct Recipient {
     link: RecipientLink,
@@ -298,9 +262,12 @@ impl Recipient {
             let mut window = recipient.window(*number, now, books);
             window.restored = true;
             window.claimed = record.claimed;
+            let accepted = kept.accepted.range((place, 0)..=(place, u8::MAX));
+            window.accepted.extend(accepted.map(|((_, at), digest)| (*at, *digest)));
             for ((_, at), batch) in kept.won.range((place, 0)..=(place, u8::MAX)) {
                 let winners = kept.winners_of(place, *at).to_vec();
-                window.next = u16::from(*at) + 1;
+                // Earlier versions kept those with winners alone.
+                window.accepted.entry(*at).or_insert_with(|| batch.header.digest(&books.domain));
                 if winners.is_empty() {
                     continue;
                 }
@@ -310,6 +277,7 @@ impl Recipient {
                 let claim = BatchClaim { number, count, salt, signature: batch.signature, winners };
                 window.won.insert(*at, claim);
             }
+            window.next = window.accepted.last_key_value().map_or(0, |(at, _)| u16::from(*at) + 1);
             let winners = link.winners(window.winners);
             books.credit(link.issuer).won(winners.value);
             books.ledger.with(link.issuer).win(winners);
@@ -559,107 +527,6 @@ impl Recipient {
         }
     }
 
-    /// A batch came. Accepted, its tickets are evaluated as far as they are open.
-    ///
-    /// # Errors
-    ///
-    /// See [`BatchRefused`]; it counts for nothing.
-    pub fn batch(&mut self, now: Now, batch: &SignedBatch, books: &mut Books) -> Result<(), BatchRefused> {
-        let header = &batch.header;
-        let link = &self.link;
-        if (header.issuer, header.recipient, header.class) != (link.issuer, link.recipient, link.class) {
-            return Err(BatchRefused::OtherLink);
-        }
-        let number = u16::from(header.number);
-        let digest = header.digest(&books.domain);
-        let refused = match self.windows.get(&header.window) {
-            None if header.window < books.next_window(&link.issuer) => Some(BatchRefused::NoWindow),
-            None => return Err(BatchRefused::NoWindow),
-            Some(window) if window.claimed => Some(BatchRefused::Claimed),
-            // Its tickets are lost with the process that listed them.
-            Some(window) if window.restored => Some(BatchRefused::NoWindow),
-            Some(window) if number + 1 == window.next && window.accepted != Some(digest) => {
-                return Err(BatchRefused::Conflict);
-            }
-            Some(window) if number < window.next => Some(BatchRefused::Repeated),
-            Some(_) => None,
-        };
-        if let Some(refused) = refused {
-            // Sent again because our answer was lost, or worth nothing any more: the issuer need not keep it.
-            let received = RecipientMessage::Received { window: header.window, next: number + 1 };
-            self.events.push(&books.journal, Event::Message(received));
-            return Err(refused);
-        }
-        let window = self.windows.get_mut(&header.window).ok_or(BatchRefused::NoWindow)?;
-        if number > window.next {
-            if let Some((_, next)) = self.unsigned_by_issuer.as_mut().filter(|(of, _)| *of == header.window) {
-                *next = number + 1;
-            }
-            return Err(BatchRefused::Number { expected: window.next });
-        }
-        if window.closed.is_some_and(|closed| number >= closed) {
-            return Err(BatchRefused::NoWindow);
-        }
-        if header.commitment != window.commitment {
-            return Err(BatchRefused::Commitment);
-        }
-        // What we did not hand out, the issuer cannot know.
-        if u64::from(header.count.get()) > self.acked - self.signed {
-            return Err(BatchRefused::Count);
-        }
-        let from = usize::try_from(self.signed - self.base).map_err(|_| BatchRefused::Count)?;
-        self.scratch.clear();
-        let leaves = self.tickets.iter().skip(from).take(header.count.get().into());
-        self.scratch.extend(leaves.map(|ticket| ticket.challenge));
-        if merkle::root(&self.scratch) != Ok(header.root) {
-            return Err(BatchRefused::Root);
-        }
-        if !batch.signature.recover(&digest).is_ok_and(|signer| self.signers.contains(&signer)) {
-            self.unsigned_by_issuer = Some((header.window, number + 1));
-            return Err(BatchRefused::Signer);
-        }
-        self.unsigned_by_issuer = None;
-        window.next = number + 1;
-        window.first.get_or_insert(now.time);
-        window.last = now.time;
-        window.accepted = Some(digest);
-        // An issuer that signs under a window does not go back to an earlier one.
-        for (_, earlier) in self.windows.range_mut(..header.window) {
-            earlier.closed.get_or_insert(earlier.next);
-        }
-        self.take_batch(now, batch, digest, books);
-        if header.count == TicketCount::MAX {
-            books.journal.hurry();
-        }
-        let received = RecipientMessage::Received { window: header.window, next: number + 1 };
-        self.events.push(&books.journal, Event::Message(received));
-        Ok(())
-    }
-
-    fn take_batch(&mut self, now: Now, batch: &SignedBatch, digest: Digest, books: &mut Books) {
-        let count = batch.header.count.get();
-        let start = self.signed;
-        self.signed += u64::from(count);
-        if let Some(last) = self.index(self.signed - 1) {
-            self.signed_hash = self.tickets[last].hash;
-        }
-        books.ledger.with(self.link.issuer).batch(count.into());
-        self.pending.push_back(Pending { batch: *batch, digest, start, waiting: count, since: now.time });
-        let last = self.pending.len() - 1;
-        for ticket in start..self.signed {
-            let Some(at) = self.index(ticket) else { continue };
-            match self.tickets[at].state {
-                State::Waiting(..) => {}
-                State::Open(_) => self.evaluate(last, at, books),
-                State::Done => {
-                    self.pending[last].waiting -= 1;
-                    books.ledger.with(self.link.issuer).give_up();
-                }
-            }
-        }
-        self.release();
-    }
-
     /// The issuer confirms the end of a window.
     pub fn closed(&mut self, window: WindowNumber, batches: u16) {
         if let Some(window) = self.windows.get_mut(&window) {
@@ -685,10 +552,7 @@ impl Recipient {
         let current = self.current.and_then(|current| self.windows.get(&current));
         let life =
             current.filter(|_| !self.ended).and_then(|window| window.first).map(|first| first + WINDOW_LIFE);
-        let complete = |window: &&Window| {
-            !window.claimed && window.closed.is_some_and(|closed| window.restored || window.next >= closed)
-        };
-        let open = self.windows.values().filter(complete);
+        let open = self.windows.values().filter(|window| !window.claimed && window.is_complete());
         let claims = open.map(|window| window.last + settled_after);
         claims.chain(pending).chain(life).min()
     }

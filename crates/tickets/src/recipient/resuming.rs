@@ -26,7 +26,8 @@ impl Recipient {
         highest: Option<WindowNumber>,
         books: &mut Books,
     ) {
-        let agrees = self.intact
+        let is_first = !self.intact;
+        let agrees = !is_first
             && intact
             && self.unsigned_by_issuer.is_none()
             && self.list_at(list.count()) == Some(list.hash());
@@ -48,17 +49,18 @@ impl Recipient {
         if let Some((window, next)) = self.unsigned_by_issuer.take() {
             self.events.push(&books.journal, Event::Message(RecipientMessage::Received { window, next }));
             if let Some(former) = self.windows.get_mut(&window) {
-                former.closed.get_or_insert(former.next);
+                former.over = true;
             }
             self.current = self.current.filter(|current| *current != window);
         }
         if let Some(current) = self.current {
             let unused = self.windows.get(&current).is_none_or(|window| window.next == 0);
-            // Of an unused window it has to know nothing, but that must be the next one. In a used one it goes on only if it knows
+            // Of an unused window it has to know nothing, but that must be the next one; what it knows when both agree first may be
+            // of a process before, whose disk was lost, and used. In a used one it goes on only if it knows
             // for certain what it has signed: it has not ended since, or the window is the last that it wrote down. Else it
             // might sign a number twice.
             let goes_on = match unused {
-                true => highest.is_none_or(|highest| current >= highest),
+                true => highest.is_none_or(|highest| current > highest || (current == highest && !is_first)),
                 false => intact || highest == Some(current),
             };
             if !goes_on {

@@ -38,8 +38,10 @@ pub(super) struct Window {
     pub(super) first: Option<Time>,
     /// When the last of its tickets came, or something of it was signed.
     pub(super) last: Time,
-    /// No batch of this number or above will come.
+    /// The issuer has said that no batch of this number or above will come.
     pub(super) closed: Option<u16>,
+    /// Nothing more can be accepted, whatever the issuer says: it signs under a later window.
+    pub(super) over: bool,
     pub(super) claimed: bool,
     /// Its list is lost with the process before; batches are only acknowledged.
     pub(super) restored: bool,
@@ -49,7 +51,15 @@ pub(super) struct Window {
     /// The claim is in the ledger.
     pub(super) claim_counted: bool,
     pub(super) won: BTreeMap<u8, BatchClaim>,
-    pub(super) accepted: Option<Digest>,
+    /// What was signed, of each batch that was accepted.
+    pub(super) accepted: BTreeMap<u8, Digest>,
+}
+
+impl Window {
+    /// Whether no batch of it will be accepted any more.
+    pub(super) fn is_complete(&self) -> bool {
+        self.over || self.closed.is_some_and(|closed| self.restored || self.next >= closed)
+    }
 }
 
 impl Recipient {
@@ -70,10 +80,9 @@ impl Recipient {
         let numbers: Vec<_> = self.windows.keys().copied().collect();
         for number in numbers {
             let Some(window) = self.windows.get_mut(&number) else { continue };
-            let closed = window.closed.is_some_and(|closed| window.restored || window.next >= closed);
             // Who has gone says nothing any more, and nothing is accepted from it when no window is to follow.
             let left = self.ended && !self.agreed;
-            let done = (closed || left) && now.time >= window.last + self.limits.settled_after;
+            let done = (window.is_complete() || left) && now.time >= window.last + self.limits.settled_after;
             // Whether a claim that was made in time was paid is for the chain to say.
             let open = window.claimed && now.unix.0 <= self.link.price.expiry.0.saturating_add(FINAL_WITHIN);
             if expired && open {
@@ -90,8 +99,9 @@ impl Recipient {
     /// The word may have been lost, or the answer to it.
     fn end_again(&mut self, now: Now, books: &Books) {
         let current = self.current.filter(|_| self.ended && self.agreed);
-        let open =
-            |window: &WindowNumber| self.windows.get(window).is_some_and(|window| window.closed.is_none());
+        let open = |window: &WindowNumber| {
+            self.windows.get(window).is_some_and(|window| !window.over && window.closed.is_none())
+        };
         let Some(window) = current.filter(open) else {
             self.end_said = None;
             return;
@@ -154,8 +164,8 @@ impl Recipient {
         if !idle || self.windows.values().any(|window| window.claimed || !window.won.is_empty()) {
             return false;
         }
-        for number in core::mem::take(&mut self.windows).into_keys() {
-            books.journal.delete_window(&self.link.issuer, number, []);
+        for (number, window) in core::mem::take(&mut self.windows) {
+            self.forget(number, &window, books);
         }
         self.current = None;
         true
@@ -164,9 +174,11 @@ impl Recipient {
     /// Another window follows, whatever was to happen in this one. If nothing has, nothing of it is kept.
     pub(super) fn abandon_window(&mut self, number: WindowNumber, books: &mut Books) {
         self.current = self.current.filter(|current| *current != number);
-        if self.windows.get(&number).is_some_and(|window| window.next == 0 && !window.restored) {
-            self.windows.remove(&number);
-            books.journal.delete_window(&self.link.issuer, number, []);
+        let unused = |window: &Window| window.next == 0 && !window.restored;
+        if self.windows.get(&number).is_some_and(unused)
+            && let Some(window) = self.windows.remove(&number)
+        {
+            self.forget(number, &window, books);
         }
     }
 
@@ -179,33 +191,33 @@ impl Recipient {
             first: None,
             last: now.time,
             closed: None,
+            over: false,
             claimed: false,
             restored: false,
             winners: 0,
             counted: 0,
             claim_counted: false,
             won: BTreeMap::new(),
-            accepted: None,
+            accepted: BTreeMap::new(),
         }
     }
 
     /// That it is claimed is durable before the event comes out.
     fn claim(&mut self, number: WindowNumber, books: &mut Books) {
-        let Some(window) = self.windows.get_mut(&number) else { return };
+        let Some(mut window) = self.windows.remove(&number) else { return };
         if self.current == Some(number) {
             self.current = None;
             self.ended = true;
         }
         if window.won.is_empty() {
             // Nothing won: its randomness stays a secret.
-            books.journal.delete_window(&self.link.issuer, number, []);
-            self.windows.remove(&number);
-            return;
+            return self.forget(number, &window, books);
         }
         window.claimed = true;
         let record = WindowRecord { class: self.link.class, claimed: true };
         books.journal.put_window(&self.link.issuer, number, &record);
-        let claim = self.link.claim(number, window);
+        let claim = self.link.claim(number, &window);
+        self.windows.insert(number, window);
         self.events.push(&books.journal, Event::Claim(claim));
     }
 
@@ -246,7 +258,7 @@ impl Recipient {
 
     fn forget(&self, number: WindowNumber, window: &Window, books: &mut Books) {
         let won = window.won.iter().map(|(at, claim)| (*at, claim.winners.as_slice()));
-        books.journal.delete_window(&self.link.issuer, number, won);
+        books.journal.delete_window(&self.link.issuer, number, window.accepted.keys().copied(), won);
     }
 }
 

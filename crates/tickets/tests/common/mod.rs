@@ -304,6 +304,16 @@ impl Link {
         any
     }
 
+    /// Hands over what the issuer says and is durable.
+    pub(crate) fn exchange_one_way(&mut self) {
+        while let Some(message) = self.issuer.poll_message(&self.payer.books) {
+            if let IssuerMessage::Batch(batch) = message {
+                self.batches.push(batch);
+            }
+            self.hand_to_recipient(message);
+        }
+    }
+
     fn hand_to_recipient(&mut self, message: IssuerMessage) {
         let (now, books) = (self.now(), &mut self.payee.books);
         match message {

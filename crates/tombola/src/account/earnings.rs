@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tombola_chain::ops::Redemption;
 use tombola_node::account::OpenAccount;
 use tombola_node::clock::unix_now;
-use tombola_node::data::{DataError, DataFolder};
+use tombola_node::data::DataFolder;
 use tombola_node::earnings;
 use tombola_node::purse::{FILE, PurseFile};
 use tombola_tickets::{Address, ClassNumber, KeptWindow, Restore, WindowNumber};
@@ -125,14 +125,14 @@ fn kept(place: &Place) -> Result<Kept> {
     if !data.exists() {
         return Ok(nothing("stopped"));
     }
-    if !is_running(data)? {
+    if !DataFolder::is_in_use(data)? {
         let path = data.join(FILE);
         if !path.exists() {
             return Ok(nothing("stopped"));
         }
         let kept = read_copy(&path);
         // Who was started meanwhile has written to what was copied.
-        if !is_running(data)? {
+        if !DataFolder::is_in_use(data)? {
             return Ok(Kept { state: "stopped", written: now, windows: kept?.won_windows() });
         }
     }
@@ -141,15 +141,6 @@ fn kept(place: &Place) -> Result<Kept> {
         "the node has just started, or has no account, and has not said what it has won: try again in some seconds",
     )?;
     Ok(Kept { state: "running", written, windows })
-}
-
-/// Whether a node has its folder. It is asked for an instant: a node that is started while earnings are read finds it free.
-fn is_running(data: &Path) -> Result<bool> {
-    match DataFolder::open(data) {
-        Ok(_) => Ok(false),
-        Err(DataError::InUse(_)) => Ok(true),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Reads a purse without locking it.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use tombola_client::Home;
 use tombola_node::account::OpenAccount;
 use tombola_node::clock::unix_now;
-use tombola_node::config;
+use tombola_node::config::{self, ConfigError};
 use tombola_node::keys::{Link, Secret, SecretFile};
 use tombola_node::membership::load_network;
 use tombola_node::payment::PaymentConfig;
@@ -46,20 +46,30 @@ struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// The role is that of the keys that are there.
-    fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let is_gateway = text
-            .parse::<toml::Table>()
-            .is_ok_and(|table| ["client_listen", "mail_packets"].iter().any(|key| table.contains_key(*key)));
-        if is_gateway {
-            let tombola_gateway::Config { network, authority, link_secret, data, payment, .. } =
-                config::load(path)?;
-            return Ok(Self { network, authority, link_secret, data, payment });
+    /// It is of the role as whose configuration it can be read: gateways must have keys that mix nodes must not have.
+    fn load(path: &Path) -> Result<Self, ConfigError> {
+        let of_mix = match config::load(path) {
+            Ok(tombola_mixnode::Config { network, authority, link_secret, data, payment, .. }) => {
+                return Ok(Self { network, authority, link_secret, data, payment });
+            }
+            Err(error) => error,
+        };
+        match config::load(path) {
+            Ok(tombola_gateway::Config { network, authority, link_secret, data, payment, .. }) => {
+                Ok(Self { network, authority, link_secret, data, payment })
+            }
+            // What is wrong with it is said by the role that understands more of it.
+            Err(of_gateway) if understood(&of_gateway) > understood(&of_mix) => Err(of_gateway),
+            Err(_) => Err(of_mix),
         }
-        let tombola_mixnode::Config { network, authority, link_secret, data, payment, .. } =
-            config::load(path)?;
-        Ok(Self { network, authority, link_secret, data, payment })
+    }
+}
+
+/// As far as this line every key is known.
+fn understood(error: &ConfigError) -> usize {
+    match error {
+        ConfigError::UnknownKey { line, .. } => *line,
+        _ => usize::MAX,
     }
 }
 
@@ -162,6 +172,45 @@ pub(super) fn address(text: &str) -> Result<Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MIX: &str = "network = \"n\"\nauthority = \"a\"\nlink_secret = \"l\"\nlisten = []\n";
+    const GATEWAY: &str = "client_listen = []\n";
+
+    fn load(text: &str) -> Result<NodeConfig, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        NodeConfig::load(file.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_configuration_is_read_whichever_role_it_is_of() {
+        let payment = "[payment]\nrpc_url = \"u\"\nkeystore = \"k\"\npassword = \"p\"\n";
+        for (text, data) in [
+            (MIX.to_owned(), "data"),
+            (format!("{MIX}{GATEWAY}"), "data"),
+            (format!("{MIX}data = \"other\"\n{GATEWAY}"), "other"),
+        ] {
+            let config = load(&format!("{text}{payment}")).unwrap();
+            assert_eq!((config.data.as_path(), config.payment.is_some()), (Path::new(data), true), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_explained_by_the_role_that_knows_the_other_keys() {
+        for (text, expected) in [
+            (format!("{MIX}plcaes = 5\n"), "did you mean \"places\"?"),
+            (format!("{MIX}mail_packets = 5\n"), "the key \"client_listen\" is missing"),
+            (format!("{MIX}{GATEWAY}mial_packets = 5\n"), "did you mean \"mail_packets\"?"),
+            (format!("{MIX}{GATEWAY}[payment]\nrcp_url = \"u\"\n"), "did you mean \"rpc_url\"?"),
+            (format!("{MIX}[payment]\nrcp_url = \"u\"\n"), "did you mean \"rpc_url\"?"),
+            ("= 5".to_owned(), "line 1"),
+        ] {
+            let error = load(&text).err().unwrap();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        let missing = NodeConfig::load(Path::new("/none/such.toml")).err().unwrap();
+        assert!(missing.to_string().contains("there is no such file"));
+    }
 
     #[test]
     fn a_mistyped_address_is_refused() {

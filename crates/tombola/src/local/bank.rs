@@ -23,7 +23,7 @@ use super::child::Child;
 use super::network::{Chain, Funder, LocalError};
 
 /// How long the chain may take to start.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const CHAIN_ID: u64 = 31_337;
 /// The key of the first account of "test test test test test test test test test test test junk", by which Anvil, Hardhat and
 /// others begin. No secret: nothing of worth may ever be sent there.
@@ -185,6 +185,9 @@ impl Till {
             start_block: self.start_block,
             poll: Duration::from_secs(1),
             redeem_spread: Duration::ZERO,
+            token_price: None,
+            least_return_percent: None,
+            max_fee_gwei: None,
             account_reserves: None,
         };
         Ok((account, config))

@@ -186,7 +186,7 @@ pub fn run(args: &Args) -> Result<()> {
         let lacking = network.wait_for_wins(EXPECTED_WINS, &|| shutdown.is_triggered())?;
         if lacking > 0 {
             print_line(format_args!(
-                "Warning: after a minute {lacking} nodes have opened too few tickets to expect {EXPECTED_WINS} wins; what they are paid says little."
+                "Warning: after five minutes {lacking} nodes have opened too few tickets to expect {EXPECTED_WINS} wins; what they are paid says little."
             ));
         }
     }

@@ -17,6 +17,6 @@ mod traffic;
 pub(crate) use bank::Till;
 pub use cli::{Args, run};
 pub use keeper::{KeeperArgs, keep};
-pub use money::{Settled, Tickets};
+pub use money::{NOT_CONSERVED, Settled, Tickets};
 pub use network::{Chain, Funder, LocalError, LocalNetwork, Options};
 pub use node::{NodeInfo, Restart};

@@ -16,10 +16,10 @@ use super::node::NodeInfo;
 use super::scrape;
 
 /// How long nodes may take until everything was claimed and paid: windows end after a minute at most, are claimed after the
-/// longest delay, and the chain takes some seconds.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// How long nodes may take to earn enough for luck to even out.
-const EARNING: Duration = Duration::from_secs(60);
+/// longest delay, and the chain takes some seconds. On a machine that has much else to do all of it takes longer.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long nodes may take to earn enough for luck to even out. On a machine with time to spare it takes some ten seconds.
+const EARNING: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The part `tickets` of the report: all nodes' books and the chain's. Amounts are in the smallest unit of the token.
@@ -78,8 +78,8 @@ mod decimal {
 }
 
 impl LocalNetwork {
-    /// Waits until every node can expect so many wins, as its metrics say, or a minute. Returns how many cannot by then;
-    /// none, if it is interrupted.
+    /// Waits until every node can expect so many wins, as its metrics say, or five minutes. Returns how many cannot by
+    /// then; none, if it is interrupted.
     pub(super) fn wait_for_wins(
         &mut self,
         wins: u32,
@@ -108,7 +108,7 @@ impl LocalNetwork {
     /// is complete then; it earns nothing any more.
     ///
     /// # Errors
-    /// A node has not come to an end in three minutes, or keeps ending before.
+    /// A node has not come to an end in five minutes, or keeps ending before.
     pub fn wind_up(&mut self, interrupted: &dyn Fn() -> bool) -> Result<Option<Tickets>, LocalError> {
         if !self.is_paid() {
             return Ok(None);
@@ -151,6 +151,9 @@ fn signal(pid: u32) {
         let _ = kill_process(pid, Signal::USR1);
     }
 }
+
+/// The worst of [`Tickets::problems`].
+pub const NOT_CONSERVED: &str = "money is not conserved";
 
 impl Tickets {
     fn new(network: &LocalNetwork, settled: &BTreeMap<String, Settled>, audit: &Audit) -> Self {
@@ -198,7 +201,7 @@ impl Tickets {
             wrong.push(format!("{} were paid for winners worth {}", self.paid, self.expected_paid));
         }
         if !self.conserved || self.deposits_before != self.deposits_after + self.withdrawn + self.credited {
-            wrong.push("money is not conserved".to_owned());
+            wrong.push(NOT_CONSERVED.to_owned());
         }
         for row in &self.rows {
             if row.settled.won.tickets == 0 || row.settled.paid.tickets == 0 {

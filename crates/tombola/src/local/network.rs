@@ -22,10 +22,10 @@ use super::node::{Node, NodeInfo, Restart};
 use super::plan::{self, Plan, PlannedNode};
 use super::scrape::{self, Samples};
 
-/// How long the nodes may take to connect to each other.
-const LINK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the nodes may take to connect to each other: a second, or a multiple on a machine with much else to do.
+const LINK_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the keeper may take: longer than it waits for others.
-const KEEPER_PATIENCE: Duration = Duration::from_secs(15);
+const KEEPER_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a network is started anew because somebody else took a port in between.
 const ATTEMPTS: usize = 3;
 /// What a node says whose port is taken (`tombola_link::ListenError::InUse`).

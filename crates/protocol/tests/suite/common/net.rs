@@ -22,7 +22,7 @@ use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
 use super::disk::Disk;
 use super::memory::Memory;
-use super::paying::{Kept, Purse, guarantee, without_batches};
+use super::paying::{Asked, Kept, Purse, guarantee, without_batches};
 use super::world::{START, Setup, World, gateway_of};
 
 /// An end of a link.
@@ -190,7 +190,7 @@ pub(crate) struct Net {
     next_phase: Time,
     /// What is on the disks for payment, by account.
     pub(crate) purses: BTreeMap<Purse, Kept>,
-    pub(super) purse_changes: BTreeMap<Purse, u64>,
+    pub(super) purse_changes: BTreeMap<Purse, Asked>,
     /// What nodes wanted claimed, with who claims.
     pub(crate) claims: Vec<(u32, WindowClaim)>,
     /// Nodes that have nothing left to claim.

@@ -2,7 +2,7 @@
 
 use core::cmp::Reverse;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tombola_protocol::control::{ControlWriter, Record, records};
@@ -72,7 +72,9 @@ impl Net {
         for ((table, key), value) in self.purses.get(&Purse::Node(node)).into_iter().flatten() {
             kept.feed(tombola_tickets::Table(*table), key, value).unwrap();
         }
+        // What was not on the disk is gone.
         self.purse_changes.remove(&Purse::Node(node));
+        self.purse_answers.retain(|_, (_, purse, _)| *purse != Purse::Node(node));
         let (occupancy, drops) = (Occupancy::new(self.world.setup.capacity), Arc::default());
         let mut relay = self.world.restarted_relay(self.now, node, &occupancy, &drops, &kept);
         if kept.is_empty()
@@ -131,6 +133,8 @@ impl Net {
 
     /// A disk has written so much for payment.
     pub(super) fn written(&mut self, machine: usize, purse: Purse, count: u64) {
+        let disk = self.purses.entry(purse).or_default();
+        self.purse_changes.entry(purse).or_default().write_down(count, disk);
         match purse {
             Purse::Node(node) => self.payments_of(node).set_durable(count),
             Purse::Client(client) => {
@@ -157,22 +161,19 @@ impl Net {
             }
         }
         for (purse, payments) in all {
-            let disk = self.purses.entry(purse).or_default();
-            let count = self.purse_changes.entry(purse).or_default();
-            let before = *count;
+            let asked = self.purse_changes.entry(purse).or_default();
+            let before = asked.count;
             while let Some(change) = payments.poll_change() {
-                *count += 1;
-                match change {
-                    Change::Put { table, key, value } => drop(disk.insert((table.0, key), value)),
-                    Change::Delete { table, key } => drop(disk.remove(&(table.0, key))),
-                }
+                asked.count += 1;
+                asked.pending.push_back(change);
             }
             if self.purse_takes == Duration::ZERO {
-                payments.set_durable(*count);
-            } else if *count > before {
+                asked.write_down(asked.count, self.purses.entry(purse).or_default());
+                payments.set_durable(asked.count);
+            } else if asked.count > before {
                 self.sent += 1;
                 let at = (self.now + self.purse_takes, self.sent);
-                self.purse_answers.insert(at, (machine, purse, *count));
+                self.purse_answers.insert(at, (machine, purse, asked.count));
             }
         }
         let Some(Machine::Mix(relay)) = self.nodes.get_mut(machine).map(|node| &mut node.machine) else {
@@ -192,6 +193,28 @@ pub(crate) fn guarantee(account: Address) -> GatewayInput {
 
 /// What a journal has written down, by table and key.
 pub(crate) type Kept = BTreeMap<(u8, Box<[u8]>), Box<[u8]>>;
+
+/// What a journal has asked for.
+#[derive(Default)]
+pub(crate) struct Asked {
+    count: u64,
+    /// Not on the disk yet.
+    pending: VecDeque<Change>,
+}
+
+impl Asked {
+    /// The first `durable` changes are on the disk.
+    fn write_down(&mut self, durable: u64, disk: &mut Kept) {
+        while self.count - (self.pending.len() as u64) < durable
+            && let Some(change) = self.pending.pop_front()
+        {
+            match change {
+                Change::Put { table, key, value } => drop(disk.insert((table.0, key), value)),
+                Change::Delete { table, key } => drop(disk.remove(&(table.0, key))),
+            }
+        }
+    }
+}
 
 /// Whose journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
