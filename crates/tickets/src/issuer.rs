@@ -80,9 +80,13 @@ pub enum Stop {
 /// What a recipient did that it must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IssuerError {
-    /// An acknowledgement of a packet that was not sent, was acknowledged, or has waited too long.
+    /// An acknowledgement of a packet that was not sent, or was acknowledged.
     #[error("an acknowledgement belongs to no packet")]
     UnknownPacket,
+    /// An acknowledgement of a packet that was given up: it was held back, got lost, or its hop is slow. The packet cannot be listed any
+    /// more, so that the lists differ.
+    #[error("an acknowledgement came too late")]
+    Late,
     /// The acknowledgement of the first hop is not the one that the client told.
     #[error("an acknowledgement does not match its check")]
     WrongAck,
@@ -162,6 +166,8 @@ pub struct Issuer {
     /// Since when none has come, also to those before it.
     unanswered: Option<Time>,
     withheld: u64,
+    /// The last packet that was given up. Those before were too, or are listed.
+    given_up: Option<PacketId>,
     awaited: Option<Awaited>,
     /// Since when.
     since: Time,
@@ -193,6 +199,7 @@ impl Issuer {
             asked: false,
             unanswered: None,
             withheld: 0,
+            given_up: None,
             awaited: None,
             since: Time::MAX,
             patience: PATIENCE,
@@ -343,7 +350,8 @@ impl Issuer {
     fn list(&mut self, now: Now, ack: &PacketAck) -> Result<(), IssuerError> {
         let at = self.sent.binary_search_by_key(&ack.packet, |sent| sent.packet);
         let sent = at.ok().and_then(|at| self.sent.get_mut(at)).filter(|sent| !sent.listed);
-        let sent = sent.ok_or(IssuerError::UnknownPacket)?;
+        let late = self.given_up.is_some_and(|last| ack.packet <= last);
+        let sent = sent.ok_or(if late { IssuerError::Late } else { IssuerError::UnknownPacket })?;
         if sent.check.is_some_and(|check| ack.ack.verify(&check).is_err()) {
             return Err(IssuerError::WrongAck);
         }
@@ -508,6 +516,7 @@ impl Issuer {
             if !sent.listed {
                 self.withheld += u64::from(!sent.late);
                 self.in_flight -= 1;
+                self.given_up = Some(sent.packet);
             }
         }
         if self.ending && self.in_flight == 0 && self.leaves.is_empty() {

@@ -425,6 +425,32 @@ fn an_outage_of_minutes_costs_no_list() {
 }
 
 #[test]
+fn an_acknowledgement_that_comes_after_half_a_minute_is_told_from_one_of_nothing() {
+    let mut link = Link::new(46);
+    link.send_many(20);
+    link.acks(5);
+    let (mut late, mut again) = (vec![], vec![]);
+    let list = link.recipient.take_acks(usize::MAX, &mut late);
+    link.wait(30);
+    link.tick();
+    assert_eq!(link.issuer.withheld(), 15);
+    let now = link.now();
+    assert_eq!(link.issuer.acknowledged(now, &late, &list), Err(IssuerError::Late));
+    // The list is void, and what follows is paid for.
+    link.connect();
+    link.forwarded.clear();
+    link.send_many(20);
+    let list = link.recipient.take_acks(usize::MAX, &mut again);
+    let now = link.now();
+    assert_eq!(link.issuer.acknowledged(now, &again, &list), Ok(()));
+    assert_eq!(
+        link.issuer.acknowledged(now, &again, &list),
+        Err(IssuerError::UnknownPacket),
+        "it was listed"
+    );
+}
+
+#[test]
 fn void_lists_are_held_against_an_issuer_until_their_class_expires() {
     let mut link = Link::new(43);
     link.send_many(100);

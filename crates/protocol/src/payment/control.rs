@@ -106,8 +106,8 @@ impl Payments {
                 }
                 match heard {
                     Ok(()) => self.sign(at, &terms),
-                    // A frame was lost: the list stands.
-                    Err(IssuerError::Missing) => {
+                    // A frame was lost: the list stands, unless it was lost for so long that its packets were given up.
+                    Err(IssuerError::Missing | IssuerError::Late) => {
                         // It is nobody's fault, but somebody could have us say everything again and again.
                         if let Some(link) = self.links.get_mut(from) {
                             link.patience.faults(1);

@@ -265,8 +265,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use tombola_tickets::{
-        Address, ClassNumber, Commitment, Domain, Limits, PriceClass, RecipientMessage, Restore, SignerKey,
-        UnixSeconds, WinProbability, WindowNumber,
+        Ack, AckList, Address, ClassNumber, Commitment, Domain, Limits, PacketAck, PriceClass,
+        RecipientMessage, Restore, SignerKey, UnixSeconds, WinProbability, WindowNumber,
     };
 
     use super::*;
@@ -343,5 +343,28 @@ mod tests {
         answer(&mut payments, now, peer);
         assert!(payments.issue(now, &peer, frame(), Owed::default()).is_ok());
         assert_eq!(in_flight(&payments), 2);
+    }
+
+    #[test]
+    fn an_acknowledgement_that_comes_too_late_is_no_offence_and_one_of_nothing_is() {
+        let (now, peer) = (Time::ZERO + Duration::from_secs(1), IdentityKey::of_seed(&[6; 32]));
+        let mut payments = agreed(now, peer);
+        let mut frame = Frame::zeroed();
+        frame.set_link_packet(even(), &LinkMeta::NONE);
+        let (session, counter) = payments.issue(now, &peer, frame, Owed::default()).unwrap().number();
+        let later = now + Duration::from_secs(31);
+        while payments.poll_output(later).is_some() {}
+        assert_eq!(payments.counts().withheld, 1);
+        for (counter, violations) in [(counter, 0), (counter + 1, 1)] {
+            let ack = PacketAck { packet: packet_id((session, counter)), ack: Ack::from_bytes([7; 16]) };
+            let said = Record::Acks(even(), vec![ack], AckList::new());
+            payments.handle_record(later, &peer, said);
+            assert_eq!(payments.counts().violations, violations);
+            assert!(payments.links[&peer].resuming, "both agree again");
+            if violations == 0 {
+                answer(&mut payments, later, peer);
+                while payments.poll_output(later).is_some() {}
+            }
+        }
     }
 }
