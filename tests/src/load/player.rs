@@ -298,7 +298,8 @@ impl Cast {
 /// # Panics
 /// Something is not as it should be.
 pub fn play(cast: &Cast) {
-    let flags = RunFlags { exit_with_stdin: false, log_format: LogFormat::Text, log: Some("warn".to_owned()) };
+    let flags =
+        RunFlags { exit_with_stdin: false, log_format: LogFormat::Text, log: Some("warn".to_owned()) };
     flags.init_logging().unwrap();
     flags.runtime(0).unwrap().block_on(serve(cast, &flags));
 }
