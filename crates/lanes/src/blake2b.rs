@@ -3,8 +3,7 @@
 use blake2::Blake2bMac;
 use blake2::digest::consts::U32;
 use blake2::digest::{KeyInit, Mac};
-use zeroize::Zeroize;
-
+use crate::erase::erase;
 use crate::path::{Isa, Lanes, Path, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{
@@ -146,7 +145,7 @@ impl<W: Word64> Work<W> for Keyed<'_> {
                 }
             }
         }
-        padded.zeroize();
+        erase(&mut padded);
         let mut words = [[0; LANES_MAX]; HASH_LEN / 8];
         let mut at = 0;
         while at < HASH_LEN / 8 {
@@ -158,7 +157,7 @@ impl<W: Word64> Work<W> for Keyed<'_> {
                 *bytes = word[lane].to_le_bytes();
             }
         }
-        words.zeroize();
+        erase(&mut words);
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod blake2b;
 pub mod chacha20;
 mod edwards;
+mod erase;
 mod field;
 mod montgomery;
 mod path;
@@ -13,5 +14,6 @@ pub mod sha256;
 mod vector;
 mod x25519;
 
+pub use erase::{Erasing, Plain, erase};
 pub use path::Path;
 pub use x25519::{BATCH, Multiples, Single, x25519, x25519_base};

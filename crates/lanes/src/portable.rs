@@ -7,8 +7,7 @@
 
 use std::hint::black_box;
 
-use zeroize::Zeroize;
-
+use crate::erase::erase;
 use crate::field::{Field, Limbs, limbs_of};
 use crate::path::Lanes;
 
@@ -103,7 +102,7 @@ impl Field for Portable {
         let mut limbs = limbs_of(&bytes);
         // A sum of 2^255 and more, which is at most 18 beyond.
         limbs[4] += u64::from(bytes[31] >> 7) << 51;
-        bytes.zeroize();
+        erase(&mut bytes);
         lanes[0] = limbs;
     }
 
@@ -246,11 +245,11 @@ impl Field for Portable {
 
     #[inline(always)]
     fn wipe(&mut self) {
-        self.0.zeroize();
+        erase(&mut self.0);
     }
 
     #[inline(always)]
     fn wipe_words(words: &mut [u64; 4]) {
-        words.zeroize();
+        erase(words);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use zeroize::Zeroize;
+use crate::erase::erase;
 
 /// Four words, least first.
 pub(crate) type Words = [u64; 4];
@@ -35,7 +35,7 @@ pub(crate) fn comb_words(m: &Words) -> Words {
         odd[2] >> 1 | odd[3] << 63,
         odd[3] >> 1 | 1 << 63,
     ];
-    odd.zeroize();
+    erase(&mut odd);
     words
 }
 

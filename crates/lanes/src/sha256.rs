@@ -7,8 +7,7 @@
 use std::ops::Range;
 
 use sha2::block_api::compress256;
-use zeroize::Zeroize;
-
+use crate::erase::erase;
 use crate::path::{Isa, Lanes, Path, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{with_avx512, words::Sixteen};
@@ -17,10 +16,10 @@ use crate::vector::{with_avx512, words::Sixteen};
 pub(crate) trait Sha256: Lanes {
     /// The same word in all lanes.
     fn splat(proof: Self::Proof, word: u32) -> Self;
-    /// Reads a word for each lane.
-    fn load(proof: Self::Proof, lanes: &[u32]) -> Self;
-    /// Writes the word of each lane.
-    fn store(self, lanes: &mut [u32]);
+    /// Reads as many words of byte strings of the same length, lane by lane: no more than a block has.
+    fn read<B: AsRef<[u8]>>(proof: Self::Proof, lanes: &[B], from: usize, words: &mut [Self]);
+    /// Writes the first bytes of a hash into the output of each lane.
+    fn write<const O: usize>(hash: &[Self; 8], out: &mut [[u8; O]], from: usize, len: usize);
     /// Adds bit by bit.
     fn xor(self, other: Self) -> Self;
     /// The compression function (FIPS 180-4, section 6.2.2).
@@ -28,7 +27,7 @@ pub(crate) trait Sha256: Lanes {
 }
 
 /// Lanes of hashes, at most.
-const LANES_MAX: usize = 16;
+pub(crate) const LANES_MAX: usize = 16;
 /// The first state (FIPS 180-4, section 5.3.3).
 const START: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
@@ -218,23 +217,10 @@ const fn bits(bytes: usize) -> u32 {
     (8 * bytes) as u32
 }
 
-/// Words of several byte strings of the same length, lane by lane, as many as fit a block.
-#[inline(always)]
-fn load_words<W: Sha256, B: AsRef<[u8]>>(proof: W::Proof, lanes: &[B], from: usize, words: &mut [W]) {
-    let mut block = [[0; LANES_MAX]; 16];
-    words_of_each(lanes, from, &mut block[..words.len()]);
-    let mut at = 0;
-    while at < words.len() {
-        words[at] = W::load(proof, &block[at][..W::LANES]);
-        at += 1;
-    }
-    block.zeroize();
-}
-
-/// Not inlined, as little as [`bytes_of_each`]: in a function with vector instructions, the compiler would make gathers and
-/// scatters of it.
+/// Words of several byte strings, word by word and for each lane. Not inlined, as little as [`bytes_of_each`]: in a function
+/// with vector instructions, the compiler would make gathers and scatters of it.
 #[inline(never)]
-fn words_of_each<B: AsRef<[u8]>>(lanes: &[B], from: usize, block: &mut [[u32; LANES_MAX]]) {
+pub(crate) fn words_of_each<B: AsRef<[u8]>>(lanes: &[B], from: usize, block: &mut [[u32; LANES_MAX]]) {
     for (lane, message) in lanes.iter().enumerate() {
         let (bytes, _) = message.as_ref()[from..].as_chunks();
         for (words, bytes) in block.iter_mut().zip(bytes) {
@@ -243,8 +229,9 @@ fn words_of_each<B: AsRef<[u8]>>(lanes: &[B], from: usize, block: &mut [[u32; LA
     }
 }
 
+/// The first bytes of the hash of each lane.
 #[inline(never)]
-fn bytes_of_each<const O: usize>(
+pub(crate) fn bytes_of_each<const O: usize>(
     words: &[[u32; LANES_MAX]; 8],
     out: &mut [[u8; O]],
     from: usize,
@@ -296,20 +283,28 @@ impl Tail {
 #[inline(always)]
 fn absorb<W: Sha256>(proof: W::Proof, state: &mut [W; 8], lead: Option<&[W; 8]>, tail: &Tail) {
     let mut block = [W::splat(proof, 0); 16];
-    let mut at = 0;
+    let mut rest = &tail.words[..tail.len];
     if let Some(lead) = lead {
         block[..8].copy_from_slice(lead);
-        at = 8;
-    }
-    for word in &tail.words[..tail.len] {
-        block[at] = W::splat(proof, *word);
-        at += 1;
-        if at == 16 {
-            W::compress(proof, state, &block);
-            at = 0;
+        let (half, behind) = rest.split_first_chunk::<8>().expect("with its padding a message has whole blocks");
+        let mut at = 0;
+        while at < 8 {
+            block[8 + at] = W::splat(proof, half[at]);
+            at += 1;
         }
+        W::compress(proof, state, &block);
+        rest = behind;
     }
-    debug_assert!(at == 0, "with its padding a message has whole blocks");
+    while let Some((words, behind)) = rest.split_first_chunk::<16>() {
+        let mut at = 0;
+        while at < 16 {
+            block[at] = W::splat(proof, words[at]);
+            at += 1;
+        }
+        W::compress(proof, state, &block);
+        rest = behind;
+    }
+    debug_assert!(rest.is_empty(), "with its padding a message has whole blocks");
 }
 
 struct Derive<'a, const K: usize, const O: usize> {
@@ -325,7 +320,7 @@ impl<W: Sha256, const K: usize, const O: usize> Work<W> for Derive<'_, K, O> {
         // The extraction: HMAC under the salt.
         let salt = self.pads.splat::<W>(proof);
         let mut block = [W::splat(proof, 0); 16];
-        load_words(proof, self.keys, 0, &mut block[..K / 4]);
+        W::read(proof, self.keys, 0, &mut block[..K / 4]);
         block[K / 4] = W::splat(proof, 1 << 31);
         block[15] = W::splat(proof, bits(BLOCK_LEN + K));
         let mut inner = salt.inner;
@@ -345,7 +340,7 @@ impl<W: Sha256, const K: usize, const O: usize> Work<W> for Derive<'_, K, O> {
                 let mut inner = pads.inner;
                 absorb(proof, &mut inner, last.as_ref(), &tail);
                 let output = pads.finish(proof, &inner);
-                store_bytes(output, self.out, from, (end - from).min(HASH_LEN));
+                W::write(&output, self.out, from, (end - from).min(HASH_LEN));
                 if last.is_none() {
                     tail = Tail::new(BLOCK_LEN + HASH_LEN, expansion.info);
                 }
@@ -355,19 +350,6 @@ impl<W: Sha256, const K: usize, const O: usize> Work<W> for Derive<'_, K, O> {
             }
         }
     }
-}
-
-/// Writes the first bytes of a hash into the output of each lane.
-#[inline(always)]
-fn store_bytes<W: Sha256, const O: usize>(hash: [W; 8], out: &mut [[u8; O]], from: usize, len: usize) {
-    let mut words = [[0; LANES_MAX]; 8];
-    let mut at = 0;
-    while at < 8 {
-        hash[at].store(&mut words[at][..W::LANES]);
-        at += 1;
-    }
-    bytes_of_each(&words, out, from, len);
-    words.zeroize();
 }
 
 struct Authenticate<'a, const K: usize, const M: usize, const O: usize> {
@@ -381,17 +363,17 @@ impl<W: Sha256, const K: usize, const M: usize, const O: usize> Work<W> for Auth
     fn run(self, proof: W::Proof) {
         let zero = W::splat(proof, 0);
         let mut key = [zero; 16];
-        load_words(proof, self.keys, 0, &mut key[..K / 4]);
+        W::read(proof, self.keys, 0, &mut key[..K / 4]);
         let pads = HmacPads::of(&key, proof);
         let mut state = pads.inner;
         let mut block = [zero; 16];
         for from in (0..M / BLOCK_LEN).map(|block| BLOCK_LEN * block) {
-            load_words(proof, self.messages, from, &mut block);
+            W::read(proof, self.messages, from, &mut block);
             W::compress(proof, &mut state, &block);
         }
         let rest = M % BLOCK_LEN / 4;
         block = [zero; 16];
-        load_words(proof, self.messages, M - 4 * rest, &mut block[..rest]);
+        W::read(proof, self.messages, M - 4 * rest, &mut block[..rest]);
         block[rest] = W::splat(proof, 1 << 31);
         if rest >= 14 {
             W::compress(proof, &mut state, &block);
@@ -399,7 +381,7 @@ impl<W: Sha256, const K: usize, const M: usize, const O: usize> Work<W> for Auth
         }
         block[15] = W::splat(proof, bits(BLOCK_LEN + M));
         W::compress(proof, &mut state, &block);
-        store_bytes(pads.finish(proof, &state), self.out, 0, O);
+        W::write(&pads.finish(proof, &state), self.out, 0, O);
     }
 }
 
@@ -416,13 +398,17 @@ impl Sha256 for u32 {
     }
 
     #[inline(always)]
-    fn load((): (), lanes: &[u32]) -> Self {
-        lanes[0]
+    fn read<B: AsRef<[u8]>>((): (), lanes: &[B], from: usize, words: &mut [u32]) {
+        for (word, bytes) in words.iter_mut().zip(lanes[0].as_ref()[from..].as_chunks().0) {
+            *word = u32::from_be_bytes(*bytes);
+        }
     }
 
     #[inline(always)]
-    fn store(self, lanes: &mut [u32]) {
-        lanes[0] = self;
+    fn write<const O: usize>(hash: &[u32; 8], out: &mut [[u8; O]], from: usize, len: usize) {
+        for (bytes, word) in out[0][from..from + len].chunks_mut(4).zip(hash) {
+            bytes.copy_from_slice(&word.to_be_bytes()[..bytes.len()]);
+        }
     }
 
     #[inline(always)]
@@ -437,6 +423,6 @@ impl Sha256 for u32 {
             *bytes = word.to_be_bytes();
         }
         compress256(state, &[bytes]);
-        bytes.zeroize();
+        erase(&mut bytes);
     }
 }

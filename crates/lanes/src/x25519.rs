@@ -5,9 +5,8 @@
 
 use std::sync::OnceLock;
 
-use zeroize::Zeroize;
-
 use crate::edwards::{Table, inverse_roots, is_on_curve};
+use crate::erase::erase;
 use crate::field::{Field, Limbs, bytes_of, invert, limbs_of};
 use crate::montgomery::{self, LANES_MAX, ONE};
 use crate::path::{Isa, Path, Work};
@@ -411,7 +410,7 @@ fn load_scalars<F: Field>(proof: F::Proof, scalars: &[&[u8; 32]], kind: Kind) ->
         F::words(proof, &words[2][..lanes]),
         F::words(proof, &words[3][..lanes]),
     ];
-    words.zeroize();
+    erase(&mut words);
     loaded
 }
 
@@ -421,7 +420,7 @@ fn store<F: Field>(element: F, out: &mut [[u8; 32]]) {
     let mut lanes: [Limbs; LANES_MAX] = [[0; 5]; LANES_MAX];
     element.store(&mut lanes[..F::LANES]);
     bytes_of_each(&lanes, out);
-    lanes.zeroize();
+    erase(&mut lanes);
 }
 
 // The three below are not inlined: in a function with vector instructions, the compiler would make gathers and scatters of
@@ -444,7 +443,7 @@ fn words_of_each(scalars: &[&[u8; 32]], kind: Kind) -> [[u64; LANES_MAX]; 4] {
         for (word, part) in words.iter_mut().zip(recoded) {
             word[lane] = part;
         }
-        recoded.zeroize();
+        erase(&mut recoded);
     }
     words
 }

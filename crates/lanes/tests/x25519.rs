@@ -1,7 +1,12 @@
-//! Every path and lane against RFC 7748 and against `curve25519-dalek`, on random and on odd points.
+//! Every path and lane against RFC 7748 and against `curve25519-dalek`, on a million random pairs of points and scalars, and on
+//! odd ones.
 //!
-//! The long forms are ignored: `cargo xtask soak` runs them, or `cargo test --release -p tombola-lanes -- --ignored`.
+//! RFC 7748's million iterations are ignored: `cargo xtask soak` runs them, or
+//! `cargo test --release -p tombola-lanes -- --ignored`.
 #![allow(clippy::unwrap_used, reason = "a failure must stop the test")]
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
 
 use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
 use curve25519_dalek::edwards::EdwardsPoint;
@@ -50,8 +55,13 @@ fn check(points: &[Bytes], scalars: [&[Bytes]; 2]) {
             assert_eq!(&out, expected, "table, {}: {points:02x?} {scalars:02x?}", path.name());
         }
     }
-    for ((point, scalar), expected) in points.iter().zip(scalars[0]).zip(&expected[0]) {
-        assert_eq!(Single::new(point).multiply(scalar), *expected, "{point:02x?} {scalar:02x?}");
+}
+
+/// Each point times a scalar, alone.
+fn check_alone(points: &[Bytes], scalars: &[Bytes]) {
+    for (point, scalar) in points.iter().zip(scalars) {
+        let expected = dalek(point, scalar);
+        assert_eq!(Single::new(point).multiply(scalar), expected, "{point:02x?} {scalar:02x?}");
     }
 }
 
@@ -149,8 +159,8 @@ fn scalar_of_any_kind(rng: &mut ChaCha20Rng) -> Bytes {
     }
 }
 
-/// `kind` makes batches of all sizes. Most have only points with tables, else the table would hardly ever be used in a
-/// wide vector: one point without makes all of its vector climb.
+/// Batches of all sizes. Most have only points with tables, else the table would hardly ever be used in a wide vector: one
+/// point without makes all of its vector climb.
 fn random_batches(seed: u8, points: usize) {
     let mut rng = rng(seed);
     let mut done = 0;
@@ -165,19 +175,32 @@ fn random_batches(seed: u8, points: usize) {
             .collect();
         let scalars = [(); 2].map(|()| (0..count).map(|_| scalar_of_any_kind(&mut rng)).collect::<Vec<_>>());
         check(&batch, [&scalars[0], &scalars[1]]);
+        if mixed {
+            check_alone(&batch[..1], &scalars[0]);
+        }
         done += count;
     }
 }
 
+/// Half a million points, each times two scalars, in every way that the crate has. A minute or two, on all cores; the same
+/// inputs on any number of them.
 #[test]
-fn random_points_of_every_kind() {
-    random_batches(1, 5_000);
-}
-
-#[test]
-#[ignore = "half an hour or more: part of `cargo xtask soak`"]
-fn a_million_points_of_every_kind() {
-    random_batches(2, 1_000_000);
+fn a_million_products_of_every_kind() {
+    const PIECES: u8 = 100;
+    let next = AtomicU8::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let piece = next.fetch_add(1, Ordering::Relaxed);
+                    if piece >= PIECES {
+                        break;
+                    }
+                    random_batches(100 + piece, 500_000 / usize::from(PIECES));
+                }
+            });
+        }
+    });
 }
 
 /// Every odd point in every lane of every size of batch, among sound ones.
@@ -203,6 +226,7 @@ fn each_odd_point_in_each_lane() {
         batch.truncate(lane + 1 + number % (BATCH - lane));
         let scalars = [(); 2].map(|()| batch.iter().map(|_| random(&mut rng)).collect::<Vec<_>>());
         check(&batch, [&scalars[0], &scalars[1]]);
+        check_alone(&batch, &scalars[0]);
     }
 }
 

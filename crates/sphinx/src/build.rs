@@ -7,7 +7,7 @@ use chacha20::cipher::{KeyIvInit, StreamCipher};
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::scalar::{Scalar, clamp_integer};
 use thiserror::Error;
-use tombola_lanes::{BATCH, Multiples, Path, x25519_base};
+use tombola_lanes::{BATCH, Erasing, Multiples, Path, x25519_base};
 use zeroize::Zeroizing;
 
 use crate::layout::{
@@ -74,7 +74,7 @@ impl RouteSecrets {
             len,
         };
         for (hop, key) in route.hops.iter_mut().zip(keys) {
-            let shared = Zeroizing::new([key.multiply(&exponent)]);
+            let shared = Erasing::new([key.multiply(&exponent)]);
             HopSecrets::expand(Path::PORTABLE, &*shared, |_, expanded| *hop = expanded);
             *exponent *= clamped(&hop.blinding);
         }
@@ -124,7 +124,7 @@ impl RouteSecrets {
                 // The routes that have such a hop, side by side.
                 let mut lanes = [0; BATCH];
                 let mut points = [&[0; 32]; BATCH];
-                let mut eighths = Zeroizing::new([[0; 32]; BATCH]);
+                let mut eighths = Erasing::new([[0; 32]; BATCH]);
                 let mut len = 0;
                 for (lane, result) in results.iter().enumerate() {
                     if let Some(Ok(_)) = result
@@ -140,7 +140,7 @@ impl RouteSecrets {
                 for (scalar, bytes) in scalars.iter_mut().zip(eighths.iter()) {
                     *scalar = bytes;
                 }
-                let mut shared = Zeroizing::new([[0; 32]; BATCH]);
+                let mut shared = Erasing::new([[0; 32]; BATCH]);
                 multiples.set(&points[..len]);
                 multiples.multiply_eighths(&scalars[..len], &mut shared[..len]);
                 HopSecrets::expand(path, &shared[..len], |at, expanded| {
@@ -185,12 +185,12 @@ impl RouteSecrets {
         padding_seed: [u8; 32],
         header: &mut [u8; HEADER_LEN],
     ) -> Result<(), BuildError> {
-        let padding_seed = Zeroizing::new(padding_seed);
+        let padding_seed = Erasing::new(padding_seed);
         let last = self.len - 1;
         if fields.len() != last {
             return Err(BuildError::FieldCount { expected: last, got: fields.len() });
         }
-        let mut streams = Zeroizing::new([[0; STREAM_LEN]; MAX_HOPS]);
+        let mut streams = Erasing::new([[0; STREAM_LEN]; MAX_HOPS]);
         for (stream, hop) in streams.iter_mut().zip(self.used()) {
             apply_stream(&hop.stream_key, stream);
         }
@@ -311,7 +311,7 @@ pub fn build_batch_on<B: AsMut<[u8; PACKET_LEN]>>(
         }
         // The last hop's layer first. A shorter route is done earlier.
         for layer in 0..MAX_HOPS {
-            let mut seeds = Zeroizing::new([[0; SEED_LEN]; BATCH]);
+            let mut seeds = Erasing::new([[0; SEED_LEN]; BATCH]);
             let mut together: [Option<&mut [u8; PAYLOAD_LEN]>; BATCH] = [const { None }; BATCH];
             let mut len = 0;
             for (draft, payload) in drafts.iter().zip(&mut payloads) {

@@ -16,8 +16,7 @@
 //! Payloads of several packets are treated together, each under its own key: so their hashes share vector registers.
 
 use tombola_lanes::sha256::{Expansion, hkdf};
-use tombola_lanes::{BATCH, Path, blake2b, chacha20};
-use zeroize::Zeroizing;
+use tombola_lanes::{BATCH, Erasing, Path, blake2b, chacha20};
 
 use crate::layout::{PAYLOAD_INFO, PAYLOAD_KEY_LEN, PAYLOAD_LEN, PAYLOAD_SALT, SEED_LEN, xor};
 
@@ -56,8 +55,8 @@ type Payloads<'a, 'p> = &'a mut [Option<&'p mut [u8; PAYLOAD_LEN]>];
 
 type Keys = [[u8; PAYLOAD_KEY_LEN]; BATCH];
 
-fn derive(path: Path, seeds: &[[u8; SEED_LEN]]) -> Zeroizing<Keys> {
-    let mut keys = Zeroizing::new([[0; PAYLOAD_KEY_LEN]; BATCH]);
+fn derive(path: Path, seeds: &[[u8; SEED_LEN]]) -> Erasing<Keys> {
+    let mut keys = Erasing::new([[0; PAYLOAD_KEY_LEN]; BATCH]);
     let whole = Expansion { info: PAYLOAD_INFO, range: 0..PAYLOAD_KEY_LEN };
     hkdf(path, PAYLOAD_SALT, seeds, &[whole], &mut keys[..seeds.len()]);
     keys
@@ -66,7 +65,7 @@ fn derive(path: Path, seeds: &[[u8; SEED_LEN]]) -> Zeroizing<Keys> {
 fn stream<const AT: usize>(path: Path, keys: &[[u8; PAYLOAD_KEY_LEN]], payloads: Payloads<'_, '_>) {
     for (key, payload) in keys.iter().zip(payloads.iter_mut().flatten()) {
         let (left, right) = payload.split_first_chunk_mut::<LEFT_LEN>().expect(LONGER);
-        let mut key = Zeroizing::new(part(key, AT));
+        let mut key = Erasing::new(part(key, AT));
         xor(key.as_mut_slice(), left);
         chacha20::apply(path, &key, right);
     }
@@ -81,7 +80,7 @@ fn hash<const AT: usize>(path: Path, keys: &[[u8; PAYLOAD_KEY_LEN]], payloads: P
         *slot = key[AT..].first_chunk().expect("the parts lie within the key");
         *message = &payload[LEFT_LEN..];
     }
-    let mut hashes = Zeroizing::new([[0; LEFT_LEN]; BATCH]);
+    let mut hashes = Erasing::new([[0; LEFT_LEN]; BATCH]);
     let count = keys.len();
     blake2b::keyed_256(path, &hash_keys[..count], &messages[..count], &mut hashes[..count]);
     for (payload, hash) in payloads.iter_mut().flatten().zip(hashes.iter()) {

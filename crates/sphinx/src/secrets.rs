@@ -3,8 +3,8 @@
 use std::fmt;
 
 use tombola_lanes::sha256::{Expansion, hkdf};
-use tombola_lanes::{BATCH, Path};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use tombola_lanes::{BATCH, Erasing, Path, erase};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::layout::{EXPAND_INFO, EXPANDED_LEN, PAYLOAD_KEY_LEN, SEED_LEN};
 
@@ -67,8 +67,7 @@ impl fmt::Debug for ReplayTag {
     }
 }
 
-/// All that one hop needs to treat one packet.
-#[derive(Zeroize, ZeroizeOnDrop)]
+/// All that one hop needs to treat one packet. Erased when dropped.
 pub(crate) struct HopSecrets {
     /// AES-128 key of the routing part (ρ in the paper).
     pub(crate) stream_key: [u8; 16],
@@ -83,6 +82,17 @@ pub(crate) struct HopSecrets {
     pub(crate) relay: RelaySecrets,
 }
 
+impl Drop for HopSecrets {
+    fn drop(&mut self) {
+        let Self { stream_key, mac_key, seed, blinding, tag, relay: _ } = self;
+        erase(stream_key);
+        erase(mac_key);
+        erase(seed);
+        erase(blinding);
+        erase(tag);
+    }
+}
+
 impl HopSecrets {
     /// Expands the raw shared secrets of several hops, or of one hop with several packets.
     pub(crate) fn expand(path: Path, shared: &[[u8; 32]], mut each: impl FnMut(usize, Self)) {
@@ -93,7 +103,7 @@ impl HopSecrets {
             Expansion { info: ACK_INFO, range: ACK_AT..CHK_AT },
             Expansion { info: CHK_INFO, range: CHK_AT..ALL_LEN },
         ];
-        let mut bytes = Zeroizing::new([[0; ALL_LEN]; BATCH]);
+        let mut bytes = Erasing::new([[0; ALL_LEN]; BATCH]);
         for (chunk, shared) in shared.chunks(BATCH).enumerate() {
             let bytes = &mut bytes[..shared.len()];
             hkdf(path, &[], shared, &expansions, bytes);

@@ -18,8 +18,7 @@ use std::fmt;
 
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use tombola_lanes::{BATCH, Multiples, Path, Single};
-use zeroize::Zeroizing;
+use tombola_lanes::{BATCH, Erasing, Multiples, Path, Single};
 
 use crate::layout::{
     ALPHA_LEN, HOP_LEN, MAC_LEN, PACKET_LEN, PAYLOAD_LEN, ROUTING_LEN, SEED_LEN, STREAM_LEN, header_of,
@@ -82,7 +81,7 @@ struct Opened<'p> {
     secrets: HopSecrets,
     routing: Routing,
     /// The decrypted routing part: this hop's, then the next hop's.
-    decrypted: Zeroizing<[u8; STREAM_LEN]>,
+    decrypted: Erasing<[u8; STREAM_LEN]>,
     next_alpha: [u8; ALPHA_LEN],
 }
 
@@ -190,7 +189,7 @@ impl Admitted<'_> {
     #[must_use]
     pub fn unwrap(self) -> Unwrapped {
         let (unwrapped, seed, payload) = self.0.finish();
-        lioness::decrypt(Path::best(), &*Zeroizing::new([seed]), &mut [Some(payload)]);
+        lioness::decrypt(Path::best(), &*Erasing::new([seed]), &mut [Some(payload)]);
         unwrapped
     }
 }
@@ -222,7 +221,7 @@ pub fn unwrap_batch_on<'p>(
     let mut packets = packets.into_iter();
     let mut position = 0;
     loop {
-        let mut seeds = Zeroizing::new([[0; SEED_LEN]; BATCH]);
+        let mut seeds = Erasing::new([[0; SEED_LEN]; BATCH]);
         let mut unwrapped: [Option<Unwrapped>; BATCH] = [const { None }; BATCH];
         let mut payloads: [Option<&mut [u8; PAYLOAD_LEN]>; BATCH] = [const { None }; BATCH];
         let mut count = 0;
@@ -253,7 +252,7 @@ pub fn verify<'p>(key: &SecretKey, packet: &'p mut [u8; PACKET_LEN]) -> Result<V
     let alpha = header_parts(header_of(packet)).alpha;
     check_alpha(alpha)?;
     let multiples = Single::new(alpha);
-    let shared = Zeroizing::new([multiples.multiply(key.as_bytes())]);
+    let shared = Erasing::new([multiples.multiply(key.as_bytes())]);
     let mut secrets = HopSecrets::none();
     HopSecrets::expand(Path::PORTABLE, &*shared, |_, expanded| secrets = expanded);
     check_mac(&secrets, packet)?;
@@ -300,13 +299,13 @@ pub fn verify_batch_on<'p, 'k, B: AsMut<[u8; PACKET_LEN]>>(
                 count += 1;
             }
         }
-        let mut shared = Zeroizing::new([[0; 32]; BATCH]);
+        let mut shared = Erasing::new([[0; 32]; BATCH]);
         multiples.set(&points[..count]);
         multiples.multiply(&scalars[..count], &mut shared[..count]);
         // MACs.
         let mut secrets: [Option<HopSecrets>; BATCH] = [const { None }; BATCH];
         HopSecrets::expand(path, &shared[..count], |at, expanded| secrets[at] = Some(expanded));
-        let mut mac_keys = Zeroizing::new([[0; 16]; BATCH]);
+        let mut mac_keys = Erasing::new([[0; 16]; BATCH]);
         for (key, secrets) in mac_keys.iter_mut().zip(secrets.iter().flatten()) {
             *key = secrets.mac_key;
         }
@@ -376,7 +375,7 @@ fn open(
     next_alpha: [u8; ALPHA_LEN],
     packet: &mut [u8; PACKET_LEN],
 ) -> Result<Verified<'_>, UnwrapError> {
-    let mut decrypted = Zeroizing::new([0; STREAM_LEN]);
+    let mut decrypted = Erasing::new([0; STREAM_LEN]);
     decrypted[..ROUTING_LEN].copy_from_slice(header_parts(header_of(packet)).routing);
     apply_stream(&secrets.stream_key, &mut decrypted);
     let routing = Routing::read(decrypted.first_chunk().expect("one hop fits the key stream"))?;

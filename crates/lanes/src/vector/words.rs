@@ -6,8 +6,9 @@ use core::arch::x86_64::*;
 use super::{Avx2, Avx512};
 use crate::blake2b::Word64;
 use crate::chacha20::Word32;
+use crate::erase::erase;
 use crate::path::Lanes;
-use crate::sha256::Sha256;
+use crate::sha256::{LANES_MAX, Sha256, bytes_of_each, words_of_each};
 
 /// Sixteen words of 32 bits. There are none without an [`Avx512`].
 #[derive(Clone, Copy)]
@@ -123,6 +124,20 @@ fn add32(a: __m512i, b: __m512i) -> __m512i {
     isa!(_mm512_add_epi32(a, b))
 }
 
+impl Sixteen {
+    #[inline(always)]
+    fn load(_: Avx512, lanes: [u32; 16]) -> Self {
+        // SAFETY: both are 64 bytes of integers, for which every pattern is a value.
+        Self(unsafe { core::mem::transmute::<[u32; 16], __m512i>(lanes) })
+    }
+
+    #[inline(always)]
+    fn store(self) -> [u32; 16] {
+        // SAFETY: both are 64 bytes of integers, for which every pattern is a value.
+        unsafe { core::mem::transmute::<__m512i, [u32; 16]>(self.0) }
+    }
+}
+
 impl Sha256 for Sixteen {
     #[inline(always)]
     fn splat(_: Avx512, word: u32) -> Self {
@@ -130,16 +145,27 @@ impl Sha256 for Sixteen {
     }
 
     #[inline(always)]
-    fn load(_: Avx512, lanes: &[u32]) -> Self {
-        let words: [u32; 16] = *lanes.first_chunk().expect("a word for each lane");
-        // SAFETY: both are 64 bytes of integers, for which every pattern is a value.
-        Self(unsafe { core::mem::transmute::<[u32; 16], __m512i>(words) })
+    fn read<B: AsRef<[u8]>>(proof: Avx512, lanes: &[B], from: usize, words: &mut [Self]) {
+        let mut block = [[0; LANES_MAX]; 16];
+        words_of_each(lanes, from, &mut block[..words.len()]);
+        let mut at = 0;
+        while at < words.len() {
+            words[at] = Self::load(proof, block[at]);
+            at += 1;
+        }
+        erase(&mut block);
     }
 
     #[inline(always)]
-    fn store(self, lanes: &mut [u32]) {
-        // SAFETY: both are 64 bytes of integers, for which every pattern is a value.
-        lanes.copy_from_slice(&unsafe { core::mem::transmute::<__m512i, [u32; 16]>(self.0) });
+    fn write<const O: usize>(hash: &[Self; 8], out: &mut [[u8; O]], from: usize, len: usize) {
+        let mut words = [[0; LANES_MAX]; 8];
+        let mut at = 0;
+        while at < 8 {
+            words[at] = hash[at].store();
+            at += 1;
+        }
+        bytes_of_each(&words, out, from, len);
+        erase(&mut words);
     }
 
     #[inline(always)]
@@ -212,7 +238,7 @@ impl Word32 for Sixteen {
 
     #[inline(always)]
     fn numbers(proof: Avx512) -> Self {
-        Sha256::load(proof, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
+        Self::load(proof, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
     }
 
     #[inline(always)]
