@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: a network under fire, for longer than a test may take.
 //!
-//! Before that come the tests of the arithmetic that take too long for a test: RFC 7748's million iterations, a million random
-//! points on every path, a million packets.
+//! Before that come the tests of the arithmetic that take too long for a test: RFC 7748's million iterations, and a million
+//! packets on every path beside `sphinx-packet`.
 //!
 //! The harness is that of the tests (`tests/src/kills.rs`); the processes that it kills are of the release build.
 
@@ -25,7 +25,7 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let mut stages = Stages::new();
     let root = workspace.root();
-    stages.run("multiply a million points in every lane", || {
+    stages.run("a million iterations of X25519 and a million packets, on every path", || {
         process::cargo(root)
             .args([
                 "test",

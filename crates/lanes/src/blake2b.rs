@@ -1,8 +1,5 @@
 //! Keyed BLAKE2b-256 (RFC 7693) of several messages of the same length at a time.
 
-use blake2::Blake2bMac;
-use blake2::digest::consts::U32;
-use blake2::digest::{KeyInit, Mac};
 use crate::erase::erase;
 use crate::path::{Isa, Lanes, Path, Work};
 #[cfg(target_arch = "x86_64")]
@@ -10,6 +7,9 @@ use crate::vector::{
     with_avx2, with_avx512,
     words::{EightWords, FourWords},
 };
+use blake2::Blake2bMac;
+use blake2::digest::consts::U32;
+use blake2::digest::{KeyInit, Mac};
 
 /// Words of 64 bits in lanes, as BLAKE2b computes with them.
 pub(crate) trait Word64: Lanes {

@@ -6,11 +6,11 @@
 
 use std::ops::Range;
 
-use sha2::block_api::compress256;
 use crate::erase::erase;
 use crate::path::{Isa, Lanes, Path, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{with_avx512, words::Sixteen};
+use sha2::block_api::compress256;
 
 /// SHA-256 in lanes, a state or block word in each.
 pub(crate) trait Sha256: Lanes {
@@ -286,7 +286,8 @@ fn absorb<W: Sha256>(proof: W::Proof, state: &mut [W; 8], lead: Option<&[W; 8]>,
     let mut rest = &tail.words[..tail.len];
     if let Some(lead) = lead {
         block[..8].copy_from_slice(lead);
-        let (half, behind) = rest.split_first_chunk::<8>().expect("with its padding a message has whole blocks");
+        let (half, behind) =
+            rest.split_first_chunk::<8>().expect("with its padding a message has whole blocks");
         let mut at = 0;
         while at < 8 {
             block[8 + at] = W::splat(proof, half[at]);

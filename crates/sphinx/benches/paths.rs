@@ -1,4 +1,5 @@
-//! Every path that the processor has, beside `sphinx-packet` and beside the limit: two bare multiplications per packet.
+//! Every path that the processor has, beside `sphinx-packet`, and beside two bare multiplications per packet: those of aws-lc, and
+//! the limit, ladders in the lanes of the best path.
 //!
 //! One round after the other times each of them on the same packets, so that whatever else the machine does befalls all
 //! alike; a figure is the median over the rounds, a ratio the median of the ratios of each round. Lines that begin with
@@ -11,6 +12,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use aws_lc_rs::agreement::{self, UnparsedPublicKey};
 use sphinx_packet::header::delays::Delay;
 use sphinx_packet::route::{
     Destination as TheirDestination, DestinationAddressBytes, Node, NodeAddressBytes,
@@ -120,6 +122,18 @@ fn their_build(route: &[Node]) {
     black_box(packet.to_bytes());
 }
 
+/// What a hop would pay for its two multiplications, with the key of the second at hand.
+fn their_multiplications(key: &agreement::PrivateKey, point: &[u8; 32]) {
+    for _ in 0..2 {
+        let point = UnparsedPublicKey::new(&agreement::X25519, black_box(point));
+        agreement::agree(key, point, (), |secret| {
+            black_box(secret);
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
 /// Nanoseconds for each of so many.
 fn time(count: usize, work: impl FnOnce()) -> f64 {
     let start = Instant::now();
@@ -193,7 +207,11 @@ impl Parts {
         black_box((keys, expanded, macs, payload_keys, payloads));
     }
 
-    fn report(self, path: Path) {
+    fn report(self, path: Path, aws_lc: &[f64]) {
+        let shared: Vec<_> =
+            self.table.iter().zip(&self.products).map(|(table, products)| table + products).collect();
+        figure(&format!("x25519.two_of_a_point.{}.ratio_vs_aws_lc", path.name()), ratios(aws_lc, &shared));
+        figure(&format!("x25519.two_of_a_point.{}.ns", path.name()), median(shared));
         let parts = [
             ("table", self.table),
             ("two_products", self.products),
@@ -230,6 +248,7 @@ fn main() {
 
     let paths: Vec<Path> = Path::all().collect();
     let their_key = StaticSecret::from(seed(0));
+    let aws_lc_key = agreement::PrivateKey::from_private_key(&agreement::X25519, &seed(0)).unwrap();
     let route: Vec<_> = (0..HOPS)
         .map(|hop| Node::new(NodeAddressBytes::from_bytes([7; 32]), (&StaticSecret::from(seed(hop))).into()))
         .collect();
@@ -239,7 +258,8 @@ fn main() {
     let scalars = vec![&scalar; UNWRAP];
 
     let (mut unwraps, mut their_unwraps) = (vec![Vec::new(); paths.len()], Vec::new());
-    let (mut builds, mut their_builds, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut builds, mut their_builds, mut limits, mut aws_lc): (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>) =
+        Default::default();
     let mut parts: Vec<Parts> = paths.iter().map(|_| Parts::default()).collect();
     for _ in 0..rounds {
         paths.iter().zip(&mut parts).for_each(|(path, parts)| parts.time(*path, &points));
@@ -248,6 +268,8 @@ fn main() {
             times.push(time(UNWRAP, || unwrap(*path, &key, &mut packets)));
         }
         their_unwraps.push(time(8, || fresh[..8].iter().for_each(|packet| their_unwrap(&their_key, packet))));
+        aws_lc
+            .push(time(8, || points[..8].iter().for_each(|point| their_multiplications(&aws_lc_key, point))));
         let mut products = [[0; 32]; UNWRAP];
         limits.push(time(UNWRAP, || {
             for _ in 0..2 {
@@ -265,7 +287,8 @@ fn main() {
         figure(&format!("sphinx.unwrap.{name}.ratio_vs_sphinx_packet"), ratios(&their_unwraps, times));
         figure(&format!("sphinx.unwrap.{name}.ratio_vs_limit"), ratios(&limits, times));
     }
-    paths.iter().zip(parts).for_each(|(path, parts)| parts.report(*path));
+    paths.iter().zip(parts).for_each(|(path, parts)| parts.report(*path, &aws_lc));
+    figure("x25519.aws_lc.two_ns", median(aws_lc));
     figure("sphinx.unwrap.sphinx_packet.ns", median(their_unwraps));
     figure("sphinx.build.ns", median(builds.clone()));
     figure("sphinx.build.ratio_vs_sphinx_packet", ratios(&their_builds, &builds));

@@ -3,59 +3,66 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+
 use common::{Free, Packet, Sample, Seen, below, bytes, open, rng, their_open};
 use rand_chacha::ChaCha20Rng;
 use sphinx_packet::SphinxPacketBuilder;
 use tombola_sphinx::{
     Admitted, BuildError, Draft, PACKET_LEN, Path, PublicKey, RouteSecrets, SecretKey, UnwrapError,
-    build_batch_on, unwrap_batch_on, verify_batch_on,
+    Unwrapped, build_batch_on, unwrap_batch_on, verify_batch_on,
 };
 
-/// Opens a batch of any size, in which some packets are damaged and some are for hops of several keys: each must come out
-/// as the oracle leaves it, or be refused as it would be alone.
-fn open_a_batch(path: Path, rng: &mut ChaCha20Rng) -> usize {
-    let count = 1 + below(rng, 40);
-    let samples: Vec<_> = (0..count).map(|_| Sample::any_length(rng)).collect();
-    let mut packets: Vec<Packet> = samples
-        .iter()
-        .map(|sample| {
-            let mut packet = match below(rng, 2) {
-                0 => sample.build(),
-                _ => sample.their_packet(SphinxPacketBuilder::new()),
-            };
-            match below(rng, 16) {
-                0 => packet[31] |= 0x80,
-                1 => packet[..32].fill(0),
-                2 => packet[40] ^= 1,
-                // On the twist half of the time.
-                3 => {
-                    packet[..32].copy_from_slice(&bytes::<32>(rng));
-                    packet[31] &= 0x3f;
-                }
-                _ => {}
+/// A packet before a hop: whose it is, and which hop is to open it.
+struct Arrival<'s> {
+    sample: &'s Sample,
+    hop: usize,
+    packet: Packet,
+}
+
+impl Arrival<'_> {
+    fn key(&self) -> &SecretKey {
+        &self.sample.keys[self.hop]
+    }
+
+    fn damage(&mut self, rng: &mut ChaCha20Rng) {
+        match below(rng, 16) {
+            0 => self.packet[31] |= 0x80,
+            1 => self.packet[..32].fill(0),
+            2 => self.packet[40] ^= 1,
+            // On the twist half of the time.
+            3 => {
+                self.packet[..32].copy_from_slice(&bytes::<32>(rng));
+                self.packet[31] &= 0x3f;
             }
-            packet
-        })
-        .collect();
-    let before = packets.clone();
+            _ => {}
+        }
+    }
+}
+
+/// Opens a batch: each packet must come out as it does alone, or be refused as it would be alone.
+fn open_a_batch(path: Path, arrivals: &[Arrival<'_>], alone: &[(Result<Unwrapped, UnwrapError>, Packet)]) {
+    let mut packets: Vec<Packet> = arrivals.iter().map(|arrival| arrival.packet.clone()).collect();
     let filter = Seen::default();
     let admission = Free::default();
-    let mut results: Vec<Option<UnwrapError>> = Vec::new();
+    let mut refused = vec![None; arrivals.len()];
     let mut admitted: Vec<(usize, Admitted<'_>)> = Vec::new();
+    let mut verified = 0;
     verify_batch_on(
         path,
         &mut packets,
-        |at| &samples[at].keys[0],
-        |at, verified| {
-            assert_eq!(at, results.len(), "in order");
-            results.push(match verified {
+        |at| arrivals[at].key(),
+        |at, result| {
+            assert_eq!(at, verified, "in order");
+            verified += 1;
+            match result {
                 Ok(verified) => {
                     let fresh = verified.check_fresh(&filter).unwrap();
                     admitted.push((at, fresh.admit(&admission).unwrap()));
-                    None
                 }
-                Err(error) => Some(error),
-            });
+                Err(error) => refused[at] = Some(error),
+            }
         },
     );
     let positions: Vec<_> = admitted.iter().map(|(at, _)| *at).collect();
@@ -65,47 +72,98 @@ fn open_a_batch(path: Path, rng: &mut ChaCha20Rng) -> usize {
         unwrapped.push(packet);
     });
     let mut unwrapped = positions.iter().zip(unwrapped);
-    for (at, (result, packet)) in results.iter().zip(&packets).enumerate() {
-        let mut alone = before[at].clone();
-        match (result, open(&samples[at].keys[0], &mut alone)) {
-            (Some(error), Err(expected)) => assert_eq!(error, &expected),
-            (None, Ok((_, expected))) => {
+    for (at, ((result, expected), packet)) in alone.iter().zip(&packets).enumerate() {
+        let place = format!("{}: packet {at} of {}", path.name(), arrivals.len());
+        match result {
+            Err(error) => assert_eq!(refused[at], Some(*error), "{place}"),
+            Ok(expected) => {
                 let (position, ours) = unwrapped.next().unwrap();
-                assert_eq!(*position, at);
-                assert_eq!((ours.routing, &ours.relay), (expected.routing, &expected.relay));
-                assert!(*packet == alone, "{}: packet {at} of {count}", path.name());
-                let theirs = their_open(&samples[at].keys[0], &before[at]).unwrap();
-                assert_eq!(ours.routing, theirs.routing);
-                match theirs.next {
-                    Some(next) => assert!(next == *packet, "{}: packet {at} of {count}", path.name()),
-                    None => assert_eq!(theirs.payload, tombola_sphinx::payload_of(packet)),
-                }
+                assert_eq!(*position, at, "{place}");
+                assert_eq!((ours.routing, &ours.relay), (expected.routing, &expected.relay), "{place}");
             }
-            (result, alone) => panic!("{}: {result:?} in the batch, {alone:?} alone", path.name()),
         }
+        assert!(packet == expected, "{place}");
     }
-    count
 }
 
-fn open_batches(seed: u8, packets: usize) {
+/// Packets of both implementations, for hops of several keys, on their whole way: in batches of any size, in which some are
+/// damaged on the way, on every path and alone, and by the oracle if it takes them.
+fn open_batches(seed: u8, count: usize) {
     let mut rng = rng(seed);
-    for path in Path::all() {
-        let mut done = 0;
-        while done < packets {
-            done += open_a_batch(path, &mut rng);
+    let mut done = 0;
+    while done < count {
+        let samples: Vec<_> = (0..1 + below(&mut rng, 40)).map(|_| Sample::any_length(&mut rng)).collect();
+        let mut arrivals: Vec<_> = samples
+            .iter()
+            .map(|sample| {
+                let packet = match below(&mut rng, 2) {
+                    0 => sample.build(),
+                    _ => sample.their_packet(SphinxPacketBuilder::new()),
+                };
+                Arrival { sample, hop: 0, packet }
+            })
+            .collect();
+        while !arrivals.is_empty() {
+            arrivals.iter_mut().for_each(|arrival| arrival.damage(&mut rng));
+            let alone: Vec<_> = arrivals
+                .iter()
+                .map(|arrival| {
+                    let mut packet = arrival.packet.clone();
+                    let result = open(arrival.key(), &mut packet).map(|(_, unwrapped)| unwrapped);
+                    if let Ok(ours) = &result {
+                        let theirs = their_open(arrival.key(), &arrival.packet).unwrap();
+                        assert_eq!(ours.routing, theirs.routing);
+                        match theirs.next {
+                            Some(next) => assert!(next == packet),
+                            None => assert_eq!(theirs.payload, tombola_sphinx::payload_of(&packet)),
+                        }
+                    }
+                    (result, packet)
+                })
+                .collect();
+            for path in Path::all() {
+                open_a_batch(path, &arrivals, &alone);
+            }
+            done += arrivals.len();
+            arrivals = arrivals
+                .into_iter()
+                .zip(alone)
+                .filter(|(arrival, (result, _))| {
+                    result.is_ok() && arrival.hop + 1 < arrival.sample.keys.len()
+                })
+                .map(|(Arrival { sample, hop, .. }, (_, packet))| Arrival { sample, hop: hop + 1, packet })
+                .collect();
         }
     }
+}
+
+/// The same inputs on any number of cores.
+fn open_batches_on_all_cores(pieces: u8, count: usize) {
+    let next = AtomicU8::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let piece = next.fetch_add(1, Ordering::Relaxed);
+                    if piece >= pieces {
+                        break;
+                    }
+                    open_batches(100 + piece, count / usize::from(pieces));
+                }
+            });
+        }
+    });
 }
 
 #[test]
 fn batches_are_opened_alike_on_every_path() {
-    open_batches(50, 1_000);
+    open_batches_on_all_cores(10, 10_000);
 }
 
 #[test]
-#[ignore = "half an hour or more: part of `cargo xtask soak`"]
+#[ignore = "some minutes: part of `cargo xtask soak`"]
 fn a_million_packets_are_opened_alike() {
-    open_batches(51, 1_000_000_usize.div_ceil(Path::all().count()));
+    open_batches_on_all_cores(100, 1_000_000);
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, json: Option<&Path>) -> anyhow::Result<
         report.set(&key, value)?;
     }
     if let Some(file) = json {
-        let text = serde_json::to_string_pretty(&report.into_json())?;
+        let text = serde_json::to_string_pretty(&report.into_json()?)?;
         std::fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
         println!("wrote {}", file.display());
     }

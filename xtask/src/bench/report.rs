@@ -144,17 +144,29 @@ impl Report {
     }
 
     /// The whole report as one object.
-    pub(super) fn into_json(self) -> serde_json::Value {
+    ///
+    /// # Errors
+    ///
+    /// A name is that of a figure and of an object.
+    pub(super) fn into_json(self) -> anyhow::Result<serde_json::Value> {
         let mut crates = self.crates;
         crates.retain(|_, figures| !figures.is_empty());
         let mut report = serde_json::json!(crates);
         for (key, value) in self.named {
-            // What is missing on the way becomes an object.
-            let place = key.split('.').fold(&mut report, |object, name| &mut object[name]);
+            let mut place = &mut report;
+            for name in key.split('.') {
+                ensure!(
+                    place.is_object() || place.is_null(),
+                    "{key}: a name before the last is a figure itself"
+                );
+                // What is missing becomes an object.
+                place = &mut place[name];
+            }
+            ensure!(place.is_null(), "{key} is the name of other figures too");
             *place = serde_json::json!(value);
         }
         report["machine"] = serde_json::json!(self.machine);
-        report
+        Ok(report)
     }
 }
 
@@ -223,7 +235,7 @@ mod tests {
         report.add("sphinx", &sphinx).unwrap();
         report.add("mixing", &[benchmark("hold::1000", 0.25, None)]).unwrap();
         report.add("tickets", &[benchmark("cpu_per_packet", 640.0, Some(400_000.0))]).unwrap();
-        let json = report.into_json();
+        let json = report.into_json().unwrap();
         let expected = serde_json::json!({
             "sphinx_packet_unwrap_fastest_us": 50.0,
             "sphinx_packet_unwrap_us": 100.0,
@@ -256,11 +268,28 @@ mod tests {
         report.set("sphinx.unwrap.avx2.ns", 30.5).unwrap();
         report.set("x25519.limit_ns", 6.0).unwrap();
         assert!(report.set("x25519.limit_ns", 7.0).is_err());
-        let json = report.into_json();
+        report.set("node.sustained.packets_per_second", 1000.0).unwrap();
+        report.set("network.p99_ms", 80.0).unwrap();
+        let json = report.into_json().unwrap();
+        assert_eq!(json["node"]["sustained"]["packets_per_second"], 1000.0);
+        assert_eq!(json["network"]["p99_ms"], 80.0);
         assert_eq!(json["sphinx"]["build_us"], 2.0);
         assert_eq!(json["sphinx"]["unwrap"]["avx2"]["ns"], 30.5);
         assert_eq!(json["x25519"]["limit_ns"], 6.0);
         assert!(json.get("lanes").is_none());
+    }
+
+    #[test]
+    fn a_figure_is_no_object() {
+        for (one, other) in
+            [("a.b", "a.b.c"), ("a.b.c", "a.b"), ("sphinx.build_us.x", "a"), ("sphinx.build_us", "a")]
+        {
+            let mut report = Report::new(machine());
+            report.add("sphinx", &[benchmark("build", 2.0, None)]).unwrap();
+            report.set(one, 1.0).unwrap();
+            report.set(other, 1.0).unwrap();
+            assert!(report.into_json().is_err(), "{one}, {other}");
+        }
     }
 
     #[test]
