@@ -6,6 +6,7 @@ mod check;
 mod constant_time;
 mod contracts;
 mod fixtures;
+mod flamegraph;
 mod fuzz;
 mod layers;
 mod links;
@@ -49,6 +50,15 @@ enum Command {
         /// Write medians, ratios and the machine to this file.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+    },
+    /// Draw where the time of unwrapping goes.
+    Flamegraph {
+        /// Which instructions are used: avx512ifma, avx2 or portable.
+        #[arg(long, value_name = "PATH", default_value = "avx512ifma")]
+        path: String,
+        /// Write the picture to this file.
+        #[arg(long, value_name = "FILE", default_value = "docs/performance-unwrap.svg")]
+        svg: PathBuf,
     },
     /// Check that no branch and no address depends on a secret.
     ConstantTime,
@@ -112,6 +122,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Links => links::run(&workspace),
         Command::Docs => check::docs(&workspace),
         Command::Bench { json } => bench::run(&workspace, json.as_deref()),
+        Command::Flamegraph { path, svg } => flamegraph::run(&workspace, path, svg),
         Command::ConstantTime => constant_time::run(&workspace),
         Command::Soak { kills, seed, json } => soak::run(&workspace, *kills, *seed, json.as_deref()),
         Command::Fixtures => fixtures::run(&workspace),

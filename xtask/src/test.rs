@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::bench;
+use crate::constant_time;
 use crate::contracts;
 use crate::layers;
 use crate::metadata::Workspace;
@@ -38,6 +39,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         }
         tests.run()
     })?;
+    constant_time::run_if_possible(workspace, &mut stages)?;
     stages.run("run each benchmark once", || bench::run_once(workspace))?;
     stages.finish();
     Ok(())

@@ -1,4 +1,4 @@
-//! Cargo subcommands that the project uses and that a Rust toolchain does not bring along.
+//! Programs that the project uses and that a Rust toolchain does not bring along, cargo's subcommands most of them.
 
 use std::path::Path;
 
@@ -7,19 +7,24 @@ use anyhow::Context;
 use crate::metadata::Workspace;
 use crate::process::{self, Process};
 
-/// A subcommand that installs itself on first use.
+/// A program that installs itself on first use.
 pub(crate) struct Tool {
-    /// The crate, and with `cargo-` in front of it the program.
+    /// The crate.
     name: &'static str,
+    /// The program, or one of them.
+    program: &'static str,
     options: &'static [&'static str],
 }
 
 /// Fuzz targets.
-pub(crate) const FUZZ: Tool = Tool { name: "cargo-fuzz", options: &[] };
+pub(crate) const FUZZ: Tool = Tool { name: "cargo-fuzz", program: "cargo-fuzz", options: &[] };
 /// Licences, bans and sources of dependencies. Without its TLS roots, since nothing is downloaded for these checks.
-pub(crate) const DENY: Tool = Tool { name: "cargo-deny", options: &["--no-default-features"] };
+pub(crate) const DENY: Tool =
+    Tool { name: "cargo-deny", program: "cargo-deny", options: &["--no-default-features"] };
 /// Unused dependencies.
-pub(crate) const MACHETE: Tool = Tool { name: "cargo-machete", options: &[] };
+pub(crate) const MACHETE: Tool = Tool { name: "cargo-machete", program: "cargo-machete", options: &[] };
+/// Flame graphs.
+pub(crate) const INFERNO: Tool = Tool { name: "inferno", program: "inferno-flamegraph", options: &[] };
 
 impl Tool {
     /// Makes sure that the tool is there, compiling it if it is not.
@@ -28,10 +33,10 @@ impl Tool {
     ///
     /// It is missing and does not install.
     pub(crate) fn install(&self, workspace: &Workspace) -> anyhow::Result<()> {
-        if is_on_path(self.name) {
+        if is_on_path(self.program) {
             return Ok(());
         }
-        println!("  {} is missing: installing it with cargo, once", self.name);
+        println!("  {} is missing: installing it with cargo, once", self.program);
         process::cargo(workspace.root())
             .args(["install", "--locked", "--debug"])
             .args(self.options)

@@ -45,7 +45,12 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-fn binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+/// Builds the benchmark `paths`, and says where it is.
+///
+/// # Errors
+///
+/// It does not build.
+pub(crate) fn binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let mut executable = None;
     process::cargo(workspace.root())
         .args(["bench", "--locked", "--package", "tombola-sphinx", "--bench", "paths", "--no-run"])

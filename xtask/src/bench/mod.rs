@@ -16,6 +16,8 @@ use anyhow::{Context, ensure};
 use crate::metadata::{Package, Workspace};
 use crate::process;
 
+pub(crate) use callgrind::binary as paths_binary;
+
 /// Runs all benchmarks and, if a file is named, writes the report into it.
 ///
 /// # Errors
