@@ -67,7 +67,7 @@ pub(crate) fn run(workspace: &Workspace, path: &str, svg: &Path) -> anyhow::Resu
     std::fs::write(&stacks, fold(&inlined, &places))?;
     let picture = Process::new("inferno-flamegraph", root)
         .args(["--title", &format!("Unwrapping, {path}"), "--countname", "samples", "--deterministic"])
-        .args(["--minwidth", MIN_WIDTH, "--hash"])
+        .args(["--minwidth", MIN_WIDTH])
         .arg(&stacks)
         .capture()?;
     std::fs::write(svg, picture).with_context(|| format!("cannot write {}", svg.display()))?;
