@@ -15,7 +15,7 @@
 //! one's sign, one of eight multiples of the point.
 
 use crate::field::{Field, Limbs, power_p58};
-use crate::montgomery::{ONE, ZERO};
+use crate::montgomery::{LANES_MAX, ONE, ZERO};
 
 /// 2 d, where d = -121665 / 121666.
 const D2: Limbs = [
@@ -73,6 +73,9 @@ type Entry<F> = [<F as Field>::Packed; 4];
 /// The two blocks of a comb, for one point in each lane.
 #[derive(Clone, Copy)]
 pub(crate) struct Table<F: Field>([[Entry<F>; ENTRIES]; 2]);
+
+/// The entries of one point's table, tight, in a form that every implementation reads.
+pub(crate) type Kept = [[[Limbs; 4]; ENTRIES]; 2];
 
 /// A point between the two halves of a formula: x = X / Z, y = Y / T, no class above wide.
 struct Completed<F> {
@@ -248,6 +251,36 @@ impl<F: Field> Table<F> {
         }
     }
 
+    /// The entries of the first lane.
+    #[inline(always)]
+    pub(crate) fn keep(&self, proof: F::Proof) -> Kept {
+        let one = F::splat(proof, ONE);
+        let mut kept = [[[ZERO; 4]; ENTRIES]; 2];
+        for (entries, kept) in self.0.iter().zip(&mut kept) {
+            for (entry, kept) in entries.iter().zip(kept) {
+                for (packed, kept) in entry.iter().zip(kept) {
+                    let mut lanes = [ZERO; LANES_MAX];
+                    F::unpack(*packed).mul(one).store(&mut lanes[..F::LANES]);
+                    *kept = lanes[0];
+                }
+            }
+        }
+        kept
+    }
+
+    /// Takes a table for each lane that was made before; lanes without one get the first.
+    #[inline(always)]
+    pub(crate) fn load(&mut self, proof: F::Proof, lanes: &[&Kept]) {
+        for (block, entries) in self.0.iter_mut().enumerate() {
+            for (at, entry) in entries.iter_mut().enumerate() {
+                for (coordinate, packed) in entry.iter_mut().enumerate() {
+                    let limbs = limbs_of_each(lanes, block, at, coordinate);
+                    *packed = F::load(proof, &limbs[..F::LANES]).pack();
+                }
+            }
+        }
+    }
+
     /// m 8 P in each lane, as the u-coordinate of the Montgomery form, a fraction of two loose elements. `scalar` holds
     /// the words of [`comb_words`] of m.
     #[inline(always)]
@@ -264,6 +297,16 @@ impl<F: Field> Table<F> {
         // u = (1 + y) / (1 - y).
         (sum.z.add(sum.y), sum.z.sub(sum.y))
     }
+}
+
+/// One coordinate of one entry, of each lane. Not inlined, or the compiler would make gathers of it.
+#[inline(never)]
+fn limbs_of_each(lanes: &[&Kept], block: usize, at: usize, coordinate: usize) -> [Limbs; LANES_MAX] {
+    let mut limbs = [lanes[0][block][at][coordinate]; LANES_MAX];
+    for (limbs, table) in limbs.iter_mut().zip(lanes) {
+        *limbs = table[block][at][coordinate];
+    }
+    limbs
 }
 
 /// Whether the point of a lane was on the curve, by the witness of [`inverse_roots`]. In variable time: points are public.

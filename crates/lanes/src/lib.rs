@@ -16,4 +16,4 @@ mod x25519;
 
 pub use erase::{Erasing, Plain, erase};
 pub use path::Path;
-pub use x25519::{BATCH, Multiples, Single, x25519, x25519_base};
+pub use x25519::{BATCH, Kept, Multiples, Single, x25519, x25519_base};

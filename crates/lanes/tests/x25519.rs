@@ -14,7 +14,7 @@ use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::scalar::{Scalar, clamp_integer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use tombola_lanes::{BATCH, Multiples, Path, Single, x25519, x25519_base};
+use tombola_lanes::{BATCH, Kept, Multiples, Path, Single, x25519, x25519_base};
 
 type Bytes = [u8; 32];
 
@@ -275,6 +275,39 @@ fn a_product_of_clamped_scalars_is_one_multiplication() {
             }
         }
     }
+}
+
+/// Tables that are kept and put together anew give what those give that are made together.
+#[test]
+fn kept_tables_are_those_of_their_points() {
+    let mut rng = rng(7);
+    let mut points: Vec<_> =
+        (0..40).map(|_| MontgomeryPoint::mul_base_clamped(random(&mut rng)).to_bytes()).collect();
+    points
+        .extend(EIGHT_TORSION.map(|torsion| (ED25519_BASEPOINT_POINT + torsion).to_montgomery().to_bytes()));
+    let kept: Vec<_> = points.iter().map(|point| Kept::new(point).unwrap()).collect();
+    for path in Path::all() {
+        let mut multiples = Multiples::new(path);
+        for round in 0..200 {
+            let count = 1 + round % BATCH;
+            let chosen: Vec<_> = (0..count).map(|_| &kept[rng.next_u32() as usize % kept.len()]).collect();
+            multiples.set_kept(&chosen);
+            for _ in 0..2 {
+                let scalars: Vec<_> = (0..count).map(|_| scalar_of_any_kind(&mut rng)).collect();
+                let mut out = vec![[0; 32]; count];
+                multiples.multiply(&scalars.iter().collect::<Vec<_>>(), &mut out);
+                for ((kept, scalar), out) in chosen.iter().zip(&scalars).zip(out) {
+                    assert_eq!(out, dalek(kept.point(), scalar), "{}", path.name());
+                }
+            }
+        }
+    }
+    let twisted = {
+        let mut two = [0; 32];
+        two[0] = 2;
+        two
+    };
+    assert!(Kept::new(&twisted).is_none() && Kept::new(&[0; 32]).is_none());
 }
 
 #[test]

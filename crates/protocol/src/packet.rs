@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use tombola_mixing::Rng;
 use tombola_sphinx::{
-    Destination, Draft, HopField, IDENTIFIER_LEN, MAX_HOPS, NEXT_HOP_LEN, PACKET_LEN, PLAINTEXT_MAX,
-    PublicKey, ReplyKeys, RouteSecrets, SURB_LEN, Surb, build, build_batch, build_surb,
+    Destination, Draft, HopField, HopKey, IDENTIFIER_LEN, KeptKey, MAX_HOPS, NEXT_HOP_LEN, PACKET_LEN,
+    PLAINTEXT_MAX, PublicKey, ReplyKeys, RouteSecrets, SURB_LEN, Surb, build, build_batch, build_surb,
 };
 use tombola_tickets::por::RouteTickets;
 use tombola_topology::{MailboxId, NodeIndex, Role};
@@ -153,7 +153,8 @@ impl PacketBuilder {
             drawn.push((delays, destination, self.rng.seed()));
             ways.push(way);
         }
-        let keys: Vec<_> = ways.iter().map(Way::keys).collect();
+        let kept: Vec<_> = ways.iter().zip(wanted).map(|(way, one)| way.kept_keys(one.view)).collect();
+        let keys: Vec<_> = kept.iter().zip(&ways).map(|(keys, way)| &keys[..way.hops]).collect();
         let mut routes = Vec::with_capacity(wanted.len());
         RouteSecrets::derive_batch(&seeds, &keys, |at, derived| {
             let secrets = derived.expect("one to MAX_HOPS checked keys");
@@ -282,6 +283,15 @@ impl Way {
         &self.keys[..self.hops]
     }
 
+    /// The nodes' keys with their tables, which many packets of an epoch share; behind the hops, anything.
+    fn kept_keys<'v>(&self, view: &'v EpochView) -> [WayKey<'v>; MAX_HOPS] {
+        let mut keys = self.keys.map(WayKey::Plain);
+        for (slot, node) in keys.iter_mut().zip(&self.nodes[..self.count]) {
+            *slot = WayKey::Kept(view.kept_key(*node).expect("the route was drawn from this view"));
+        }
+        keys
+    }
+
     /// Fills in what each hop reads.
     fn route(&self, end: &End, secrets: RouteSecrets, delays: &Delays) -> Route {
         let mut fields = [HopField { next: [0; 32], delay_ns: 0 }; MAX_HOPS];
@@ -296,6 +306,29 @@ impl Way {
             fields[self.hops - 2].next = NextHop::Mailbox(*mailbox).to_bytes();
         }
         Route { secrets, tickets, fields, hops: self.hops, first: self.nodes[0], delays: delays.iter().sum() }
+    }
+}
+
+/// A key of a route: a node's, or that of the client behind it.
+#[derive(Clone, Copy)]
+enum WayKey<'v> {
+    Kept(&'v KeptKey),
+    Plain(PublicKey),
+}
+
+impl HopKey for WayKey<'_> {
+    fn key(&self) -> &PublicKey {
+        match self {
+            Self::Kept(kept) => kept.key(),
+            Self::Plain(key) => key,
+        }
+    }
+
+    fn kept(&self) -> Option<&KeptKey> {
+        match self {
+            Self::Kept(kept) => Some(kept),
+            Self::Plain(_) => None,
+        }
     }
 }
 

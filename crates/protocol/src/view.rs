@@ -1,11 +1,11 @@
 //! One epoch of the network as the state machines use it: parameters, nodes, and their Sphinx keys checked once.
 
 use core::time::Duration;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 use tombola_mixing::Rng;
-use tombola_sphinx::{PointError, PublicKey};
+use tombola_sphinx::{KeptKey, PointError, PublicKey};
 use tombola_topology::{
     ClientAddress, Epoch, EpochError, IdentityKey, MixRoute, Network, NodeIndex, Parameters, Role, UnixTime,
 };
@@ -70,6 +70,8 @@ pub struct EpochView {
     parameters: Parameters,
     epoch: Arc<Epoch>,
     keys: Vec<PublicKey>,
+    /// Tables of the keys that batches of packets were built with.
+    kept: Vec<OnceLock<KeptKey>>,
 }
 
 impl EpochView {
@@ -93,7 +95,8 @@ impl EpochView {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { parameters, epoch, keys }))
+        let kept = vec![OnceLock::new(); epoch.nodes().len()];
+        Ok(Arc::new(Self { parameters, epoch, keys, kept }))
     }
 
     /// The network's parameters.
@@ -125,6 +128,12 @@ impl EpochView {
     /// The Sphinx key of a node of this epoch.
     pub fn key(&self, index: NodeIndex) -> Option<&PublicKey> {
         self.keys.get(index.0 as usize)
+    }
+
+    /// The same with its table, which the first call makes: for whoever builds many packets.
+    pub fn kept_key(&self, index: NodeIndex) -> Option<&KeptKey> {
+        let kept = self.kept.get(index.0 as usize)?;
+        Some(kept.get_or_init(|| KeptKey::new(self.keys[index.0 as usize])))
     }
 
     /// What a node does.

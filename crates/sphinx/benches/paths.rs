@@ -21,9 +21,9 @@ use sphinx_packet::{ProcessedPacketData, SphinxPacket, SphinxPacketBuilder};
 use tombola_lanes::sha256::{Expansion, hkdf, hmac};
 use tombola_lanes::{BATCH, Multiples, blake2b, chacha20, x25519};
 use tombola_sphinx::{
-    Admission, Admitted, Destination, Draft, HopField, PACKET_LEN, PAYLOAD_LEN, Path, PublicKey,
-    RelaySecrets, ReplayFilter, ReplayTag, RouteSecrets, Routing, SecretKey, build_batch_on, unwrap_batch_on,
-    verify_batch_on,
+    Admission, Admitted, Destination, Draft, HopField, HopKey, KeptKey, PACKET_LEN, PAYLOAD_LEN, Path,
+    PublicKey, RelaySecrets, ReplayFilter, ReplayTag, RouteSecrets, Routing, SecretKey, build_batch_on,
+    unwrap_batch_on, verify_batch_on,
 };
 use x25519_dalek::StaticSecret;
 
@@ -65,7 +65,7 @@ fn keys() -> Vec<PublicKey> {
     (0..HOPS).map(|hop| SecretKey::from_bytes(seed(hop)).public_key()).collect()
 }
 
-fn build(path: Path, keys: &[PublicKey], packets: &mut [Packet]) {
+fn build<K: HopKey>(path: Path, keys: &[K], packets: &mut [Packet]) {
     let seeds: Vec<_> = (0..packets.len()).map(|packet| seed(100 + packet)).collect();
     let routes = vec![keys; packets.len()];
     let mut secrets = Vec::with_capacity(packets.len());
@@ -234,6 +234,7 @@ fn main() {
         build(Path::best(), &keys, &mut packets);
         packets
     };
+    let kept: Vec<_> = keys.iter().map(|key| KeptKey::new(*key)).collect();
     let key = SecretKey::from_bytes(seed(0));
     if let [flag, name, batches] = &arguments[..]
         && flag == "--instructions"
@@ -258,7 +259,7 @@ fn main() {
     let scalars = vec![&scalar; UNWRAP];
 
     let (mut unwraps, mut their_unwraps) = (vec![Vec::new(); paths.len()], Vec::new());
-    let (mut builds, mut their_builds, mut limits, mut aws_lc): (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>) =
+    let [mut builds, mut tableless, mut their_builds, mut limits, mut aws_lc]: [Vec<f64>; 5] =
         Default::default();
     let mut parts: Vec<Parts> = paths.iter().map(|_| Parts::default()).collect();
     for _ in 0..rounds {
@@ -278,7 +279,8 @@ fn main() {
             }
         }));
         let mut packets = vec![Box::new([0; PACKET_LEN]); BUILD];
-        builds.push(time(BUILD, || build(paths[0], &keys, &mut packets)));
+        builds.push(time(BUILD, || build(paths[0], &kept, &mut packets)));
+        tableless.push(time(BUILD, || build(paths[0], &keys, &mut packets)));
         their_builds.push(time(1, || their_build(&route)));
     }
     for (path, times) in paths.iter().zip(&unwraps) {
@@ -292,6 +294,7 @@ fn main() {
     figure("sphinx.unwrap.sphinx_packet.ns", median(their_unwraps));
     figure("sphinx.build.ns", median(builds.clone()));
     figure("sphinx.build.ratio_vs_sphinx_packet", ratios(&their_builds, &builds));
+    figure("sphinx.build.without_kept_tables_ns", median(tableless));
     figure("sphinx.build.sphinx_packet_ns", median(their_builds));
     figure("x25519.limit_ns", median(limits));
 }

@@ -16,7 +16,7 @@ use crate::layout::{
 };
 use crate::lioness;
 use crate::payload::enclose;
-use crate::point::PublicKey;
+use crate::point::{HopKey, PublicKey};
 use crate::routing::{Destination, HopField, apply_stream, mac, write_final, write_forward};
 use crate::secrets::{HopSecrets, RelaySecrets};
 
@@ -82,11 +82,11 @@ impl RouteSecrets {
     }
 
     /// [`derive`](Self::derive) for several routes, whose multiplications share vector registers: eight at a time cost
-    /// little more than one. `each` gets every result, with its position, in order. There are as many routes as secrets;
+    /// little more than one, and less if the keys' tables are kept ([`KeptKey`](crate::KeptKey)). `each` gets every result, with its position, in order. There are as many routes as secrets;
     /// what is left over of either is not looked at.
-    pub fn derive_batch(
+    pub fn derive_batch<K: HopKey>(
         secrets: &[[u8; 32]],
-        routes: &[&[PublicKey]],
+        routes: &[&[K]],
         each: impl FnMut(usize, Result<Self, BuildError>),
     ) {
         Self::derive_batch_on(Path::for_points(secrets.len()), secrets, routes, each);
@@ -94,10 +94,10 @@ impl RouteSecrets {
 
     /// [`derive_batch`](Self::derive_batch) with instructions of one's choice, for tests and measurements: the results
     /// are the same.
-    pub fn derive_batch_on(
+    pub fn derive_batch_on<K: HopKey>(
         path: Path,
         secrets: &[[u8; 32]],
-        routes: &[&[PublicKey]],
+        routes: &[&[K]],
         mut each: impl FnMut(usize, Result<Self, BuildError>),
     ) {
         let eighth = Scalar::from_bytes_mod_order(EIGHTH);
@@ -124,6 +124,7 @@ impl RouteSecrets {
                 // The routes that have such a hop, side by side.
                 let mut lanes = [0; BATCH];
                 let mut points = [&[0; 32]; BATCH];
+                let mut tables = [None; BATCH];
                 let mut eighths = Erasing::new([[0; 32]; BATCH]);
                 let mut len = 0;
                 for (lane, result) in results.iter().enumerate() {
@@ -131,7 +132,8 @@ impl RouteSecrets {
                         && let Some(key) = routes[lane].get(hop)
                     {
                         lanes[len] = lane;
-                        points[len] = key.as_bytes();
+                        points[len] = key.key().as_bytes();
+                        tables[len] = key.kept();
                         eighths[len] = (exponents[lane] * eighth).to_bytes();
                         len += 1;
                     }
@@ -141,7 +143,14 @@ impl RouteSecrets {
                     *scalar = bytes;
                 }
                 let mut shared = Erasing::new([[0; 32]; BATCH]);
-                multiples.set(&points[..len]);
+                match tables[0] {
+                    // All or none: one point without a table costs as much as a vector of them.
+                    Some(first) if tables[..len].iter().all(Option::is_some) => {
+                        let kept = tables.map(|key| key.unwrap_or(first).table());
+                        multiples.set_kept(&kept[..len]);
+                    }
+                    _ => multiples.set(&points[..len]),
+                }
                 multiples.multiply_eighths(&scalars[..len], &mut shared[..len]);
                 HopSecrets::expand(path, &shared[..len], |at, expanded| {
                     let lane = lanes[at];
@@ -329,7 +338,7 @@ pub fn build_batch_on<B: AsMut<[u8; PACKET_LEN]>>(
 }
 
 /// Hops of a route, if there are not too few or too many.
-fn route_len(keys: &[PublicKey]) -> Result<usize, BuildError> {
+fn route_len<K>(keys: &[K]) -> Result<usize, BuildError> {
     if keys.is_empty() || keys.len() > MAX_HOPS {
         return Err(BuildError::RouteLength(keys.len()));
     }

@@ -16,7 +16,7 @@ pub use layout::{
     PAYLOAD_LEN, PLAINTEXT_MAX, ROUTING_LEN, SEED_LEN, SURB_LEN, VERSION, payload_of, payload_of_mut,
 };
 pub use payload::{PayloadError, plaintext};
-pub use point::{PointError, PublicKey, SecretKey};
+pub use point::{HopKey, KeptKey, PointError, PublicKey, SecretKey};
 pub use routing::{Destination, HopField, Routing};
 pub use secrets::{RelaySecrets, ReplayTag};
 pub use surb::{ReplyKeys, Surb, SurbError, build_surb};

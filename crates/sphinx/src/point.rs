@@ -8,6 +8,7 @@ use curve25519_dalek::edwards::EdwardsPoint;
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::scalar::Scalar;
 use thiserror::Error;
+use tombola_lanes::Kept;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Why 32 bytes are not accepted as a point.
@@ -119,6 +120,77 @@ impl PublicKey {
     /// What X25519 gives for a scalar that is congruent to this one modulo the order of the subgroup.
     pub(crate) fn multiply(&self, scalar: &Scalar) -> [u8; 32] {
         (self.point * scalar).to_montgomery().to_bytes()
+    }
+}
+
+/// A public key with a table that makes its multiples cheaper, for keys that many packets are built with: those of an epoch. It
+/// takes half a multiplication to make, and 2.8 kB to keep.
+#[derive(Clone)]
+pub struct KeptKey {
+    key: PublicKey,
+    table: Box<Kept>,
+}
+
+impl KeptKey {
+    /// Makes the table of a key.
+    #[must_use]
+    pub fn new(key: PublicKey) -> Self {
+        let table = Kept::new(key.as_bytes()).expect("a key lies in the subgroup of prime order");
+        Self { key, table: Box::new(table) }
+    }
+
+    /// The key itself.
+    #[must_use]
+    pub const fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    pub(crate) const fn table(&self) -> &Kept {
+        &self.table
+    }
+}
+
+impl fmt::Debug for KeptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+/// What routes are made of: keys, with or without their tables.
+pub trait HopKey {
+    /// The key itself.
+    fn key(&self) -> &PublicKey;
+    /// Its table, if it is kept.
+    fn kept(&self) -> Option<&KeptKey>;
+}
+
+impl HopKey for PublicKey {
+    fn key(&self) -> &PublicKey {
+        self
+    }
+
+    fn kept(&self) -> Option<&KeptKey> {
+        None
+    }
+}
+
+impl HopKey for KeptKey {
+    fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    fn kept(&self) -> Option<&KeptKey> {
+        Some(self)
+    }
+}
+
+impl<K: HopKey + ?Sized> HopKey for &K {
+    fn key(&self) -> &PublicKey {
+        (**self).key()
+    }
+
+    fn kept(&self) -> Option<&KeptKey> {
+        (**self).kept()
     }
 }
 

@@ -10,8 +10,8 @@ use common::{Free, Packet, Sample, Seen, below, bytes, open, rng, their_open};
 use rand_chacha::ChaCha20Rng;
 use sphinx_packet::SphinxPacketBuilder;
 use tombola_sphinx::{
-    Admitted, BuildError, Draft, PACKET_LEN, Path, PublicKey, RouteSecrets, SecretKey, UnwrapError,
-    Unwrapped, build_batch_on, unwrap_batch_on, verify_batch_on,
+    Admitted, BuildError, Draft, HopKey, KeptKey, PACKET_LEN, Path, PublicKey, RouteSecrets, SecretKey,
+    UnwrapError, Unwrapped, build_batch_on, unwrap_batch_on, verify_batch_on,
 };
 
 /// A packet before a hop: whose it is, and which hop is to open it.
@@ -166,18 +166,42 @@ fn a_million_packets_are_opened_alike() {
     open_batches_on_all_cores(100, 1_000_000);
 }
 
+enum MaybeKept {
+    Plain(PublicKey),
+    Kept(KeptKey),
+}
+
+impl HopKey for MaybeKept {
+    fn key(&self) -> &PublicKey {
+        match self {
+            Self::Plain(key) => key,
+            Self::Kept(key) => key.key(),
+        }
+    }
+
+    fn kept(&self) -> Option<&KeptKey> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Kept(key) => Some(key),
+        }
+    }
+}
+
 #[test]
 fn routes_and_packets_of_a_batch_are_those_that_are_built_alone() {
     let mut rng = rng(52);
     for path in Path::all() {
         for count in 0..=35 {
             let samples: Vec<_> = (0..count).map(|_| Sample::any_length(&mut rng)).collect();
-            let keys: Vec<Vec<PublicKey>> = samples
-                .iter()
-                .map(|sample| sample.keys.iter().map(SecretKey::public_key).collect())
-                .collect();
+            // Without tables, all with tables, some with.
+            let mut key = |key: &SecretKey| match count % 3 + below(&mut rng, 2) {
+                0 | 1 => MaybeKept::Plain(key.public_key()),
+                _ => MaybeKept::Kept(KeptKey::new(key.public_key())),
+            };
+            let keys: Vec<Vec<MaybeKept>> =
+                samples.iter().map(|sample| sample.keys.iter().map(&mut key).collect()).collect();
             let seeds: Vec<_> = samples.iter().map(|sample| sample.secret).collect();
-            let routes: Vec<&[PublicKey]> = keys.iter().map(Vec::as_slice).collect();
+            let routes: Vec<&[MaybeKept]> = keys.iter().map(Vec::as_slice).collect();
             let mut secrets = Vec::new();
             RouteSecrets::derive_batch_on(path, &seeds, &routes, |at, route| {
                 assert_eq!(at, secrets.len(), "in order");

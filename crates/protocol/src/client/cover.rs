@@ -127,8 +127,9 @@ mod tests {
     /// What is built after each tick, if there is time for all of it, and how many packets are ready then.
     fn effort(together: usize, is_taken: impl Fn(usize) -> bool) -> Vec<usize> {
         let (mut effort, mut ready) = (Effort::BEGIN, 0);
-        let mut work = |effort: &mut Effort, ready: &mut usize| {
-            let built = std::iter::from_fn(|| Some(effort.next(together)).filter(|count| *count > 0)).sum();
+        let work = |effort: &mut Effort, ready: &mut usize| {
+            let built: usize =
+                std::iter::from_fn(|| Some(effort.next(together)).filter(|count| *count > 0)).sum();
             *ready = (*ready + built).min(Effort::KEPT);
             built
         };
