@@ -157,7 +157,7 @@ impl Multiples {
         }
     }
 
-    /// Takes points whose tables were kept in the place of those before: for a tenth of what it takes to make them.
+    /// Takes points whose tables were kept in the place of those before: for a fifth of what it takes to make them.
     ///
     /// # Panics
     ///
