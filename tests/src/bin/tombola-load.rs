@@ -11,6 +11,6 @@ fn main() {
             let cast = player::Cast::from_args(args);
             player::play(&cast.expect("folder, node, whether to send, folders of the played nodes"));
         }
-        _ => panic!("crowd or neighbours"),
+        other => unreachable!("it is started as crowd or neighbours, not as {other:?}"),
     }
 }
