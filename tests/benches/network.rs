@@ -2,6 +2,7 @@
 //! keys mean is in `docs/performance.md`.
 //!
 //! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part.
+#![allow(clippy::print_stdout, reason = "that is how figures are handed over")]
 
 use tombola_tests::load::network::{self, Flow};
 use tombola_tests::load::stage::{Run, Setting, Stage};
