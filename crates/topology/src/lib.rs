@@ -14,6 +14,7 @@ mod parameters;
 mod phases;
 mod reader;
 mod route;
+mod strata;
 mod succession;
 
 pub use address::{AddressError, ClientAddress};
@@ -26,4 +27,5 @@ pub use node::{MAX_ADDRESS_LEN, MAX_ADDRESSES, Node, Role};
 pub use parameters::{MAX_LAYERS, Parameters};
 pub use phases::Phases;
 pub use route::MixRoute;
+pub use strata::Strata;
 pub use succession::Refusal;
