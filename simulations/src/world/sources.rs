@@ -1,0 +1,227 @@
+//! Who sends when: clients on the deployed emission schedule, and the users who write.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use tombola_mixing::{EmissionSchedule, PoissonClock, Rates, Rng, Stream, Time};
+
+use crate::engine::{Purpose, Seeds};
+use crate::scenario::{Clients, Emission, Timing, User};
+
+/// Clients with one schedule: one, or many whose schedules are superposed.
+///
+/// The superposition of n Poisson processes is one at n times the rate whose points go to the n at random (Kingman,
+/// "Poisson processes", 1993, sections 2.2 and 5.2): so many clients with one schedule are what they are with one each.
+struct Group {
+    schedule: EmissionSchedule,
+    first: u32,
+    count: u32,
+    /// Chooses the client, where there is a choice.
+    choice: Option<Box<Rng>>,
+}
+
+/// A packet to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// By whom.
+    pub client: u32,
+    /// For which stream.
+    pub stream: Stream,
+}
+
+/// All emission schedules.
+pub struct Sources {
+    groups: Vec<Group>,
+}
+
+/// The mean interval of a superposed schedule is at least this long: it is rounded to nanoseconds, and so is right to
+/// 10^-5.
+const LEAST_INTERVAL: Duration = Duration::from_micros(50);
+
+impl Sources {
+    /// Those of a scenario. Users who are on and off and send at once have none for their messages (see [`Users`]).
+    #[must_use]
+    pub fn new(clients: &Clients, seeds: &Seeds) -> Self {
+        let main = match (clients.emission, clients.user) {
+            (Emission::Loopix { main }, _) | (Emission::Direct, User::Poisson(main)) => Some(main),
+            (Emission::Direct, User::OnOff { .. }) => None,
+        };
+        let streams = [main, clients.loops, clients.drops];
+        if streams.iter().all(Option::is_none) {
+            return Self { groups: Vec::new() };
+        }
+        let per_group = match clients.timing {
+            Timing::Individual => 1,
+            Timing::Superposed => {
+                let rate: f64 = streams.iter().flatten().map(|interval| 1.0 / interval.as_secs_f64()).sum();
+                let most = 1.0 / (rate * LEAST_INTERVAL.as_secs_f64());
+                (most as usize).clamp(1, clients.count)
+            }
+        };
+        let groups = (0..clients.count)
+            .step_by(per_group)
+            .map(|first| {
+                let count = per_group.min(clients.count - first) as u32;
+                let scaled =
+                    |interval: Option<Duration>| interval.map_or(Duration::MAX, |interval| interval / count);
+                let [main, loops, drops] = streams.map(scaled);
+                let mut rng = seeds.stream(Purpose::Emission, first as u64);
+                let choice = (count > 1).then(|| Box::new(rng.fork()));
+                let schedule = EmissionSchedule::new(Time::ZERO, Rates { main, loops, drops }, rng);
+                Group { schedule, first: first as u32, count, choice }
+            })
+            .collect();
+        Self { groups }
+    }
+
+    /// How many schedules there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// When a schedule wants to be asked.
+    #[inline]
+    #[must_use]
+    pub fn poll_timeout(&self, group: u32) -> Time {
+        self.groups[group as usize].schedule.poll_timeout()
+    }
+
+    /// What a schedule sends now.
+    #[inline]
+    pub fn poll(&mut self, group: u32, now: Time) -> Option<Tick> {
+        let group = &mut self.groups[group as usize];
+        let (_, stream) = group.schedule.poll(now)?;
+        let choice = group.choice.as_mut().map_or(0, |rng| rng.below(group.count.into()) as u32);
+        Some(Tick { client: group.first + choice, stream })
+    }
+}
+
+/// What a user's event was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserEvent {
+    /// A message.
+    Writes(u32),
+    /// It becomes active, and writes nothing yet.
+    Begins,
+}
+
+/// Users who write messages apart from any schedule: those of Loopix clients, and those who are on and off.
+pub struct Users {
+    user: User,
+    count: u32,
+    /// All Poisson users as one process.
+    superposed: Option<(PoissonClock, Box<Rng>)>,
+    /// When the phase of activity ends, by client.
+    active_until: Vec<Time>,
+    /// How often each was asked.
+    asked: Vec<u32>,
+    seed: Seeds,
+    rng: Rng,
+    /// Messages that wait, by when they were written.
+    waiting: Vec<VecDeque<Time>>,
+}
+
+impl Users {
+    /// Those of a scenario, and when each wants to be asked first; `None` if messages leave on the tick of a schedule.
+    #[must_use]
+    pub fn new(clients: &Clients, seeds: &Seeds) -> Option<(Self, Vec<(Time, u32)>)> {
+        let loopix = matches!(clients.emission, Emission::Loopix { .. });
+        if !loopix && matches!(clients.user, User::Poisson(_)) {
+            return None;
+        }
+        let count = clients.count as u32;
+        let waiting = if loopix { vec![VecDeque::new(); clients.count] } else { Vec::new() };
+        let mut users = Self {
+            user: clients.user,
+            count,
+            superposed: None,
+            active_until: Vec::new(),
+            asked: Vec::new(),
+            seed: seeds.clone(),
+            rng: seeds.stream(Purpose::Users, 0),
+            waiting,
+        };
+        let first = match (clients.user, clients.timing) {
+            (User::Poisson(interval), Timing::Superposed) => {
+                let mut rng = seeds.stream(Purpose::Users, u64::MAX);
+                let choice = Box::new(rng.fork());
+                let clock = PoissonClock::new(Time::ZERO, interval / count, rng);
+                let first = vec![(clock.poll_timeout(), 0)];
+                users.superposed = Some((clock, choice));
+                first
+            }
+            (user, _) => {
+                users.asked = vec![0; clients.count];
+                users.active_until = vec![Time::MAX; clients.count];
+                (0..count)
+                    .map(|client| {
+                        let rng = users.draw(client);
+                        let at = match user {
+                            User::Poisson(interval) => Time::ZERO + rng.exponential(interval),
+                            User::OnOff { on, off, .. } => {
+                                // Whether it is active at the beginning is as it is at any time. It then becomes so now.
+                                let both = on.saturating_add(off);
+                                if rng.uniform(both) < on { Time::ZERO } else { Time::ZERO + rng.exponential(off) }
+                            }
+                        };
+                        if matches!(user, User::OnOff { .. }) {
+                            users.active_until[client as usize] = Time::ZERO;
+                        }
+                        (at, client)
+                    })
+                    .collect()
+            }
+        };
+        Some((users, first))
+    }
+
+    /// The generator for the client's next event.
+    fn draw(&mut self, client: u32) -> &mut Rng {
+        let asked = &mut self.asked[client as usize];
+        let stream = u64::from(client) << 32 | u64::from(*asked);
+        *asked += 1;
+        self.rng = self.seed.stream(Purpose::Users, stream);
+        &mut self.rng
+    }
+
+    /// What happens at the user's instant, and when the next one is.
+    pub fn poll(&mut self, client: u32, now: Time) -> (UserEvent, Time) {
+        if let Some((clock, choice)) = &mut self.superposed {
+            let _ = clock.poll(now);
+            let client = choice.below(self.count.into()) as u32;
+            return (UserEvent::Writes(client), clock.poll_timeout());
+        }
+        let user = self.user;
+        let until = self.active_until[client as usize];
+        let rng = self.draw(client);
+        match user {
+            User::Poisson(interval) => (UserEvent::Writes(client), now + rng.exponential(interval)),
+            User::OnOff { interval, on, off } => {
+                let begins = now >= until;
+                let until = if begins { now + rng.exponential(on) } else { until };
+                let next = now + rng.exponential(interval);
+                // The phase ends first: it is asked again when the next one begins.
+                let next = if next < until { next } else { until + rng.exponential(off) };
+                self.active_until[client as usize] = until;
+                (if begins { UserEvent::Begins } else { UserEvent::Writes(client) }, next)
+            }
+        }
+    }
+
+    /// A message waits for the client's next tick.
+    pub fn queue(&mut self, client: u32, written: Time) {
+        self.waiting[client as usize].push_back(written);
+    }
+
+    /// Takes the client's oldest message that waits.
+    pub fn take(&mut self, client: u32) -> Option<Time> {
+        self.waiting.get_mut(client as usize)?.pop_front()
+    }
+}
