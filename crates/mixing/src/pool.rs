@@ -3,8 +3,8 @@
 use core::cmp::Ordering;
 use core::fmt;
 use core::time::Duration;
-use std::collections::BinaryHeap;
 
+use crate::heap::Heap;
 use crate::{Rng, Time};
 
 /// Holds each item until its own deadline: a continuous ("stop-and-go") mix.
@@ -29,7 +29,7 @@ use crate::{Rng, Time};
 /// that hour is released at once, in order of deadlines, and what was mixed over that time is not mixed any more.
 /// So `now` has to come from a monotonic clock that ignores changes of the wall clock.
 pub struct DelayPool<T> {
-    heap: BinaryHeap<Waiting<T>>,
+    heap: Heap<Waiting<T>>,
     capacity: usize,
     max_delay: Duration,
     rng: Rng,
@@ -43,7 +43,7 @@ impl<T> DelayPool<T> {
     /// equal deadlines.
     #[must_use]
     pub fn new(capacity: usize, max_delay: Duration, rng: Rng) -> DelayPool<T> {
-        DelayPool { heap: BinaryHeap::with_capacity(capacity), capacity, max_delay, rng }
+        DelayPool { heap: Heap::with_capacity(capacity), capacity, max_delay, rng }
     }
 
     /// Whether at least one more item may be inserted.
@@ -67,7 +67,7 @@ impl<T> DelayPool<T> {
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+        self.heap.len() == 0
     }
 
     /// The bound on [`DelayPool::len`].
@@ -133,9 +133,8 @@ struct Waiting<T> {
 }
 
 impl<T> Ord for Waiting<T> {
-    /// Reversed, because the heap of the standard library yields its greatest element first.
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.deadline, other.tie).cmp(&(self.deadline, self.tie))
+        (self.deadline, self.tie).cmp(&(other.deadline, other.tie))
     }
 }
 
