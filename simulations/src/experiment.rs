@@ -11,9 +11,10 @@ use crate::engine::Seeds;
 use crate::fidelity::WireError;
 use crate::metrics::Moments;
 use crate::metrics::tracker::TargetResult;
+use crate::mixes::PacketId;
 use crate::scenario::{Method, Scenario};
 use crate::stats::{self, Estimate};
-use crate::world::{self, Batch, Control, Fidelity, Hop, Kind, Observer, Packet, Window, WorldResult};
+use crate::world::{self, Batch, Control, Fidelity, Kind, Observer, Packet, Packets, Window, WorldResult};
 
 /// The names of all metrics, as results spell them. `docs/simulation.md` defines them.
 pub const METRICS: &[&str] = &[
@@ -102,9 +103,10 @@ pub struct TraceRow {
 struct Tracer(Vec<TraceRow>);
 
 impl Observer for Tracer {
-    fn ended(&mut self, now: Time, packet: &Packet, route: &[Hop], arrived: bool) {
-        let &Packet { sender, number, kind, receiver, written, sent, .. } = packet;
-        let route = route.iter().map(|hop| hop.mix).collect();
+    fn ended(&mut self, now: Time, id: PacketId, packets: &Packets, arrived: bool) {
+        let &Packet { sender, number, kind, receiver, sent, .. } = packets.get(id);
+        let route = packets.route(id).map(|hop| hop.mix).collect();
+        let written = packets.written(id);
         self.0.push(TraceRow { sender, number, kind, receiver, written, sent, ended: now, arrived, route });
     }
 }
@@ -332,8 +334,11 @@ pub fn find_warm_up(scenario: &Scenario, control: &Control) -> Result<Duration, 
         let mut mean = vec![0.0; SAMPLES as usize];
         for pilot in 0..PILOTS {
             let seeds = Seeds::new(scenario.seed, PILOT + pilot);
-            let window =
-                Window { warm_up: Duration::from_secs_f64(length), batch: Duration::from_nanos(1), batches: 1 };
+            let window = Window {
+                warm_up: Duration::from_secs_f64(length),
+                batch: Duration::from_nanos(1),
+                batches: 1,
+            };
             let mut sampler = Sampler { interval, series: Vec::new() };
             if world::run(scenario, &seeds, window, Fidelity::Index, &mut sampler, control)?.is_none() {
                 return Ok(Duration::from_secs_f64(least));

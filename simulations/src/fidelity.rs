@@ -28,16 +28,20 @@ use tombola_topology::{
 use crate::engine::{Purpose, Seeds};
 use crate::mixes::{Mix, PacketId};
 use crate::scenario::{Scenario, Topology};
-use crate::world::{Hop, Kind, Packet, Routes};
+use crate::world::{Kind, Packets, Routes};
 
 /// Why a scenario cannot be run with real packets.
 #[derive(Debug, Error)]
 pub enum WireError {
     /// Another topology, or too many layers.
-    #[error("real packets need a stratified network of at most {MAX_LAYERS} layers: change `network`, or leave out `--fidelity packets`")]
+    #[error(
+        "real packets need a stratified network of at most {MAX_LAYERS} layers: change `network`, or leave out `--fidelity packets`"
+    )]
     Topology,
     /// Other mixes than the deployed ones.
-    #[error("real packets need `mix.kind = \"poisson\"` with an exponential delay: change it, or leave out `--fidelity packets`")]
+    #[error(
+        "real packets need `mix.kind = \"poisson\"` with an exponential delay: change it, or leave out `--fidelity packets`"
+    )]
     Mix,
     /// The network document that follows from the scenario breaks a rule.
     #[error("the deployed network refuses these parameters: {0}")]
@@ -144,15 +148,17 @@ impl Wire {
             valid_until: UnixTime(365 * DAY.as_secs()),
             nodes,
         };
-        let draft =
-            Draft { name: "simulated".into(), serial: 1, parameters: parameters.clone(), epochs: vec![epoch] };
+        let draft = Draft {
+            name: "simulated".into(),
+            serial: 1,
+            parameters: parameters.clone(),
+            epochs: vec![epoch],
+        };
         let network = draft.sign(&AuthoritySecret::from_seed(seeds.seed(Purpose::Keys, u64::MAX)))?;
         let view = EpochView::at(&network, UnixTime(0))?;
         // Mixes have mailboxes for their loops, too.
         let clients = (0..(scenario.clients.count + routes.mixes()) as u64)
-            .map(|client| {
-                SecretKey::from_bytes(seeds.seed(Purpose::Keys, (1 << 32) + client)).public_key()
-            })
+            .map(|client| SecretKey::from_bytes(seeds.seed(Purpose::Keys, (1 << 32) + client)).public_key())
             .collect();
         let net = Rc::new(Net { view, nodes: secrets, parameters, gateways });
         Ok(Self { seeds: seeds.clone(), net, post: Rc::default(), clients })
@@ -184,7 +190,8 @@ impl Wire {
     }
 
     /// Builds the packet.
-    pub fn build(&mut self, id: PacketId, packet: &Packet, route: &[Hop]) {
+    pub fn build(&mut self, id: PacketId, packets: &Packets) {
+        let packet = packets.get(id);
         let net = &self.net;
         let stream = u64::from(packet.sender) << 32 | u64::from(packet.number);
         let mut builder = PacketBuilder::new(self.seeds.stream(Purpose::Sphinx, stream));
@@ -209,7 +216,7 @@ impl Wire {
                 (End::Node(NodeIndex(node)), Meant::Node { node, identifier })
             }
         };
-        let mixes: Vec<_> = route.iter().map(|hop| NodeIndex(net.gateways + hop.mix)).collect();
+        let mixes: Vec<_> = packets.route(id).map(|hop| NodeIndex(net.gateways + hop.mix)).collect();
         let filler = builder.filler(payload_type::COVER);
         let prepared = builder.build(&net.view, FirstLink::FromNode, &mixes, &end, identifier, &filler);
         let from = match packet.kind {
@@ -271,7 +278,13 @@ impl Wire {
 }
 
 impl Net {
-    fn opener(&self, node: u32, secret: &SecretKey, occupancy: Occupancy, drops: Arc<DropCounters>) -> Opener {
+    fn opener(
+        &self,
+        node: u32,
+        secret: &SecretKey,
+        occupancy: Occupancy,
+        drops: Arc<DropCounters>,
+    ) -> Opener {
         let opener = Opener::new(&self.parameters, occupancy, drops);
         if let Some(seat) = Seat::new(Arc::clone(&self.view), NodeIndex(node)) {
             let filter = TagFilter::new(u64::MAX, node.into());

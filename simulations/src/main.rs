@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The program `tombola-sim`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tombola_sim::cli::main()
+}

@@ -86,7 +86,8 @@ pub fn warm_up(series: &[f64]) -> Option<usize> {
         rest.variance().map(|variance| variance / rest.count() as f64)
     };
     // What little is left at the end has a small error by chance.
-    let candidates = (0..means.len().saturating_sub(5)).filter_map(|first| Some((error_without(first)?, first)));
+    let candidates =
+        (0..means.len().saturating_sub(5)).filter_map(|first| Some((error_without(first)?, first)));
     let (_, first) = candidates.min_by(|a, b| a.0.total_cmp(&b.0))?;
     (first <= means.len() / 2).then_some(5 * first)
 }
@@ -148,7 +149,9 @@ mod tests {
     fn the_warm_up_is_found() {
         let mut rng = Rng::from_seed([3; 32]);
         let mut series = |rise: f64, length: usize| -> Vec<f64> {
-            (0..length).map(|at| 100.0 * (1.0 - (-(at as f64) / rise).exp()) + uniform(&mut rng) * 10.0).collect()
+            (0..length)
+                .map(|at| 100.0 * (1.0 - (-(at as f64) / rise).exp()) + uniform(&mut rng) * 10.0)
+                .collect()
         };
         let found = warm_up(&series(20.0, 400)).unwrap();
         assert!((50..150).contains(&found), "{found}");

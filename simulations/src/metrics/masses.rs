@@ -14,10 +14,15 @@
 /// No slot: all zero.
 pub const ZERO: u32 = u32::MAX;
 
+/// One number for each lane, in whole lines of a processor's cache.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(align(64))]
+pub struct Lanes<const L: usize>(pub [f64; L]);
+
 #[derive(Clone)]
 struct Pool<const L: usize> {
     /// P, by lane.
-    mass: [f64; L],
+    mass: Lanes<L>,
     /// n; as a number, because all that is done with it is a division.
     packets: f64,
     corrupt: bool,
@@ -26,7 +31,7 @@ struct Pool<const L: usize> {
 /// Probabilities of `L` tracked messages, in mixes and in packets.
 pub struct Masses<const L: usize> {
     pools: Vec<Pool<L>>,
-    slots: Vec<[f64; L]>,
+    slots: Vec<Lanes<L>>,
     free: Vec<u32>,
     /// Lanes that are in use. Without any, nothing needs to be computed.
     lanes: u32,
@@ -36,7 +41,7 @@ impl<const L: usize> Masses<L> {
     /// Empty mixes, of which these are corrupt.
     #[must_use]
     pub fn new(corrupt: &[bool]) -> Self {
-        let pool = |&corrupt: &bool| Pool { mass: [0.0; L], packets: 0.0, corrupt };
+        let pool = |&corrupt: &bool| Pool { mass: Lanes([0.0; L]), packets: 0.0, corrupt };
         Self { pools: corrupt.iter().map(pool).collect(), slots: Vec::new(), free: Vec::new(), lanes: 0 }
     }
 
@@ -59,15 +64,15 @@ impl<const L: usize> Masses<L> {
 
     /// A lane is not in use any more: its numbers are zero everywhere.
     pub fn close_lane(&mut self, lane: usize) {
-        self.pools.iter_mut().for_each(|pool| pool.mass[lane] = 0.0);
-        self.slots.iter_mut().for_each(|slot| slot[lane] = 0.0);
+        self.pools.iter_mut().for_each(|pool| pool.mass.0[lane] = 0.0);
+        self.slots.iter_mut().for_each(|slot| slot.0[lane] = 0.0);
         self.lanes -= 1;
     }
 
     /// The slot of a packet that is, for certain, the message of this lane.
     pub fn certain(&mut self, lane: usize, slot: u32) -> u32 {
         let slot = if slot == ZERO { self.take() } else { slot };
-        self.slots[slot as usize][lane] = 1.0;
+        self.slots[slot as usize].0[lane] = 1.0;
         slot
     }
 
@@ -76,7 +81,7 @@ impl<const L: usize> Masses<L> {
         if let Some(slot) = self.free.pop() {
             return slot;
         }
-        self.slots.push([0.0; L]);
+        self.slots.push(Lanes([0.0; L]));
         (self.slots.len() - 1) as u32
     }
 
@@ -84,14 +89,14 @@ impl<const L: usize> Masses<L> {
     #[inline]
     #[must_use]
     pub fn of(&self, slot: u32) -> Option<&[f64; L]> {
-        self.slots.get(slot as usize)
+        self.slots.get(slot as usize).map(|lanes| &lanes.0)
     }
 
     /// The packet with this slot is gone.
     #[inline]
     pub fn release(&mut self, slot: u32) {
         if slot != ZERO {
-            self.slots[slot as usize] = [0.0; L];
+            self.slots[slot as usize] = Lanes([0.0; L]);
             self.free.push(slot);
         }
     }
@@ -105,7 +110,7 @@ impl<const L: usize> Masses<L> {
             return slot;
         }
         let mass = &mut self.slots[slot as usize];
-        for (inside, arriving) in pool.mass.iter_mut().zip(mass.iter_mut()) {
+        for (inside, arriving) in pool.mass.0.iter_mut().zip(mass.0.iter_mut()) {
             *inside += *arriving;
             *arriving = 0.0;
         }
@@ -124,7 +129,7 @@ impl<const L: usize> Masses<L> {
         let slot = self.take();
         let share = 1.0 / packets;
         let pool = &mut self.pools[mix];
-        for (inside, leaving) in pool.mass.iter_mut().zip(self.slots[slot as usize].iter_mut()) {
+        for (inside, leaving) in pool.mass.0.iter_mut().zip(self.slots[slot as usize].0.iter_mut()) {
             *leaving = *inside * share;
             *inside -= *leaving;
         }

@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn every_duration_lies_in_its_bucket() {
-        for nanos in (0..2000).chain((10..63).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 12345])) {
+        for nanos in (0..2000).chain((10..63).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 12345]))
+        {
             let bucket = bucket_of(nanos);
             assert!(start_of(bucket) <= nanos && nanos < start_of(bucket + 1), "{nanos}: {bucket}");
             assert!(start_of(bucket + 1) - start_of(bucket) <= 1.max(nanos / 31), "{nanos}");

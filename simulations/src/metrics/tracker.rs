@@ -2,6 +2,8 @@
 
 use tombola_mixing::Time;
 
+use super::masses::Lanes;
+
 /// A target is finished when so much of its probability has come out.
 pub const COMPLETE: f64 = 1.0 - 1e-9;
 
@@ -74,7 +76,7 @@ pub struct Tracker<const L: usize> {
     used: u64,
     bins: Vec<Bins>,
     /// By receiver; empty if nobody asks.
-    receivers: Vec<[f64; L]>,
+    receivers: Vec<Lanes<L>>,
     finished: Vec<TargetResult>,
     passed_over: u64,
 }
@@ -118,7 +120,7 @@ impl<const L: usize> Tracker<L> {
             active: [const { None }; L],
             used: 0,
             bins: (0..lanes).map(|_| Bins(vec![(0, 0.0); BINS + 1])).collect(),
-            receivers: vec![[0.0; L]; receivers],
+            receivers: vec![Lanes([0.0; L]); receivers],
             finished: Vec::new(),
             passed_over: 0,
         }
@@ -158,7 +160,7 @@ impl<const L: usize> Tracker<L> {
     #[inline]
     pub fn delivered(&mut self, mass: &[f64; L], receiver: usize) -> bool {
         if let Some(sum) = self.receivers.get_mut(receiver) {
-            sum.iter_mut().zip(mass).for_each(|(sum, p)| *sum += p);
+            sum.0.iter_mut().zip(mass).for_each(|(sum, p)| *sum += p);
         }
         let mut complete = false;
         let mut left = self.used;
@@ -200,7 +202,7 @@ impl<const L: usize> Tracker<L> {
         let target = self.active[lane].take()?;
         self.used &= !(1 << lane);
         let receiver_entropy = (!self.receivers.is_empty()).then(|| {
-            let column = self.receivers.iter_mut().map(|sum| core::mem::take(&mut sum[lane]));
+            let column = self.receivers.iter_mut().map(|sum| core::mem::take(&mut sum.0[lane]));
             column.filter(|&q| q > 0.0).map(|q| -q * libm::log2(q)).sum()
         });
         let Active { batch, sender, number, sent, corrupt_hops, entropy, delivered, .. } = target;
@@ -325,7 +327,10 @@ mod tests {
     #[test]
     fn challenge_senders_keep_the_last_two_lanes() {
         let mut tracker = Tracker::<4>::new(4, 0, true);
-        assert_eq!((tracker.begin(TARGET), tracker.begin(TARGET), tracker.begin(TARGET)), (Some(0), Some(1), None));
+        assert_eq!(
+            (tracker.begin(TARGET), tracker.begin(TARGET), tracker.begin(TARGET)),
+            (Some(0), Some(1), None)
+        );
         assert_eq!(tracker.passed_over(), 1);
         assert_eq!((Tracker::<4>::challenge_lane(0), Tracker::<4>::challenge_lane(1)), (2, 3));
     }

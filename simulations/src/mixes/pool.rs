@@ -36,7 +36,9 @@ impl Pool {
             (None, Some(interval)) => Round::Interval(interval.max(Duration::from_nanos(1))),
             (found, _) => {
                 let what = if found.is_some() { "both are given" } else { "neither is given" };
-                return Err(section.invalid("batch", format!("a pool mix needs `batch` or `interval`, {what}")));
+                return Err(
+                    section.invalid("batch", format!("a pool mix needs `batch` or `interval`, {what}"))
+                );
             }
         };
         Ok(Self { keep, round })

@@ -139,7 +139,8 @@ pub fn trace(outcome: &Outcome) -> Table {
     let rows: Vec<(u32, &TraceRow)> =
         outcome.replications.iter().flat_map(|one| one.trace.iter().map(|row| (one.index, row))).collect();
     let integers = |of: &dyn Fn(&TraceRow) -> u64| Column::integers(rows.iter().map(|(_, row)| of(row)));
-    let texts = |of: &dyn Fn(&TraceRow) -> String| Column::Texts(rows.iter().map(|(_, row)| of(row)).collect());
+    let texts =
+        |of: &dyn Fn(&TraceRow) -> String| Column::Texts(rows.iter().map(|(_, row)| of(row)).collect());
     Table::default()
         .with("replication", Column::integers(rows.iter().map(|(index, _)| *index)))
         .with("sender", integers(&|row| row.sender.into()))

@@ -96,7 +96,8 @@ impl Table {
     /// # Errors
     /// The output fails.
     pub fn write(&self, output: impl Write + Send) -> Result<(), ParquetError> {
-        let fields = self.columns.iter().map(|(name, column)| column.schema(name)).collect::<Result<_, _>>()?;
+        let fields =
+            self.columns.iter().map(|(name, column)| column.schema(name)).collect::<Result<_, _>>()?;
         let schema = Arc::new(Type::group_type_builder("rows").with_fields(fields).build()?);
         let notes = self.notes.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
         let properties = WriterProperties::builder()
@@ -161,10 +162,13 @@ impl Table {
                 let reader = group.get_column_reader(at)?;
                 match column {
                     Column::Integers(values) => {
-                        read_all(parquet::column::reader::get_typed_column_reader::<Int64Type>(reader), rows)?
-                            .0
-                            .into_iter()
-                            .for_each(|value| values.push(value));
+                        read_all(
+                            parquet::column::reader::get_typed_column_reader::<Int64Type>(reader),
+                            rows,
+                        )?
+                        .0
+                        .into_iter()
+                        .for_each(|value| values.push(value));
                     }
                     Column::Numbers(values) => {
                         let reader = parquet::column::reader::get_typed_column_reader::<DoubleType>(reader);

@@ -10,8 +10,8 @@ use crate::mixes::{self, Delay, MixKind};
 
 mod section;
 
-pub(crate) use section::nearest;
 pub use section::Section;
+pub(crate) use section::nearest;
 
 /// What `tombola-sim init` writes.
 pub const TEMPLATE: &str = include_str!("../../scenarios/first.toml");
@@ -297,7 +297,9 @@ impl Scenario {
         let link_delay = links.delay("delay", Delay::Constant)?.unwrap_or(Delay::ZERO);
         let link_loss = links.number("loss")?.unwrap_or(0.0);
         if !(0.0..1.0).contains(&link_loss) {
-            return Err(links.invalid("loss", format!("expected a share from 0 to below 1, found {link_loss}")));
+            return Err(
+                links.invalid("loss", format!("expected a share from 0 to below 1, found {link_loss}"))
+            );
         }
         links.finish()?;
 
@@ -348,7 +350,8 @@ impl Scenario {
     /// Packets per second that arrive at a mix, on average over the mixes where most do.
     #[must_use]
     pub fn arrivals_per_mix(&self) -> f64 {
-        let own = self.mix_loops.map_or(0.0, |interval| self.topology.mixes() as f64 / interval.as_secs_f64());
+        let own =
+            self.mix_loops.map_or(0.0, |interval| self.topology.mixes() as f64 / interval.as_secs_f64());
         (self.clients.rate() + own) / self.topology.least_width() as f64
     }
 
@@ -389,7 +392,9 @@ fn topology(section: &mut Section) -> Result<Topology, ScenarioError> {
         "free" => {
             let (mixes, hops) = (one(section)?, layers.ok_or_else(|| section.missing("layers"))?);
             if hops > mixes {
-                return Err(section.invalid("layers", "a free route visits no mix twice: fewer hops, or more mixes"));
+                return Err(
+                    section.invalid("layers", "a free route visits no mix twice: fewer hops, or more mixes")
+                );
             }
             Topology::Free { mixes, hops }
         }
@@ -415,11 +420,9 @@ fn clients(section: &mut Section) -> Result<Clients, ScenarioError> {
     let mut inner = section.section("user")?;
     let interval = positive(&mut inner, "interval")?;
     let user = match inner.one_of("behaviour", "poisson", &["poisson", "on-off"])? {
-        "on-off" => User::OnOff {
-            interval,
-            on: positive(&mut inner, "on")?,
-            off: positive(&mut inner, "off")?,
-        },
+        "on-off" => {
+            User::OnOff { interval, on: positive(&mut inner, "on")?, off: positive(&mut inner, "off")? }
+        }
         _ => User::Poisson(interval),
     };
     inner.finish()?;

@@ -41,8 +41,8 @@ pub trait Observer {
     }
 
     /// A packet is at its end: it arrived, or (`arrived` is false) was lost.
-    fn ended(&mut self, now: Time, packet: &Packet, route: &[Hop], arrived: bool) {
-        let _ = (now, packet, route, arrived);
+    fn ended(&mut self, now: Time, packet: PacketId, packets: &Packets, arrived: bool) {
+        let _ = (now, packet, packets, arrived);
     }
 }
 
@@ -148,8 +148,12 @@ pub fn run<O: Observer>(
 ) -> Result<Option<WorldResult>, WireError> {
     let lanes = scenario.measures.lanes + if scenario.measures.challenge { 2 } else { 0 };
     match lanes {
-        0..=4 => World::<4, O>::new(scenario, seeds, window, fidelity, observer).map(|world| world.run(control)),
-        5..=16 => World::<16, O>::new(scenario, seeds, window, fidelity, observer).map(|world| world.run(control)),
+        0..=4 => {
+            World::<4, O>::new(scenario, seeds, window, fidelity, observer).map(|world| world.run(control))
+        }
+        5..=16 => {
+            World::<16, O>::new(scenario, seeds, window, fidelity, observer).map(|world| world.run(control))
+        }
         _ => World::<64, O>::new(scenario, seeds, window, fidelity, observer).map(|world| world.run(control)),
     }
 }
@@ -188,9 +192,8 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         };
         let monitor = || LossTest::standard();
         let in_flight = |interval: Option<Duration>| {
-            let loops = interval.map_or(0.0, |interval| {
-                measures.loop_timeout.as_secs_f64() / interval.as_secs_f64()
-            });
+            let loops =
+                interval.map_or(0.0, |interval| measures.loop_timeout.as_secs_f64() / interval.as_secs_f64());
             // Twice what is under way on average, and some.
             4.0_f64.mul_add(loops, 64.0) as usize
         };
@@ -212,13 +215,16 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 })
                 .collect(),
         };
-        let monitored = if clients.loops.is_some() { measures.monitored_clients.min(clients.count) } else { 0 };
+        let monitored =
+            if clients.loops.is_some() { measures.monitored_clients.min(clients.count) } else { 0 };
         let drawn_links = !scenario.link_delay.is_constant() || scenario.link_loss > 0.0;
-        let (users, first) = Users::new(clients, seeds).map_or((None, Vec::new()), |(users, first)| (Some(users), first));
+        let (users, first) =
+            Users::new(clients, seeds).map_or((None, Vec::new()), |(users, first)| (Some(users), first));
         let interval =
             measures.interval.unwrap_or_else(|| default_target_interval(measures.lanes, scenario.settling()));
         let share = (1.0 / (clients.message_rate() * interval.as_secs_f64())).min(1.0);
-        let receivers = if measures.receivers { clients.count + scenario.gateways + routes.mixes() } else { 0 };
+        let receivers =
+            if measures.receivers { clients.count + scenario.gateways + routes.mixes() } else { 0 };
         let begin = Time::ZERO + window.warm_up;
         let mut world = Self {
             delay: scenario.mix.delay(),
@@ -226,7 +232,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             mixes: (0..routes.mixes()).map(seat).collect(),
             masses: Masses::new(&corrupt),
             tracker: Tracker::new(measures.lanes, receivers, measures.challenge),
-            packets: Packets::new(scenario.topology.hops(), drawn_links),
+            packets: Packets::new(scenario.topology.hops(), drawn_links, users.is_some()),
             sources: Sources::new(clients, seeds),
             users,
             sent: vec![0; clients.count + routes.mixes()],
@@ -416,7 +422,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         let id = self.packets.insert(now, written, sender, number, kind);
         self.draw(id);
         if let Some(wire) = &mut self.wire {
-            wire.build(id, self.packets.get(id), self.packets.route(id));
+            wire.build(id, &self.packets);
         }
         if let Some(batch) = self.batch_of(now) {
             self.outstanding += 1;
@@ -470,12 +476,8 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             Kind::Cover | Kind::Drop | Kind::MixOut => clients + self.routes.draw_gateway(rng),
             Kind::MixIn => sender + self.scenario.gateways as u32,
         };
-        let mut hops = 0;
-        let route = self.packets.route_mut(id);
-        let hop = |mix| {
-            route[hops].mix = mix;
-            hops += 1;
-        };
+        let packets = &mut self.packets;
+        let hop = |mix| packets.add_hop(id, mix);
         match kind {
             Kind::MixOut | Kind::MixIn => {
                 let layer = self.mix_loops[(sender - clients) as usize].layer;
@@ -487,22 +489,21 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             }
             _ => self.routes.draw(rng, hop),
         }
+        let hops = self.packets.get(id).hops;
         if self.wire.is_none() {
-            for hop in &mut route[..hops] {
-                hop.delay = self.delay.draw(rng).as_nanos() as u64;
+            for hop in 0..hops {
+                self.packets.set_delay(id, hop, self.delay.draw(rng).as_nanos() as u64);
             }
         }
         if let Some(rng) = &mut self.link_rng {
             *rng = self.seeds.stream(Purpose::Links, u64::from(sender) << 32 | u64::from(number));
             let loss = (self.scenario.link_loss * 2.0_f64.powi(64)) as u64;
-            for link in &mut self.packets.links_mut(id)[..=hops] {
+            for link in &mut self.packets.links_mut(id)[..=usize::from(hops)] {
                 let delay = self.scenario.link_delay.draw(rng).as_nanos() as u64;
                 *link = if rng.next_u64() < loss { LOST } else { delay };
             }
         }
-        let packet = self.packets.get_mut(id);
-        packet.receiver = receiver;
-        packet.hops = hops as u8;
+        self.packets.get_mut(id).receiver = receiver;
         if kind == Kind::Real
             && tag < self.tag_below
             && let Some(batch) = self.batch_of(sent)
@@ -513,8 +514,8 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
 
     fn begin_target(&mut self, id: PacketId, batch: usize) {
         let Packet { sent, sender, number, slot, .. } = *self.packets.get(id);
-        let route = self.packets.route(id);
-        let corrupt_hops = route.iter().filter(|hop| self.masses.is_corrupt(hop.mix as usize)).count() as u32;
+        let corrupt_hops =
+            self.packets.route(id).filter(|hop| self.masses.is_corrupt(hop.mix as usize)).count() as u32;
         let target = NewTarget { batch: batch as u32, sender, number, sent, corrupt_hops };
         if let Some(lane) = self.tracker.begin(target) {
             self.masses.open_lane();
@@ -552,10 +553,9 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             if self.scenario.measures.challenge
                 && let Some(batch) = self.batch_of(now)
             {
-                self.result.batches[batch].likelihood.judge(
-                    mass[Tracker::<L>::challenge_lane(0)],
-                    mass[Tracker::<L>::challenge_lane(1)],
-                );
+                self.result.batches[batch]
+                    .likelihood
+                    .judge(mass[Tracker::<L>::challenge_lane(0)], mass[Tracker::<L>::challenge_lane(1)]);
             }
         }
         self.masses.release(slot);
@@ -590,7 +590,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         if let Some(wire) = &mut self.wire {
             wire.forget(id);
         }
-        self.observer.ended(now, &packet, self.packets.route(id), false);
+        self.observer.ended(now, id, &self.packets, false);
         self.packets.remove(id);
     }
 
@@ -638,7 +638,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             let batch = &mut self.result.batches[batch];
             batch.arrived[packet.kind as usize] += 1;
             if packet.kind == Kind::Real {
-                let latency = now - packet.written;
+                let latency = now - self.packets.written(id);
                 batch.latency.add(latency.as_secs_f64());
                 batch.latencies.add(latency);
                 batch.transit.add((now - packet.sent).as_secs_f64());
@@ -656,7 +656,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             }
             _ => {}
         }
-        self.observer.ended(now, &packet, self.packets.route(id), true);
+        self.observer.ended(now, id, &self.packets, true);
         self.packets.remove(id);
     }
 }

@@ -40,13 +40,17 @@ impl Kind {
     }
 }
 
-/// One packet.
+/// One packet: a line of a processor's cache, since hardly any of a million packets is still in the cache when its next
+/// event comes.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub struct Packet {
     /// When it was sent.
     pub sent: Time,
-    /// When its user wrote the message; of cover, when it was sent.
-    pub written: Time,
+    /// Delays at the first mixes.
+    delays: [u64; INLINE],
+    /// Those mixes.
+    mixes: [u32; INLINE],
     /// A client; a mix's own have the number of clients plus the mix.
     pub sender: u32,
     /// How many the sender had sent before.
@@ -63,6 +67,11 @@ pub struct Packet {
     pub hops: u8,
 }
 
+/// Mixes of a route that are kept with the packet.
+const INLINE: usize = 3;
+
+const _: () = assert!(size_of::<Packet>() == 64);
+
 /// One mix of a route.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hop {
@@ -75,11 +84,15 @@ pub struct Hop {
 /// All packets, in arrays without gaps that are used again.
 pub struct Packets {
     packets: Vec<Packet>,
-    hops: Vec<Hop>,
+    /// When a packet's message was written; empty if messages are sent when they are written.
+    written: Vec<Time>,
+    waits: bool,
+    /// Mixes beyond the first ones, so many for each packet.
+    more: Vec<Hop>,
     per_packet: usize,
     /// What each link takes, in nanoseconds, [`LOST`] if it loses the packet; empty if all links are alike.
     links: Vec<u64>,
-    drawn_links: bool,
+    links_per_packet: usize,
     free: Vec<PacketId>,
 }
 
@@ -89,27 +102,60 @@ pub const LOST: u64 = u64::MAX;
 impl Packets {
     /// None yet, with room for so many hops each.
     #[must_use]
-    pub fn new(hops: usize, drawn_links: bool) -> Self {
-        let (packets, free) = (Vec::new(), Vec::new());
-        Self { packets, hops: Vec::new(), per_packet: hops, links: Vec::new(), drawn_links, free }
+    pub fn new(hops: usize, drawn_links: bool, waits: bool) -> Self {
+        Self {
+            packets: Vec::new(),
+            written: Vec::new(),
+            waits,
+            more: Vec::new(),
+            per_packet: hops.saturating_sub(INLINE),
+            links: Vec::new(),
+            links_per_packet: if drawn_links { hops + 1 } else { 0 },
+            free: Vec::new(),
+        }
     }
 
     /// A new packet without a route.
     #[inline]
     pub fn insert(&mut self, sent: Time, written: Time, sender: u32, number: u32, kind: Kind) -> PacketId {
-        let packet =
-            Packet { sent, written, sender, number, receiver: 0, slot: ZERO, kind, hop: 0, hops: 0 };
-        if let Some(id) = self.free.pop() {
-            self.packets[id.0 as usize] = packet;
-            return id;
-        }
-        let id = PacketId(self.packets.len() as u32);
-        self.packets.push(packet);
-        self.hops.resize(self.hops.len() + self.per_packet, Hop::default());
-        if self.drawn_links {
-            self.links.resize(self.links.len() + self.per_packet + 1, 0);
+        let packet = Packet {
+            sent,
+            delays: [0; INLINE],
+            mixes: [0; INLINE],
+            sender,
+            number,
+            receiver: 0,
+            slot: ZERO,
+            kind,
+            hop: 0,
+            hops: 0,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.packets[id.0 as usize] = packet;
+                id
+            }
+            None => {
+                self.packets.push(packet);
+                self.more.resize(self.packets.len() * self.per_packet, Hop::default());
+                self.links.resize(self.packets.len() * self.links_per_packet, 0);
+                if self.waits {
+                    self.written.push(written);
+                }
+                PacketId(self.packets.len() as u32 - 1)
+            }
+        };
+        if self.waits {
+            self.written[id.0 as usize] = written;
         }
         id
+    }
+
+    /// When the packet's message was written; of cover, when it was sent.
+    #[inline]
+    #[must_use]
+    pub fn written(&self, id: PacketId) -> Time {
+        if self.waits { self.written[id.0 as usize] } else { self.get(id).sent }
     }
 
     /// The packet is gone.
@@ -138,38 +184,59 @@ impl Packets {
     }
 
     /// Its route.
-    #[inline]
-    #[must_use]
-    pub fn route(&self, id: PacketId) -> &[Hop] {
-        let from = id.0 as usize * self.per_packet;
-        &self.hops[from..from + usize::from(self.get(id).hops)]
+    pub fn route(&self, id: PacketId) -> impl Iterator<Item = Hop> + '_ {
+        (0..self.get(id).hops).map(move |hop| self.hop(id, hop))
     }
 
-    /// Room for its route.
+    /// One mix of its route.
     #[inline]
-    pub fn route_mut(&mut self, id: PacketId) -> &mut [Hop] {
-        let from = id.0 as usize * self.per_packet;
-        &mut self.hops[from..from + self.per_packet]
+    #[must_use]
+    pub fn hop(&self, id: PacketId, hop: u8) -> Hop {
+        let packet = self.get(id);
+        match usize::from(hop).checked_sub(INLINE) {
+            None => Hop { delay: packet.delays[usize::from(hop)], mix: packet.mixes[usize::from(hop)] },
+            Some(beyond) => self.more[id.0 as usize * self.per_packet + beyond],
+        }
+    }
+
+    /// The route goes on.
+    #[inline]
+    pub fn add_hop(&mut self, id: PacketId, mix: u32) {
+        let packet = &mut self.packets[id.0 as usize];
+        match usize::from(packet.hops).checked_sub(INLINE) {
+            None => packet.mixes[usize::from(packet.hops)] = mix,
+            Some(beyond) => self.more[id.0 as usize * self.per_packet + beyond].mix = mix,
+        }
+        packet.hops += 1;
+    }
+
+    /// What the packet's delay in a mix of its route is.
+    #[inline]
+    pub fn set_delay(&mut self, id: PacketId, hop: u8, delay: u64) {
+        match usize::from(hop).checked_sub(INLINE) {
+            None => self.packets[id.0 as usize].delays[usize::from(hop)] = delay,
+            Some(beyond) => self.more[id.0 as usize * self.per_packet + beyond].delay = delay,
+        }
     }
 
     /// The mix where it is, or where it goes.
     #[inline]
     #[must_use]
     pub fn current(&self, id: PacketId) -> Hop {
-        self.hops[id.0 as usize * self.per_packet + usize::from(self.get(id).hop)]
+        self.hop(id, self.get(id).hop)
     }
 
     /// What its links take, if that was drawn.
     #[inline]
     pub fn links_mut(&mut self, id: PacketId) -> &mut [u64] {
-        let from = id.0 as usize * (self.per_packet + 1);
-        &mut self.links[from..from + self.per_packet + 1]
+        let from = id.0 as usize * self.links_per_packet;
+        &mut self.links[from..from + self.links_per_packet]
     }
 
     /// What the link to its next hop takes.
     #[inline]
     #[must_use]
     pub fn link(&self, id: PacketId) -> u64 {
-        self.links[id.0 as usize * (self.per_packet + 1) + usize::from(self.get(id).hop)]
+        self.links[id.0 as usize * self.links_per_packet + usize::from(self.get(id).hop)]
     }
 }

@@ -160,7 +160,10 @@ mod tests {
     #[test]
     fn stratified_routes_have_one_mix_of_each_layer_equally_often() {
         let routes = routes("width = [2, 3, 1, 4, 2]");
-        assert_eq!((routes.mixes(), routes.layer_of(0), routes.layer_of(5), routes.layer_of(11)), (12, 1, 3, 5));
+        assert_eq!(
+            (routes.mixes(), routes.layer_of(0), routes.layer_of(5), routes.layer_of(11)),
+            (12, 1, 3, 5)
+        );
         let mut count = [0; 12];
         for route in drawn(&routes, 12_000) {
             let layers: Vec<_> = route.iter().map(|&mix| routes.layer_of(mix as usize)).collect();

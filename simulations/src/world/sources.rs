@@ -168,7 +168,11 @@ impl Users {
                             User::OnOff { on, off, .. } => {
                                 // Whether it is active at the beginning is as it is at any time. It then becomes so now.
                                 let both = on.saturating_add(off);
-                                if rng.uniform(both) < on { Time::ZERO } else { Time::ZERO + rng.exponential(off) }
+                                if rng.uniform(both) < on {
+                                    Time::ZERO
+                                } else {
+                                    Time::ZERO + rng.exponential(off)
+                                }
                             }
                         };
                         if matches!(user, User::OnOff { .. }) {
