@@ -1,12 +1,18 @@
-//! A priority queue whose nodes have four children.
+//! A priority queue whose nodes have eight children.
 
-/// Least element first. Half as deep as a binary heap, and the children that are compared lie side by side: with thousands
-/// of elements in each of many pools, most of the time goes into waiting for memory, so this is about twice as fast.
+/// Least element first. A third as deep as a binary heap, and the children that are compared lie side by side: with thousands
+/// of elements in each of many pools, most of the time goes into waiting for memory, once for each level.
 pub(crate) struct Heap<T>(Vec<T>);
 
-const CHILDREN: usize = 4;
+const CHILDREN: usize = 8;
 
-impl<T: Ord> Heap<T> {
+/// What elements are ordered by.
+pub(crate) trait Keyed {
+    /// One number, so that the least of eight is found without a branch that a processor would mispredict.
+    fn key(&self) -> u128;
+}
+
+impl<T: Keyed> Heap<T> {
     pub(crate) fn with_capacity(capacity: usize) -> Heap<T> {
         Heap(Vec::with_capacity(capacity))
     }
@@ -26,10 +32,11 @@ impl<T: Ord> Heap<T> {
 
     pub(crate) fn push(&mut self, element: T) {
         let mut at = self.0.len();
+        let key = element.key();
         self.0.push(element);
         while at > 0 {
             let parent = (at - 1) / CHILDREN;
-            if self.0[parent] <= self.0[at] {
+            if self.0[parent].key() <= key {
                 break;
             }
             self.0.swap(parent, at);
@@ -43,24 +50,25 @@ impl<T: Ord> Heap<T> {
         }
         let least = self.0.swap_remove(0);
         let elements = &mut self.0[..];
+        let Some(key) = elements.first().map(Keyed::key) else { return Some(least) };
         let mut at = 0;
         loop {
             let first = CHILDREN * at + 1;
-            let last = elements.len().min(first + CHILDREN);
-            if first >= last {
+            let children = match elements.get(first..first + CHILDREN) {
+                Some(all) => all,
+                None => elements.get(first..).unwrap_or_default(),
+            };
+            let Some((eldest, others)) = children.split_first() else { break };
+            let mut child = (eldest.key(), first);
+            for (other, place) in others.iter().zip(first + 1..) {
+                let other = (other.key(), place);
+                child = if other.0 < child.0 { other } else { child };
+            }
+            if key <= child.0 {
                 break;
             }
-            let mut child = first;
-            for other in first + 1..last {
-                if elements[other] < elements[child] {
-                    child = other;
-                }
-            }
-            if elements[at] <= elements[child] {
-                break;
-            }
-            elements.swap(at, child);
-            at = child;
+            elements.swap(at, child.1);
+            at = child.1;
         }
         Some(least)
     }
@@ -73,6 +81,12 @@ mod tests {
 
     use super::*;
     use crate::Rng;
+
+    impl Keyed for u64 {
+        fn key(&self) -> u128 {
+            (*self).into()
+        }
+    }
 
     #[test]
     fn it_agrees_with_the_binary_heap_of_the_standard_library() {

@@ -1,10 +1,9 @@
 //! Where packets wait out their delays.
 
-use core::cmp::Ordering;
 use core::fmt;
 use core::time::Duration;
 
-use crate::heap::Heap;
+use crate::heap::{Heap, Keyed};
 use crate::{Rng, Time};
 
 /// Holds each item until its own deadline: a continuous ("stop-and-go") mix.
@@ -86,7 +85,7 @@ impl<T> DelayPool<T> {
             return Err(PoolFull(item));
         }
         let deadline = now + delay.min(self.max_delay);
-        self.heap.push(Waiting { deadline, tie: self.rng.next_u64(), item });
+        self.heap.push(Waiting { deadline, tie: (self.rng.next_u64() >> 32) as u32, item });
         Ok(deadline)
     }
 
@@ -96,6 +95,12 @@ impl<T> DelayPool<T> {
             return None;
         }
         self.heap.pop().map(|waiting| (waiting.deadline, waiting.item))
+    }
+
+    /// The item that is released next if nothing comes before it.
+    #[must_use]
+    pub fn peek(&self) -> Option<&T> {
+        self.heap.peek().map(|waiting| &waiting.item)
     }
 
     /// When [`DelayPool::poll_release`] wants to be called again: the earliest deadline.
@@ -128,29 +133,16 @@ impl<T> fmt::Debug for PoolFull<T> {
 
 struct Waiting<T> {
     deadline: Time,
-    tie: u64,
+    /// So short that an index beside it takes no more than 16 bytes.
+    tie: u32,
     item: T,
 }
 
-impl<T> Ord for Waiting<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.deadline, self.tie).cmp(&(other.deadline, other.tie))
+impl<T> Keyed for Waiting<T> {
+    fn key(&self) -> u128 {
+        u128::from(self.deadline.as_nanos()) << 32 | u128::from(self.tie)
     }
 }
-
-impl<T> PartialOrd for Waiting<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> PartialEq for Waiting<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<T> Eq for Waiting<T> {}
 
 #[cfg(test)]
 mod tests {
@@ -170,7 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_for_a_boxed_packet_takes_24_bytes() {
+    fn a_slot_for_a_boxed_packet_takes_24_bytes_and_for_an_index_16() {
         assert_eq!(DelayPool::<Box<[u8; 2448]>>::SLOT_BYTES, 24);
+        assert_eq!(DelayPool::<u32>::SLOT_BYTES, 16);
     }
 }

@@ -25,6 +25,9 @@ pub struct EventQueue<T> {
 
 const BUCKETS: usize = u64::BITS as usize + 1;
 
+/// Events that are announced together: as many as a processor waits for at a time, and some.
+const FEW: usize = 48;
+
 impl<T: Copy> Default for EventQueue<T> {
     fn default() -> Self {
         Self { buckets: [const { Vec::new() }; BUCKETS], filled: 0, head: 0, last: 0, len: 0 }
@@ -48,10 +51,17 @@ impl<T: Copy> EventQueue<T> {
     /// The next event, and its instant.
     #[inline]
     pub fn pop(&mut self) -> Option<(Time, T)> {
+        self.pop_and_announce(|_| {})
+    }
+
+    /// As [`EventQueue::pop`]; `soon` hears of events that are going to be among the next few, some of them more than once:
+    /// whoever reads from memory then what they need does not have to wait for it later.
+    #[inline]
+    pub fn pop_and_announce(&mut self, soon: impl FnMut(T)) -> Option<(Time, T)> {
         if self.head == self.buckets[0].len() {
             self.buckets[0].clear();
             self.head = 0;
-            if let Some(event) = self.refill()? {
+            if let Some(event) = self.refill(soon)? {
                 return Some(event);
             }
         }
@@ -63,7 +73,7 @@ impl<T: Copy> EventQueue<T> {
 
     /// Spreads the lowest bucket that has something in it over those below. One event alone is handed out at once.
     /// `None` if the queue is empty.
-    fn refill(&mut self) -> Option<Option<(Time, T)>> {
+    fn refill(&mut self, mut soon: impl FnMut(T)) -> Option<Option<(Time, T)>> {
         if self.filled == 0 {
             return None;
         }
@@ -79,6 +89,9 @@ impl<T: Copy> EventQueue<T> {
         }
         let earliest = bucket.iter().map(|&(at, _)| at).min()?;
         self.last = earliest;
+        if bucket.len() <= FEW {
+            bucket.iter().for_each(|&(_, event)| soon(event));
+        }
         for &(at, event) in bucket.iter() {
             let to = bucket_of(at ^ earliest);
             below[to].push((at, event));

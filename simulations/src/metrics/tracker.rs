@@ -183,6 +183,12 @@ impl<const L: usize> Tracker<L> {
         complete
     }
 
+    /// One of the numbers that [`Tracker::delivered`] is going to need.
+    #[inline]
+    pub fn touch(&self, receiver: usize) -> f64 {
+        self.receivers.get(receiver).map_or(0.0, |sums| sums.0[0] + sums.0[L / 2])
+    }
+
     /// A packet is lost. As [`Tracker::delivered`].
     pub fn lost(&mut self, mass: &[f64; L]) -> bool {
         let mut complete = false;

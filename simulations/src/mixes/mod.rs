@@ -35,6 +35,11 @@ pub trait Mix {
 
     /// When the next packet leaves if none arrives; `None` if none does.
     fn poll_timeout(&self) -> Option<Time>;
+
+    /// Which packet is probably the next to leave, if that is known; only makes the simulation faster.
+    fn next_hint(&self) -> Option<PacketId> {
+        None
+    }
 }
 
 /// A kind of mix with its parameters: makes the mixes of a network.

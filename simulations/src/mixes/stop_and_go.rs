@@ -80,4 +80,8 @@ impl Mix for Deployed {
     fn poll_timeout(&self) -> Option<Time> {
         self.0.poll_timeout()
     }
+
+    fn next_hint(&self) -> Option<PacketId> {
+        self.0.peek().copied()
+    }
 }

@@ -11,7 +11,6 @@ use crate::mixes::{self, Delay, MixKind};
 mod section;
 
 pub use section::Section;
-pub(crate) use section::nearest;
 
 /// What `tombola-sim init` writes.
 pub const TEMPLATE: &str = include_str!("../../scenarios/first.toml");

@@ -240,6 +240,8 @@ fn batch_mixes(
 struct Watch {
     interval: Duration,
     from: Time,
+    /// The first mix of the last layer.
+    last_layer: u32,
     pools: Vec<f64>,
     departures: Vec<f64>,
     since: BTreeMap<u32, f64>,
@@ -257,11 +259,14 @@ impl Observer for Watch {
         if now >= self.from {
             for (mix, packets) in (0..).zip(in_mix) {
                 self.pools.push(packets);
-                self.departures.push(departures.get(&mix).copied().unwrap_or(0.0));
+                if mix >= self.last_layer {
+                    self.departures.push(departures.get(&mix).copied().unwrap_or(0.0));
+                }
             }
         }
     }
 
+    // Mixes of one layer are independent; one layer's departures are the next one's arrivals.
     fn departed(&mut self, _now: Time, mix: u32) {
         *self.since.entry(mix).or_default() += 1.0;
     }
@@ -302,6 +307,7 @@ fn distributions(
     let mut watch = Watch {
         interval: Duration::from_secs_f64(interval),
         from: Time::from_nanos(5_000_000_000),
+        last_layer: 8,
         ..Watch::default()
     };
     let window =

@@ -50,9 +50,9 @@ impl Control {
         self.expected.store(expected, Ordering::Relaxed);
     }
 
-    /// A run has handled so many events, and is at `now`; whether it shall go on.
-    pub(super) fn passed(&self, seen: &mut Time, now: Time) -> bool {
-        self.events.fetch_add(Self::EVERY, Ordering::Relaxed);
+    /// A run has handled so many events more, and is at `now`; whether it shall go on.
+    pub(super) fn passed(&self, events: u64, seen: &mut Time, now: Time) -> bool {
+        self.events.fetch_add(events, Ordering::Relaxed);
         let more = u64::try_from((now - *seen).as_nanos()).unwrap_or(u64::MAX);
         self.simulated.fetch_add(more, Ordering::Relaxed);
         *seen = now;
