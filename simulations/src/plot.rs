@@ -264,7 +264,7 @@ impl Figure {
         if self.curves.len() > 1 {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
+                .position(SeriesLabelPosition::MiddleMiddle)
                 .legend_area_size(60)
                 .label_font((FONT, TEXT))
                 .background_style(WHITE.mix(0.8))

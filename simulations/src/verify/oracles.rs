@@ -145,13 +145,14 @@ pub(super) fn simulate_single_mix(
     control: &Control,
 ) -> Result<Check, VerifyError> {
     let pool: f64 = rho.parse().unwrap_or(1.0);
-    // About so many targets, at 1.5 of them per mean delay at most.
-    let targets = match setting.effort {
-        Effort::Quick => 20_000.0,
-        Effort::Full => 240_000.0 / pool.sqrt().max(1.0),
+    // Mean delays in all. Entropy varies from one mean delay to the next by about 2 / rho, squared: the standard error is
+    // then below 0.002 bit.
+    let length = match setting.effort {
+        Effort::Quick => 20_000.0 / pool.min(1.5),
+        Effort::Full => 2.4e6 / pool.max(1.0),
     };
     let replications = 8;
-    let measure = targets / pool.min(1.5) / f64::from(replications);
+    let measure = length / f64::from(replications);
     let small = Small { interval: 100.0 / pool, measure, replications, ..Small::default() };
     let (found, _) = entropy(&small.run(setting, Fidelity::Index, false, control)?);
     let tolerance = if setting.effort == Effort::Full { 0.01 } else { 0.03 };

@@ -152,8 +152,9 @@ pub fn run(
             bits,
             1e-6,
         ));
-        // Larger ones cost much and say no more: entropy there is log2(e rho) to a thousandth.
-        if pool <= 1000.0 && setting.effort == Effort::Full {
+        // Larger ones cost much and say no more: entropy there is log2(e rho) to a thousandth. The project's own are among
+        // what theory is compared with.
+        if pool <= 1000.0 && setting.effort == Effort::Full && text != OWN {
             report(super::oracles::simulate_single_mix(rho, bits, setting, control)?);
         }
     }
