@@ -179,10 +179,13 @@ fn check(
     report: &mut dyn FnMut(Check),
 ) -> Result<(), VerifyError> {
     let id = &reference.id;
-    let scenario = match reference.scenario(setting.effort).map(|text| Scenario::parse(&text)) {
-        Ok(Ok(scenario)) => scenario,
-        Ok(Err(error)) => return Ok(report(impossible(format!("{id}: {error}")))),
-        Err(error) => return Ok(report(impossible(format!("{id}: {error}")))),
+    let text = reference.scenario(setting.effort);
+    let scenario = match text.and_then(|text| Scenario::parse(&text).map_err(|error| error.to_string())) {
+        Ok(scenario) => scenario,
+        Err(error) => {
+            report(impossible(format!("{id}: {error}")));
+            return Ok(());
+        }
     };
     let options = Options { threads: setting.threads, ..Options::default() };
     let outcome = experiment::run(&scenario, &options, control)?;
@@ -190,7 +193,8 @@ fn check(
         return Err(VerifyError::Interrupted);
     }
     let Some(entropy) = outcome.estimate("entropy_bits", 0.95) else {
-        return Ok(report(impossible(format!("{id}: no target was found"))));
+        report(impossible(format!("{id}: no target was found")));
+        return Ok(());
     };
     let Value { value, standard_error } = reference.entropy_bits;
     let own = entropy.standard_error.unwrap_or(0.0);

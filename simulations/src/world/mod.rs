@@ -404,7 +404,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 if let Some(interval) = self.observer.sampling() {
                     let masses = &self.masses;
                     let mut in_mix = (0..self.mixes.len()).map(|mix| masses.packets(mix));
-                    self.observer.sample(now, self.packets.len(), &mut in_mix);
+                    self.observer.sample(now, self.packets.under_way(), &mut in_mix);
                     self.push(now + interval, Event::Sample, 0);
                 }
             }

@@ -166,7 +166,7 @@ impl Packets {
 
     /// Packets under way.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn under_way(&self) -> usize {
         self.packets.len() - self.free.len()
     }
 

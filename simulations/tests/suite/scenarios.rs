@@ -27,10 +27,7 @@ fn an_unknown_key_is_told_its_nearest() {
     ] {
         assert_eq!(error(&MINIMAL.replace("layers = 3", &format!("layers = 3\n{line}"))), expected);
     }
-    assert_eq!(
-        error(&MINIMAL.replace("[run]", "[runs]\n[run]")),
-        "unknown key `runs`: did you mean `run`?"
-    );
+    assert_eq!(error(&MINIMAL.replace("[run]", "[runs]\n[run]")), "unknown key `runs`: did you mean `run`?");
     let other = error(&MINIMAL.replace("[mix]", "[mix]\nthreshold = 3"));
     assert!(other.starts_with("unknown key `mix.threshold`: there are `kind`, `delay`"), "{other}");
 }
