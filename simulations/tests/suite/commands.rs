@@ -7,7 +7,7 @@ use tombola_sim::output;
 
 fn program(directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tombola-sim"));
-    command.args(arguments).current_dir(directory).output().unwrap()
+    command.args(arguments).current_dir(directory).output().expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -15,7 +15,7 @@ fn scenario(clients: &str, run: &str) -> Scenario {
         "seed = 5\n[network]\nlayers = 3\nwidth = 2\ngateways = 2\n[mix]\ndelay = \"50ms\"\n[links]\ndelay = \"5ms\"\n\
          [clients]\ncount = 40\n{clients}\n[run]\n{run}\n"
     );
-    Scenario::parse(&text).unwrap()
+    Scenario::parse(&text).expect("a scenario")
 }
 
 const LOOPIX: &str = "emission = \"loopix\"\nmain_interval = \"500ms\"\nloop_interval = \"1s\"\ndrop_interval = \"2s\"\n\
@@ -23,5 +23,5 @@ const LOOPIX: &str = "emission = \"loopix\"\nmain_interval = \"500ms\"\nloop_int
 const SHORT: &str = "warm_up = \"1s\"\nmeasure = \"4s\"\nreplications = 4";
 
 fn run(scenario: &Scenario) -> Outcome {
-    experiment::run(scenario, &Options::default(), &Control::default()).unwrap()
+    experiment::run(scenario, &Options::default(), &Control::default()).expect("it can be run")
 }

@@ -6,7 +6,7 @@ const MINIMAL: &str = "[network]\nlayers = 3\nwidth = 2\n[mix]\ndelay = \"50ms\"
                        [clients.user]\ninterval = \"1s\"\n[run]\nmeasure = \"1s\"\n";
 
 fn error(text: &str) -> String {
-    Scenario::parse(text).unwrap_err().to_string()
+    Scenario::parse(text).expect_err("it is wrong").to_string()
 }
 
 #[test]
