@@ -1,4 +1,4 @@
-//! Writing files so that a crash leaves either the old content or the new one, never a part.
+//! Writing files so that a crash leaves either the old content or the new one, never a part; and locking them.
 //!
 //! A new file is written under a temporary name in the same directory, flushed to the medium, given its name, and then the
 //! directory is flushed, so that a power cut after the return can't undo it. What is assumed of the file system: `rename` and
