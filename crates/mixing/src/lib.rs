@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod far;
 mod heap;
 mod loops;
 mod loss_test;

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::far::{Far, Timed};
 use crate::heap::{Heap, Keyed};
 use crate::{Rng, Time};
 
@@ -28,7 +29,10 @@ use crate::{Rng, Time};
 /// that hour is released at once, in order of deadlines, and what was mixed over that time is not mixed any more.
 /// So `now` has to come from a monotonic clock that ignores changes of the wall clock.
 pub struct DelayPool<T> {
-    heap: Heap<Waiting<T>>,
+    /// What leaves next; empty only if all is.
+    near: Heap<Waiting<T>>,
+    /// All that leaves later.
+    far: Far<Waiting<T>>,
     capacity: usize,
     max_delay: Duration,
     rng: Rng,
@@ -42,7 +46,13 @@ impl<T> DelayPool<T> {
     /// equal deadlines.
     #[must_use]
     pub fn new(capacity: usize, max_delay: Duration, rng: Rng) -> DelayPool<T> {
-        DelayPool { heap: Heap::with_capacity(capacity), capacity, max_delay, rng }
+        DelayPool {
+            near: Heap::with_capacity(capacity),
+            far: Far::with_capacity(capacity),
+            capacity,
+            max_delay,
+            rng,
+        }
     }
 
     /// Whether at least one more item may be inserted.
@@ -54,19 +64,19 @@ impl<T> DelayPool<T> {
     /// How many more items may be inserted: the size of the batch that may be opened next.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.capacity - self.heap.len()
+        self.capacity - self.len()
     }
 
     /// Items that wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.heap.len()
+        self.near.len() + self.far.len()
     }
 
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.heap.len() == 0
+        self.near.len() == 0
     }
 
     /// The bound on [`DelayPool::len`].
@@ -85,7 +95,13 @@ impl<T> DelayPool<T> {
             return Err(PoolFull(item));
         }
         let deadline = now + delay.min(self.max_delay);
-        self.heap.push(Waiting { deadline, tie: (self.rng.next_u64() >> 32) as u32, item });
+        if self.is_empty() {
+            self.far.restart(deadline.as_nanos());
+        }
+        let waiting = Waiting { deadline, tie: (self.rng.next_u64() >> 32) as u32, item };
+        if let Err(waiting) = self.far.push(waiting) {
+            self.near.push(waiting);
+        }
         Ok(deadline)
     }
 
@@ -94,19 +110,23 @@ impl<T> DelayPool<T> {
         if self.poll_timeout()? > now {
             return None;
         }
-        self.heap.pop().map(|waiting| (waiting.deadline, waiting.item))
+        let Waiting { deadline, item, .. } = self.near.pop()?;
+        if self.near.len() == 0 {
+            self.far.take_first(|waiting| self.near.push(waiting));
+        }
+        Some((deadline, item))
     }
 
     /// The item that is released next if nothing comes before it.
     #[must_use]
     pub fn peek(&self) -> Option<&T> {
-        self.heap.peek().map(|waiting| &waiting.item)
+        self.near.peek().map(|waiting| &waiting.item)
     }
 
     /// When [`DelayPool::poll_release`] wants to be called again: the earliest deadline.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.heap.peek().map(|waiting| waiting.deadline)
+        self.near.peek().map(|waiting| waiting.deadline)
     }
 }
 
@@ -144,6 +164,12 @@ impl<T> Keyed for Waiting<T> {
     }
 }
 
+impl<T> Timed for Waiting<T> {
+    fn instant(&self) -> u64 {
+        self.deadline.as_nanos()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,13 +177,13 @@ mod tests {
     #[test]
     fn memory_is_allocated_once() {
         let mut pool = DelayPool::new(1000, Duration::from_secs(10), Rng::from_seed([0; 32]));
-        let allocated = pool.heap.capacity();
+        let allocated = (pool.near.capacity(), pool.far.capacity());
         for round in 0..10_000_u64 {
             let now = Time::from_nanos(round);
             while pool.insert(now, Duration::from_nanos(round % 7), Box::new(round)).is_ok() {}
             assert_eq!(pool.len(), 1000);
             while pool.poll_release(now).is_some() {}
-            assert_eq!(pool.heap.capacity(), allocated);
+            assert_eq!((pool.near.capacity(), pool.far.capacity()), allocated);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The deployed mix: every packet stays for the delay that its sender drew (Loopix, section 4.2).
 
+use core::num::NonZeroU32;
 use core::time::Duration;
 
 use tombola_mixing::{DelayPool, Rng, Time};
@@ -66,15 +67,16 @@ impl MixKind for StopAndGo {
     }
 }
 
-struct Deployed(DelayPool<PacketId>);
+/// Packets by number from 1: where none is zero, a place in the pool takes 16 bytes and not 24.
+struct Deployed(DelayPool<NonZeroU32>);
 
 impl Mix for Deployed {
     fn arrive(&mut self, now: Time, packet: PacketId, delay: Duration) -> bool {
-        self.0.insert(now, delay, packet).is_ok()
+        self.0.insert(now, delay, NonZeroU32::MIN.saturating_add(packet.0)).is_ok()
     }
 
     fn poll(&mut self, now: Time) -> Option<PacketId> {
-        self.0.poll_release(now).map(|(_, packet)| packet)
+        self.0.poll_release(now).map(|(_, number)| PacketId(number.get() - 1))
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -82,6 +84,6 @@ impl Mix for Deployed {
     }
 
     fn next_hint(&self) -> Option<PacketId> {
-        self.0.peek().copied()
+        self.0.peek().map(|number| PacketId(number.get() - 1))
     }
 }
