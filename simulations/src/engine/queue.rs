@@ -15,6 +15,8 @@ use tombola_mixing::Time;
 pub struct EventQueue<T> {
     /// `buckets[0]`: events at `last`. `buckets[b]`: bit `b - 1` is the highest that differs from `last`.
     buckets: [Vec<(u64, T)>; BUCKETS],
+    /// The earliest instant in each bucket but the first.
+    earliest: [u64; BUCKETS],
     /// Bit `b` says that `buckets[b + 1]` has something in it.
     filled: u64,
     /// Taken out of `buckets[0]` already.
@@ -30,7 +32,14 @@ const FEW: usize = 48;
 
 impl<T: Copy> Default for EventQueue<T> {
     fn default() -> Self {
-        Self { buckets: [const { Vec::new() }; BUCKETS], filled: 0, head: 0, last: 0, len: 0 }
+        Self {
+            buckets: [const { Vec::new() }; BUCKETS],
+            earliest: [u64::MAX; BUCKETS],
+            filled: 0,
+            head: 0,
+            last: 0,
+            len: 0,
+        }
     }
 }
 
@@ -40,12 +49,36 @@ impl<T: Copy> EventQueue<T> {
     pub fn push(&mut self, at: Time, event: T) {
         debug_assert!(at.as_nanos() >= self.last, "nothing happens in the past");
         let at = at.as_nanos().max(self.last);
+        self.put(at, event);
+        self.len += 1;
+    }
+
+    #[inline]
+    fn put(&mut self, at: u64, event: T) {
         let bucket = bucket_of(at ^ self.last);
         self.buckets[bucket].push((at, event));
         if bucket > 0 {
             self.filled |= 1 << (bucket - 1);
+            self.earliest[bucket] = self.earliest[bucket].min(at);
         }
-        self.len += 1;
+    }
+
+    /// When the next event is. Events may still be pushed before it.
+    #[inline]
+    #[must_use]
+    pub fn next_instant(&self) -> Option<Time> {
+        if self.head < self.buckets[0].len() {
+            return Some(Time::from_nanos(self.last));
+        }
+        (self.filled != 0).then(|| Time::from_nanos(self.earliest[self.lowest()]))
+    }
+
+    /// The next event. From now on none may be pushed before it.
+    pub fn first(&mut self) -> Option<T> {
+        if self.head == self.buckets[0].len() {
+            self.refill(|_| {});
+        }
+        self.buckets[0].get(self.head).map(|&(_, event)| event)
     }
 
     /// The next event, and its instant.
@@ -59,11 +92,18 @@ impl<T: Copy> EventQueue<T> {
     #[inline]
     pub fn pop_and_announce(&mut self, soon: impl FnMut(T)) -> Option<(Time, T)> {
         if self.head == self.buckets[0].len() {
-            self.buckets[0].clear();
-            self.head = 0;
-            if let Some(event) = self.refill(soon)? {
-                return Some(event);
+            if self.filled == 0 {
+                return None;
             }
+            if let [(at, event)] = self.buckets[self.lowest()][..] {
+                let lowest = self.lowest();
+                self.buckets[lowest].clear();
+                self.forget(lowest);
+                self.last = at;
+                self.len -= 1;
+                return Some((Time::from_nanos(at), event));
+            }
+            self.refill(soon);
         }
         let (at, event) = self.buckets[0][self.head];
         self.head += 1;
@@ -71,36 +111,39 @@ impl<T: Copy> EventQueue<T> {
         Some((Time::from_nanos(at), event))
     }
 
-    /// Spreads the lowest bucket that has something in it over those below. One event alone is handed out at once.
-    /// `None` if the queue is empty.
-    fn refill(&mut self, mut soon: impl FnMut(T)) -> Option<Option<(Time, T)>> {
-        if self.filled == 0 {
-            return None;
-        }
-        let lowest = self.filled.trailing_zeros() as usize + 1;
+    /// The lowest bucket that has something in it, apart from the first. There must be one.
+    #[inline]
+    fn lowest(&self) -> usize {
+        (self.filled.trailing_zeros() as usize + 1) % BUCKETS
+    }
+
+    /// The lowest bucket is not filled any more.
+    #[inline]
+    fn forget(&mut self, lowest: usize) {
+        self.earliest[lowest] = u64::MAX;
         self.filled &= self.filled - 1;
-        let (below, rest) = self.buckets.split_at_mut(lowest);
-        let bucket = &mut rest[0];
-        if let [(at, event)] = bucket[..] {
-            bucket.clear();
-            self.last = at;
-            self.len -= 1;
-            return Some(Some((Time::from_nanos(at), event)));
+    }
+
+    /// Spreads the lowest bucket that has something in it over those below, if there is one.
+    fn refill(&mut self, mut soon: impl FnMut(T)) {
+        self.buckets[0].clear();
+        self.head = 0;
+        if self.filled == 0 {
+            return;
         }
-        let earliest = bucket.iter().map(|&(at, _)| at).min()?;
-        self.last = earliest;
+        let lowest = self.lowest();
+        self.last = self.earliest[lowest];
+        self.forget(lowest);
+        let mut bucket = core::mem::take(&mut self.buckets[lowest]);
         if bucket.len() <= FEW {
             bucket.iter().for_each(|&(_, event)| soon(event));
         }
-        for &(at, event) in bucket.iter() {
-            let to = bucket_of(at ^ earliest);
-            below[to].push((at, event));
-            if to > 0 {
-                self.filled |= 1 << (to - 1);
-            }
+        for &(at, event) in &bucket {
+            self.put(at, event);
         }
+        // Nothing of it came back; its memory is used again.
         bucket.clear();
-        Some(None)
+        self.buckets[lowest] = bucket;
     }
 
     /// Events that wait.
@@ -169,6 +212,8 @@ mod tests {
                 queue.push(Time::from_nanos(at), event);
                 oracle.push(at, event);
                 prop_assert_eq!(queue.len(), oracle.heap.len());
+                let next = oracle.heap.peek().map(|&Reverse((at, ..))| Time::from_nanos(at));
+                prop_assert_eq!(queue.next_instant(), next);
                 for _ in 0..pops {
                     let expected = oracle.pop();
                     prop_assert_eq!(queue.pop(), expected);

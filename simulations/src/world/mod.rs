@@ -4,19 +4,21 @@ use core::time::Duration;
 
 use tombola_mixing::{LoopMonitor, LoopStats, LossTest, PoissonClock, Rng, Stream, Time};
 
-use crate::engine::{EventQueue, Purpose, Seeds};
+use crate::engine::{Purpose, Seeds};
 use crate::fidelity::{Wire, WireError};
 use crate::metrics::masses::{Masses, ZERO};
 use crate::metrics::tracker::{NewTarget, Tracker};
 use crate::mixes::{Delay, Mix, PacketId};
 use crate::scenario::Scenario;
 
+mod agenda;
 mod control;
 mod packets;
 mod results;
 mod routes;
 mod sources;
 
+use agenda::{Agenda, Event, Flight, Next};
 pub use control::Control;
 pub use packets::{Hop, Kind, LOST, Packet, Packets};
 pub use results::{Batch, WorldResult};
@@ -70,26 +72,6 @@ pub enum Fidelity {
     Packets,
 }
 
-#[derive(Clone, Copy)]
-enum Event {
-    /// A schedule is due.
-    Emit,
-    /// A user is due.
-    User,
-    /// A mix's outbound loop is due.
-    MixOut,
-    /// A mix's inbound loop is due.
-    MixIn,
-    /// A packet reaches a mix.
-    Arrive,
-    /// A mix wants to be asked.
-    Wake,
-    /// A packet reaches its end.
-    End,
-    /// The observer wants to look.
-    Sample,
-}
-
 struct MixSeat {
     mix: Box<dyn Mix>,
     /// When it is asked next.
@@ -106,9 +88,8 @@ struct MixLoops {
 
 struct World<'s, const L: usize, O> {
     scenario: &'s Scenario,
-    seeds: Seeds,
     observer: &'s mut O,
-    queue: EventQueue<(Event, u32)>,
+    agenda: Agenda,
     routes: Routes,
     delay: Delay,
     mixes: Vec<MixSeat>,
@@ -121,7 +102,8 @@ struct World<'s, const L: usize, O> {
     sent: Vec<u32>,
     packet_rng: Rng,
     link_rng: Option<Rng>,
-    link: Duration,
+    /// What every link takes, in nanoseconds, unless that is drawn.
+    link: u64,
     mix_loops: Vec<MixLoops>,
     client_loops: Vec<LoopMonitor<()>>,
     wire: Option<Wire>,
@@ -228,7 +210,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         let begin = Time::ZERO + window.warm_up;
         let mut world = Self {
             delay: scenario.mix.delay(),
-            queue: EventQueue::default(),
+            agenda: Agenda::default(),
             mixes: (0..routes.mixes()).map(seat).collect(),
             masses: Masses::new(&corrupt),
             tracker: Tracker::new(measures.lanes, receivers, measures.challenge),
@@ -238,7 +220,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             sent: vec![0; clients.count + routes.mixes()],
             packet_rng: seeds.stream(Purpose::Packets, 0),
             link_rng: drawn_links.then(|| seeds.stream(Purpose::Links, 0)),
-            link: if let Delay::Constant(link) = scenario.link_delay { link } else { Duration::ZERO },
+            link: if let Delay::Constant(link) = scenario.link_delay { link.as_nanos() as u64 } else { 0 },
             client_loops: (0..monitored)
                 .map(|_| LoopMonitor::new(measures.loop_timeout, in_flight(clients.loops), monitor()))
                 .collect(),
@@ -254,7 +236,6 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 batches: vec![Batch::default(); window.batches as usize],
                 ..WorldResult::default()
             },
-            seeds: seeds.clone(),
             scenario,
             observer,
             routes,
@@ -269,29 +250,22 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
 
     fn schedule_first(&mut self, users: &[(Time, u32)]) {
         for group in 0..self.sources.len() as u32 {
-            self.push(self.sources.poll_timeout(group), Event::Emit, group);
+            self.agenda.push(self.sources.poll_timeout(group), Event::Emit, group);
         }
         for &(at, client) in users {
-            self.push(at, Event::User, client);
+            self.agenda.push(at, Event::User, client);
         }
         for mix in 0..self.mix_loops.len() {
             let loops = &self.mix_loops[mix];
             let (outbound, inbound) = (loops.outbound.poll_timeout(), loops.inbound.poll_timeout());
-            self.push(outbound, Event::MixOut, mix as u32);
-            self.push(inbound, Event::MixIn, mix as u32);
+            self.agenda.push(outbound, Event::MixOut, mix as u32);
+            self.agenda.push(inbound, Event::MixIn, mix as u32);
         }
         for mix in 0..self.mixes.len() as u32 {
             self.settle(Time::ZERO, mix);
         }
         if let Some(interval) = self.observer.sampling() {
-            self.push(Time::ZERO + interval, Event::Sample, 0);
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, at: Time, event: Event, id: u32) {
-        if at < Time::MAX {
-            self.queue.push(at, (event, id));
+            self.agenda.push(Time::ZERO + interval, Event::Sample, 0);
         }
     }
 
@@ -304,27 +278,43 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         let mut seen = Time::ZERO;
         let mut ended = false;
         loop {
-            let Self { queue, packets, masses, tracker, mixes, sources, .. } = &mut self;
+            let Self { agenda, packets, masses, tracker, mixes, sources, users, sent, .. } = &mut self;
             // With a million packets hardly anything that an event needs is in the processor's cache. Reading it ahead,
             // for many events at a time, means waiting for memory once and not for each of them.
-            let next = queue.pop_and_announce(|(event, id)| match event {
-                Event::Arrive | Event::End => {
+            let next = agenda.pop(|next| match next {
+                Next::Flight(Flight { slot, .. }) if slot != ZERO => {
+                    core::hint::black_box(masses.of(slot).map(|mass| mass[0] + mass[L / 2]));
+                }
+                Next::Flight(Flight { id, mix: Flight::END, .. }) => {
+                    core::hint::black_box(packets.get(id).sent);
+                }
+                Next::Event(Event::Arrive | Event::End, id) => {
                     let slot = packets.get(PacketId(id)).slot;
                     core::hint::black_box(masses.of(slot).map(|mass| mass[0] + mass[L / 2]));
                 }
-                Event::Wake => {
+                Next::Event(Event::Wake, id) => {
                     if let Some(next) = mixes[id as usize].mix.next_hint() {
                         core::hint::black_box(tracker.touch(packets.get(next).receiver as usize));
                     }
                 }
-                Event::Emit => {
+                Next::Event(Event::Emit, id) => {
                     core::hint::black_box(sources.poll_timeout(id));
+                    let client = sources.first_client(id) as usize;
+                    core::hint::black_box(sent[client]);
+                    core::hint::black_box(users.as_ref().map(|users| users.touch(client)));
                 }
-                Event::User | Event::MixOut | Event::MixIn | Event::Sample => {}
+                Next::Event(Event::User, id) => {
+                    core::hint::black_box(users.as_ref().map(|users| users.touch(id as usize)));
+                }
+                Next::Flight(_) | Next::Event(Event::MixOut | Event::MixIn | Event::Sample, _) => {}
             });
-            let Some((at, (event, id))) = next else { break };
+            let Some((at, next)) = next else { break };
             now = at;
-            self.handle(now, event, id);
+            match next {
+                Next::Flight(Flight { id, mix: Flight::END, .. }) => self.end(now, id),
+                Next::Flight(flight) => self.arrive(now, flight),
+                Next::Event(event, id) => self.handle(now, event, id),
+            }
             self.result.events += 1;
             if self.result.events.is_multiple_of(Control::EVERY)
                 && !control.passed(Control::EVERY, &mut seen, now)
@@ -373,7 +363,12 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
     #[inline]
     fn handle(&mut self, now: Time, event: Event, id: u32) {
         match event {
-            Event::Arrive => self.arrive(now, PacketId(id)),
+            Event::Arrive => {
+                let id = PacketId(id);
+                let Hop { delay, mix } = self.packets.current(id);
+                let slot = core::mem::replace(&mut self.packets.get_mut(id).slot, ZERO);
+                self.arrive(now, Flight { id, mix, delay, slot });
+            }
             Event::Wake => {
                 if self.mixes[id as usize].wake == now {
                     self.mixes[id as usize].wake = Time::MAX;
@@ -385,27 +380,27 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 while let Some(tick) = self.sources.poll(id, now) {
                     self.tick(now, tick);
                 }
-                self.push(self.sources.poll_timeout(id), Event::Emit, id);
+                self.agenda.push(self.sources.poll_timeout(id), Event::Emit, id);
             }
             Event::User => self.user(now, id),
             Event::MixOut => {
                 while self.mix_loops[id as usize].outbound.poll(now).is_some() {
                     self.send(now, now, self.scenario.clients.count as u32 + id, Kind::MixOut);
                 }
-                self.push(self.mix_loops[id as usize].outbound.poll_timeout(), Event::MixOut, id);
+                self.agenda.push(self.mix_loops[id as usize].outbound.poll_timeout(), Event::MixOut, id);
             }
             Event::MixIn => {
                 while self.mix_loops[id as usize].inbound.poll(now).is_some() {
                     self.send(now, now, self.scenario.clients.count as u32 + id, Kind::MixIn);
                 }
-                self.push(self.mix_loops[id as usize].inbound.poll_timeout(), Event::MixIn, id);
+                self.agenda.push(self.mix_loops[id as usize].inbound.poll_timeout(), Event::MixIn, id);
             }
             Event::Sample => {
                 if let Some(interval) = self.observer.sampling() {
                     let masses = &self.masses;
                     let mut in_mix = (0..self.mixes.len()).map(|mix| masses.packets(mix));
                     self.observer.sample(now, self.packets.under_way(), &mut in_mix);
-                    self.push(now + interval, Event::Sample, 0);
+                    self.agenda.push(now + interval, Event::Sample, 0);
                 }
             }
         }
@@ -421,7 +416,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 self.send(now, now, client, Kind::Real);
             }
         }
-        self.push(next, Event::User, id);
+        self.agenda.push(next, Event::User, id);
     }
 
     #[inline]
@@ -518,7 +513,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             }
         }
         if let Some(rng) = &mut self.link_rng {
-            *rng = self.seeds.stream(Purpose::Links, u64::from(sender) << 32 | u64::from(number));
+            rng.restart(u64::from(sender) << 32 | u64::from(number));
             let loss = (self.scenario.link_loss * 2.0_f64.powi(64)) as u64;
             for link in &mut self.packets.links_mut(id)[..=usize::from(hops)] {
                 let delay = self.scenario.link_delay.draw(rng).as_nanos() as u64;
@@ -559,14 +554,20 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
     /// Over the next link: to the next mix, or to the end.
     #[inline]
     fn travel(&mut self, now: Time, id: PacketId) {
-        let link = if self.link_rng.is_some() { self.packets.link(id) } else { self.link.as_nanos() as u64 };
+        let drawn = self.link_rng.is_some();
+        let link = if drawn { self.packets.link(id) } else { self.link };
         let Packet { hop, hops, slot, receiver, .. } = *self.packets.get(id);
         if link == LOST {
-            return self.lose(now, id, false);
+            return self.lose(now, id, slot, false);
         }
         let at = now + Duration::from_nanos(link);
         if hop < hops {
-            return self.push(at, Event::Arrive, id.0);
+            if drawn {
+                return self.agenda.push(at, Event::Arrive, id.0);
+            }
+            let Hop { delay, mix } = self.packets.hop(id, hop);
+            self.packets.get_mut(id).slot = ZERO;
+            return self.agenda.push_flight(at, Flight { id, mix, delay, slot });
         }
         // All that an observer learns, it learns when the packet leaves its last mix.
         let mut complete = false;
@@ -585,7 +586,10 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         if complete {
             self.finish_targets();
         }
-        self.push(at, Event::End, id.0);
+        if drawn {
+            return self.agenda.push(at, Event::End, id.0);
+        }
+        self.agenda.push_flight(at, Flight { id, mix: Flight::END, delay: 0, slot: ZERO });
     }
 
     fn finish_targets(&mut self) {
@@ -594,12 +598,12 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         }
     }
 
-    fn lose(&mut self, now: Time, id: PacketId, refused: bool) {
+    fn lose(&mut self, now: Time, id: PacketId, slot: u32, refused: bool) {
         let packet = *self.packets.get(id);
-        if self.masses.of(packet.slot).is_some_and(|mass| self.tracker.lost(mass)) {
+        if self.masses.of(slot).is_some_and(|mass| self.tracker.lost(mass)) {
             self.finish_targets();
         }
-        self.masses.release(packet.slot);
+        self.masses.release(slot);
         if let Some(batch) = self.batch_of(packet.sent) {
             self.outstanding -= 1;
             let batch = &mut self.result.batches[batch];
@@ -617,14 +621,15 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
     }
 
     #[inline]
-    fn arrive(&mut self, now: Time, id: PacketId) {
-        let Hop { delay, mix } = self.packets.current(id);
-        let seat = &mut self.mixes[mix as usize];
-        if !seat.mix.arrive(now, id, Duration::from_nanos(delay)) {
-            return self.lose(now, id, true);
+    fn arrive(&mut self, now: Time, flight: Flight) {
+        let Flight { id, mix, delay, slot } = flight;
+        if !self.mixes[mix as usize].mix.arrive(now, id, Duration::from_nanos(delay)) {
+            return self.lose(now, id, slot, true);
         }
-        let packet = self.packets.get_mut(id);
-        packet.slot = self.masses.arrive(mix as usize, packet.slot);
+        let slot = self.masses.arrive(mix as usize, slot);
+        if slot != ZERO {
+            self.packets.get_mut(id).slot = slot;
+        }
         self.settle(now, mix);
     }
 
@@ -643,7 +648,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             && wake < seat.wake
         {
             seat.wake = wake;
-            self.push(wake, Event::Wake, mix);
+            self.agenda.push(wake, Event::Wake, mix);
         }
     }
 

@@ -29,9 +29,52 @@ pub struct Tick {
     pub stream: Stream,
 }
 
+/// The next ticks of a schedule: a line of a processor's cache. A schedule takes eight, and with a million of them hardly any
+/// is in the cache when it is due; so it is asked for some of its ticks together. Its instants depend on nothing but its
+/// seed, not on when it is asked.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Ahead {
+    /// [`Time::MAX`]: there is no such tick.
+    at: [Time; AHEAD],
+    streams: [Stream; AHEAD],
+    next: u8,
+}
+
+const AHEAD: usize = 7;
+
+const _: () = assert!(size_of::<Ahead>() == 64);
+
+impl Ahead {
+    /// The next tick, and no more: of many schedules not even all of the first ticks come up.
+    fn first(schedule: &mut EmissionSchedule) -> Self {
+        let mut ahead =
+            Self { at: [Time::MAX; AHEAD], streams: [Stream::Main; AHEAD], next: AHEAD as u8 - 1 };
+        ahead.fill(schedule);
+        ahead
+    }
+
+    /// Asks for the ticks from the next one on.
+    fn fill(&mut self, schedule: &mut EmissionSchedule) {
+        for place in usize::from(self.next)..AHEAD {
+            let (at, stream) = schedule.poll(schedule.poll_timeout()).unwrap_or((Time::MAX, Stream::Main));
+            (self.at[place], self.streams[place]) = (at, stream);
+        }
+    }
+
+    #[inline]
+    fn next(&self) -> Time {
+        self.at[usize::from(self.next)]
+    }
+}
+
 /// All emission schedules.
 pub struct Sources {
     groups: Vec<Group>,
+    /// By group.
+    ahead: Vec<Ahead>,
+    /// Every client is a group.
+    is_individual: bool,
 }
 
 /// The mean interval of a superposed schedule is at least this long: it is rounded to nanoseconds, and so is right to
@@ -48,7 +91,7 @@ impl Sources {
         };
         let streams = [main, clients.loops, clients.drops];
         if streams.iter().all(Option::is_none) {
-            return Self { groups: Vec::new() };
+            return Self { groups: Vec::new(), ahead: Vec::new(), is_individual: false };
         }
         let per_group = match clients.timing {
             Timing::Individual => 1,
@@ -58,7 +101,7 @@ impl Sources {
                 (most as usize).clamp(1, clients.count)
             }
         };
-        let groups = (0..clients.count)
+        let mut groups: Vec<_> = (0..clients.count)
             .step_by(per_group)
             .map(|first| {
                 let count = per_group.min(clients.count - first) as u32;
@@ -71,7 +114,8 @@ impl Sources {
                 Group { schedule, first: first as u32, count, choice }
             })
             .collect();
-        Self { groups }
+        let ahead = groups.iter_mut().map(|group| Ahead::first(&mut group.schedule)).collect();
+        Self { groups, ahead, is_individual: per_group == 1 }
     }
 
     /// How many schedules there are.
@@ -90,14 +134,34 @@ impl Sources {
     #[inline]
     #[must_use]
     pub fn poll_timeout(&self, group: u32) -> Time {
-        self.groups[group as usize].schedule.poll_timeout()
+        self.ahead[group as usize].next()
+    }
+
+    /// The first of the clients with this schedule.
+    #[inline]
+    #[must_use]
+    pub fn first_client(&self, group: u32) -> u32 {
+        if self.is_individual { group } else { self.groups[group as usize].first }
     }
 
     /// What a schedule sends now.
     #[inline]
     pub fn poll(&mut self, group: u32, now: Time) -> Option<Tick> {
+        let ahead = &mut self.ahead[group as usize];
+        let at = ahead.next();
+        if at > now || at == Time::MAX {
+            return None;
+        }
+        let stream = ahead.streams[usize::from(ahead.next)];
+        ahead.next += 1;
+        if usize::from(ahead.next) == AHEAD {
+            ahead.next = 0;
+            ahead.fill(&mut self.groups[group as usize].schedule);
+        }
+        if self.is_individual {
+            return Some(Tick { client: group, stream });
+        }
         let group = &mut self.groups[group as usize];
-        let (_, stream) = group.schedule.poll(now)?;
         let choice = group.choice.as_mut().map_or(0, |rng| rng.below(group.count.into()) as u32);
         Some(Tick { client: group.first + choice, stream })
     }
@@ -122,7 +186,6 @@ pub struct Users {
     active_until: Vec<Time>,
     /// How often each was asked.
     asked: Vec<u32>,
-    seed: Seeds,
     rng: Rng,
     /// Messages that wait, by when they were written.
     waiting: Vec<VecDeque<Time>>,
@@ -144,7 +207,6 @@ impl Users {
             superposed: None,
             active_until: Vec::new(),
             asked: Vec::new(),
-            seed: seeds.clone(),
             rng: seeds.stream(Purpose::Users, 0),
             waiting,
         };
@@ -191,7 +253,7 @@ impl Users {
         let asked = &mut self.asked[client as usize];
         let stream = u64::from(client) << 32 | u64::from(*asked);
         *asked += 1;
-        self.rng = self.seed.stream(Purpose::Users, stream);
+        self.rng.restart(stream);
         &mut self.rng
     }
 
@@ -217,6 +279,15 @@ impl Users {
                 (if begins { UserEvent::Begins } else { UserEvent::Writes(client) }, next)
             }
         }
+    }
+
+    /// One of the numbers that the client's next event is going to need.
+    #[inline]
+    pub(super) fn touch(&self, client: usize) -> u64 {
+        let waiting = self.waiting.get(client).and_then(VecDeque::front);
+        let asked = self.asked.get(client).copied().unwrap_or_default();
+        let until = self.active_until.get(client).or(waiting).copied().unwrap_or_default();
+        waiting.copied().unwrap_or_default().as_nanos() ^ until.as_nanos() ^ u64::from(asked)
     }
 
     /// A message waits for the client's next tick.
