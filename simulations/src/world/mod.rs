@@ -294,7 +294,10 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 }
                 Next::Event(Event::Wake, id) => {
                     if let Some(next) = mixes[id as usize].mix.next_hint() {
-                        core::hint::black_box(tracker.touch(packets.get(next).receiver as usize));
+                        let &Packet { hop, hops, receiver, .. } = packets.get(next);
+                        if hop + 1 == hops && tracker.active() > 0 {
+                            core::hint::black_box(tracker.touch(receiver as usize));
+                        }
                     }
                 }
                 Next::Event(Event::Emit, id) => {
