@@ -87,7 +87,8 @@ struct Bins(Vec<(u64, f64)>);
 /// What the two challenge senders' packets look like when they come out.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Likelihood {
-    /// |ln(p0 / p1)| of packets where both are above zero, summed up.
+    /// |ln(p0 / p1)| of packets where both are above zero, summed up. A probability is zero or at least
+    /// [`LEAST`](super::masses::LEAST).
     pub difference: f64,
     /// Those packets.
     pub both: u64,
@@ -101,7 +102,8 @@ impl Likelihood {
     #[inline]
     pub fn judge(&mut self, p0: f64, p1: f64) {
         if p0 > 0.0 && p1 > 0.0 {
-            self.difference += libm::log(p0 / p1).abs();
+            // Of each alone: their ratio may be no finite number.
+            self.difference += (libm::log(p0) - libm::log(p1)).abs();
             self.both += 1;
         } else if p0 > 0.0 || p1 > 0.0 {
             self.one += 1;
@@ -273,6 +275,7 @@ impl Bins {
 
 #[cfg(test)]
 mod tests {
+    use super::super::masses::LEAST;
     use super::*;
 
     const TARGET: NewTarget = NewTarget { batch: 0, sender: 1, number: 2, sent: Time::ZERO, corrupt_hops: 0 };
@@ -349,5 +352,15 @@ mod tests {
         }
         assert_eq!((found.both, found.one), (2, 1));
         assert!((found.difference - 3.0 * core::f64::consts::LN_2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn challenge_senders_of_very_different_probability_are_compared_too() {
+        for (p0, p1) in [(1e8, LEAST), (LEAST, 1e8), (LEAST, f64::MIN_POSITIVE)] {
+            let mut found = Likelihood::default();
+            found.judge(p0, p1);
+            let expected = (p0.log10() - p1.log10()).abs() * core::f64::consts::LN_10;
+            assert!((found.difference - expected).abs() < 1e-9, "{p0}, {p1}: {found:?}");
+        }
     }
 }

@@ -262,6 +262,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         if measures.challenge {
             world.masses.open_lane();
             world.masses.open_lane();
+            world.masses.never_forget(Tracker::<L>::challenge_lane(0));
         }
         world.schedule_first(&first);
         Ok(world)

@@ -135,3 +135,19 @@ fn what_is_finished_when_it_is_stopped_stays() {
     assert!(outcome.replications.len() < 1_000_000);
     assert!(outcome.estimate("transit_s", 0.95).is_some());
 }
+
+#[test]
+fn challenge_senders_who_rest_for_long_are_still_compared() {
+    // Some 30 packets in each mix at any time, so none is ever empty; users rest for a thousand mean delays.
+    let clients = "user = { behaviour = \"on-off\", interval = \"7ms\", on = \"10s\", off = \"10s\" }";
+    let long = "warm_up = \"40s\"\nmeasure = \"40s\"\nreplications = 2\n[metrics]\nlanes = 1\nchallenge = true";
+    let text = scenario(clients, long).source.replace("layers = 3\nwidth = 2", "layers = 1\nwidth = 1");
+    let text = text.replace("delay = \"50ms\"", "delay = \"10ms\"");
+    let outcome = run(&tombola_sim::scenario::Scenario::parse(&text).unwrap());
+    for one in &outcome.replications {
+        let found = one.result.batches[0].likelihood;
+        assert!(found.difference.is_finite(), "{found:?}");
+        // Both senders have sent before, and whatever a pool that is never empty sends may be theirs.
+        assert!(found.both > 50_000 && found.one == 0, "{found:?}");
+    }
+}
