@@ -240,9 +240,14 @@ fn table(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
     lines.push(format!(
         "\n{targets} targets, {} values of each metric, warm-up of {:.2} s{}",
         outcome.values().len(),
-        outcome.warm_up.as_secs_f64(),
-        if run.warm_up.is_none() { " (detected)" } else { "" },
+        outcome.warm_up.length.as_secs_f64(),
+        if outcome.warm_up.found == Some(true) { " (detected)" } else { "" },
     ));
+    if outcome.warm_up.found == Some(false) {
+        lines.push(String::from(
+            "pilot runs did not show where the warm-up ends, so it may be measured: give run.warm_up",
+        ));
+    }
     let passed: u64 = outcome.replications.iter().map(|one| one.result.passed_over).sum();
     if passed as f64 > 0.01 * targets as f64 {
         lines.push(format!("{passed} targets found no free lane, which biases them: raise metrics.lanes or metrics.target_interval"));

@@ -77,10 +77,13 @@ pub fn kolmogorov(sample: &mut [f64], cdf: impl Fn(f64) -> f64) -> f64 {
 
 /// How many values at the beginning of a series belong to the warm-up: what to leave out so that the rest has the least
 /// standard error, of means of five (MSER-5; White, "An effective truncation heuristic for bias reduction in simulation
-/// output", 1997). `None` if that is more than half: the series is too short to tell.
+/// output", 1997). `None` if that is more than half, or nothing ever changes: the series is too short to tell.
 #[must_use]
 pub fn warm_up(series: &[f64]) -> Option<usize> {
     let means: Vec<f64> = series.chunks_exact(5).map(|five| five.iter().sum::<f64>() / 5.0).collect();
+    if means.iter().all(|mean| *mean == means[0]) {
+        return None;
+    }
     let error_without = |first: usize| {
         let rest: Moments = means[first..].iter().copied().collect();
         rest.variance().map(|variance| variance / rest.count() as f64)
@@ -157,5 +160,6 @@ mod tests {
         assert!((50..150).contains(&found), "{found}");
         assert!(warm_up(&series(1e-9, 400)).unwrap() < 100);
         assert_eq!(warm_up(&series(300.0, 400)), None);
+        assert_eq!(warm_up(&[0.0; 400]), None);
     }
 }

@@ -212,8 +212,8 @@ pub fn summary(scenario: &Scenario, options: &Options, outcome: &Outcome) -> Val
         },
         "confidence": confidence,
         "stop_rule_fulfilled": outcome.narrow,
-        "warm_up_s": outcome.warm_up.as_secs_f64(),
-        "warm_up_detected": scenario.run.warm_up.is_none(),
+        "warm_up_s": outcome.warm_up.length.as_secs_f64(),
+        "warm_up_detected": outcome.warm_up.found,
         "metrics": metrics,
         "latency_quantiles_s": {
             "p50": latencies.quantile(0.5),

@@ -12,6 +12,9 @@ mod section;
 
 pub use section::Section;
 
+/// The longest time that is simulated, or waited for: a thousand million seconds, 31 years. Virtual time ends after 584.
+pub const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+
 /// What `tombola-sim init` writes.
 pub const TEMPLATE: &str = include_str!("../../scenarios/first.toml");
 
@@ -361,6 +364,15 @@ impl Scenario {
         hops * self.mix.mean_stay(self.arrivals_per_mix()) + (hops + 1.0) * self.link_delay.mean()
     }
 
+    /// Seconds that a message waits at its sender on average, if users are Poisson: a queue that one server empties.
+    #[must_use]
+    pub fn mean_wait(&self) -> f64 {
+        match self.clients.emission {
+            Emission::Direct => 0.0,
+            Emission::Loopix { main } => 1.0 / (1.0 / main.as_secs_f64() - self.clients.user.rate()),
+        }
+    }
+
     /// Seconds after which all but a thousand-millionth of a target's probability has come out, roughly.
     #[must_use]
     pub fn settling(&self) -> f64 {
@@ -425,6 +437,17 @@ fn clients(section: &mut Section) -> Result<Clients, ScenarioError> {
         _ => User::Poisson(interval),
     };
     inner.finish()?;
+    if let Emission::Loopix { main } = emission
+        && user.rate() * main.as_secs_f64() >= 1.0
+    {
+        let what = format!(
+            "a user writes {:.6} messages a second on average, and the main stream takes {:.6}: more and more would wait; \
+             make it shorter, or `user.interval` longer",
+            user.rate(),
+            1.0 / main.as_secs_f64()
+        );
+        return Err(section.invalid("main_interval", what));
+    }
     let on_off = matches!(user, User::OnOff { .. });
     let default = if on_off && emission == Emission::Direct { "individual" } else { "superposed" };
     let timing = match section.one_of("timing", default, &["individual", "superposed"])? {

@@ -255,7 +255,7 @@ impl Observer for Watch {
         Some(self.interval)
     }
 
-    fn sample(&mut self, now: Time, _under_way: usize, in_mix: &mut dyn Iterator<Item = f64>) {
+    fn sample(&mut self, now: Time, _unfinished: usize, in_mix: &mut dyn Iterator<Item = f64>) {
         let departures = core::mem::take(&mut self.since);
         if now >= self.from {
             for (mix, packets) in (0..).zip(in_mix) {

@@ -30,9 +30,9 @@ pub trait Observer {
         None
     }
 
-    /// How many packets are under way, and in each mix.
-    fn sample(&mut self, now: Time, under_way: usize, in_mix: &mut dyn Iterator<Item = f64>) {
-        let _ = (now, under_way, in_mix);
+    /// How many packets are under way or still wait at their senders, and how many are in each mix.
+    fn sample(&mut self, now: Time, unfinished: usize, in_mix: &mut dyn Iterator<Item = f64>) {
+        let _ = (now, unfinished, in_mix);
     }
 
     /// A packet leaves a mix.
@@ -405,7 +405,8 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 if let Some(interval) = self.observer.sampling() {
                     let masses = &self.masses;
                     let mut in_mix = (0..self.mixes.len()).map(|mix| masses.packets(mix));
-                    self.observer.sample(now, self.packets.under_way(), &mut in_mix);
+                    let waits = self.users.as_ref().map_or(0, Users::waits);
+                    self.observer.sample(now, self.packets.under_way() + waits, &mut in_mix);
                     self.push(now + interval, Event::Sample, 0);
                 }
             }

@@ -126,6 +126,8 @@ pub struct Users {
     rng: Rng,
     /// Messages that wait, by when they were written.
     waiting: Vec<VecDeque<Time>>,
+    /// How many of them there are.
+    waits: usize,
 }
 
 impl Users {
@@ -147,6 +149,7 @@ impl Users {
             seed: seeds.clone(),
             rng: seeds.stream(Purpose::Users, 0),
             waiting,
+            waits: 0,
         };
         let first = match (clients.user, clients.timing) {
             (User::Poisson(interval), Timing::Superposed) => {
@@ -222,10 +225,19 @@ impl Users {
     /// A message waits for the client's next tick.
     pub fn queue(&mut self, client: u32, written: Time) {
         self.waiting[client as usize].push_back(written);
+        self.waits += 1;
     }
 
     /// Takes the client's oldest message that waits.
     pub fn take(&mut self, client: u32) -> Option<Time> {
-        self.waiting.get_mut(client as usize)?.pop_front()
+        let written = self.waiting.get_mut(client as usize)?.pop_front()?;
+        self.waits -= 1;
+        Some(written)
+    }
+
+    /// How many messages wait.
+    #[must_use]
+    pub fn waits(&self) -> usize {
+        self.waits
     }
 }

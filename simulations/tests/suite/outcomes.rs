@@ -1,7 +1,13 @@
 //! What runs yield.
 
+use core::time::Duration;
+
+use tombola_mixing::Rng;
 use tombola_sim::experiment::{self, Options, Outcome};
+use tombola_sim::mixes::stop_and_go::StopAndGo;
+use tombola_sim::mixes::{Mix, MixKind};
 use tombola_sim::output;
+use tombola_sim::scenario::Scenario;
 use tombola_sim::world::{Control, Kind};
 
 use crate::{LOOPIX, SHORT, run, scenario};
@@ -27,7 +33,7 @@ fn the_same_seed_gives_the_same_files_on_any_number_of_threads() {
 #[test]
 fn another_seed_gives_other_results() {
     let one = scenario(LOOPIX, SHORT);
-    let other = tombola_sim::scenario::Scenario::parse(&one.source.replace("seed = 5", "seed = 6")).unwrap();
+    let other = Scenario::parse(&one.source.replace("seed = 5", "seed = 6")).unwrap();
     assert_ne!(run(&one), run(&other));
 }
 
@@ -37,7 +43,7 @@ fn every_packet_is_accounted_for() {
     let scenario = scenario(LOOPIX, SHORT);
     let text = scenario.source.replace("[links]\ndelay = \"5ms\"", links);
     let text = text.replace("delay = \"50ms\"", "delay = \"50ms\"\ncapacity = 4");
-    let outcome = run(&tombola_sim::scenario::Scenario::parse(&text).unwrap());
+    let outcome = run(&Scenario::parse(&text).unwrap());
     for one in &outcome.replications {
         let batch = &one.result.batches[0];
         assert!(batch.lost_on_links > 0 && batch.refused > 0);
@@ -109,14 +115,69 @@ fn batch_means_agree_with_replications() {
 }
 
 #[test]
-fn the_warm_up_is_found_and_covers_what_it_should() {
+fn the_warm_up_of_slow_mixes_covers_their_filling() {
     let slow = scenario(LOOPIX, "measure = \"1s\"")
         .source
         .replace("delay = \"50ms\"", "kind = \"pool\"\nbatch = 10\nkeep = 200");
-    let slow = tombola_sim::scenario::Scenario::parse(&slow).unwrap();
-    let found = experiment::find_warm_up(&slow, &Control::default()).unwrap().as_secs_f64();
-    // 140 packets a second fill 6 pools of 200, two of them at a time, in about 5 s each.
-    assert!((5.0..1000.0).contains(&found), "{found}");
+    let slow = Scenario::parse(&slow).unwrap();
+    let [one, two] =
+        [1, 2].map(|threads| experiment::find_warm_up(&slow, threads, &Control::default()).unwrap());
+    assert_eq!(one, two, "pilots do not depend on threads");
+    // 140 packets a second come to two mixes of each layer. Mixes send nothing until they hold 200, so layers fill one
+    // after the other, in 400 / 140 s each: 8.6 s. Not much longer: the mean time under way is 3 x 20.5 rounds of 1/7 s.
+    let found = one.length.as_secs_f64();
+    assert!(one.found == Some(true) && (8.6..100.0).contains(&found), "{one:?}");
+}
+
+#[test]
+fn the_warm_up_covers_the_queues_of_clients_who_write_nearly_as_much_as_they_send() {
+    // Nine messages in ten ticks. A queue then takes 1 / (1 - sqrt(0.9))^2 = 380 ticks to come near to its mean, while
+    // packets are under way for a sixth of one.
+    let busy = "emission = \"loopix\"\nmain_interval = \"1s\"\nuser = { interval = \"1111ms\" }";
+    let found =
+        experiment::find_warm_up(&scenario(busy, "measure = \"1s\""), 2, &Control::default()).unwrap();
+    assert!(found.found == Some(true) && found.length.as_secs() > 200, "{found:?}");
+}
+
+#[test]
+fn a_warm_up_without_an_end_is_told() {
+    // Nobody writes for hours: there is nothing to see.
+    let rare = "user = { behaviour = \"on-off\", interval = \"10ms\", on = \"1s\", off = \"100h\" }";
+    let outcome = run(&scenario(rare, "measure = \"1s\"\nreplications = 2"));
+    assert_eq!(outcome.warm_up.found, Some(false));
+    let options = Options::default();
+    let given = run(&scenario(LOOPIX, SHORT));
+    let summary = |outcome: &Outcome| output::summary(&scenario(LOOPIX, SHORT), &options, outcome);
+    assert_eq!(summary(&outcome)["warm_up_detected"], false);
+    assert!(summary(&given)["warm_up_detected"].is_null());
+}
+
+#[test]
+fn a_panic_of_any_thread_is_one_of_the_whole() {
+    /// Makes mixes on the test's own thread only.
+    #[derive(Debug)]
+    struct AtHome(std::thread::ThreadId);
+    impl MixKind for AtHome {
+        fn build(&self, rng: Rng, arrivals: f64) -> Box<dyn Mix> {
+            assert_eq!(std::thread::current().id(), self.0, "on purpose");
+            StopAndGo::exponential(Duration::from_millis(50)).build(rng, arrivals)
+        }
+        fn mean_stay(&self, _arrivals: f64) -> f64 {
+            0.05
+        }
+        fn longest_stay(&self, _arrivals: f64) -> f64 {
+            1.0
+        }
+    }
+    let mut many = scenario(LOOPIX, "warm_up = \"1s\"\nmeasure = \"4s\"\nreplications = 1000");
+    many.mix = Box::new(AtHome(std::thread::current().id()));
+    let run = |threads| {
+        let options = Options { threads, ..Options::default() };
+        let work = || experiment::run(&many, &options, &Control::default());
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+    };
+    let panic = run(2).expect_err("the other thread panics");
+    assert!(panic.downcast_ref::<String>().is_some_and(|what| what.contains("on purpose")));
 }
 
 #[test]
@@ -140,10 +201,11 @@ fn what_is_finished_when_it_is_stopped_stays() {
 fn challenge_senders_who_rest_for_long_are_still_compared() {
     // Some 30 packets in each mix at any time, so none is ever empty; users rest for a thousand mean delays.
     let clients = "user = { behaviour = \"on-off\", interval = \"7ms\", on = \"10s\", off = \"10s\" }";
-    let long = "warm_up = \"40s\"\nmeasure = \"40s\"\nreplications = 2\n[metrics]\nlanes = 1\nchallenge = true";
+    let long =
+        "warm_up = \"40s\"\nmeasure = \"40s\"\nreplications = 2\n[metrics]\nlanes = 1\nchallenge = true";
     let text = scenario(clients, long).source.replace("layers = 3\nwidth = 2", "layers = 1\nwidth = 1");
     let text = text.replace("delay = \"50ms\"", "delay = \"10ms\"");
-    let outcome = run(&tombola_sim::scenario::Scenario::parse(&text).unwrap());
+    let outcome = run(&Scenario::parse(&text).unwrap());
     for one in &outcome.replications {
         let found = one.result.batches[0].likelihood;
         assert!(found.difference.is_finite(), "{found:?}");

@@ -84,6 +84,11 @@ fn errors_name_the_place_and_what_is_expected() {
             "interval = \"1s\"\nbehaviour = \"on-off\"\non = \"1s\"",
             "`clients.user.off` is missing",
         ),
+        (
+            "count = 5",
+            "count = 5\nemission = \"loopix\"\nmain_interval = \"1s\"",
+            "`clients.main_interval`: a user writes 1.000000 messages a second on average, and the main stream takes 1.000000:",
+        ),
     ] {
         let found = error(&MINIMAL.replace(from, to));
         assert!(found.starts_with(expected), "{found}\n{expected}");

@@ -13,8 +13,12 @@ use crate::metrics::Moments;
 use crate::metrics::tracker::TargetResult;
 use crate::mixes::PacketId;
 use crate::scenario::{Method, Scenario};
-use crate::stats::{self, Estimate};
+use crate::stats::Estimate;
 use crate::world::{self, Batch, Control, Fidelity, Kind, Observer, Packet, Packets, Window, WorldResult};
+
+mod warm_up;
+
+pub use warm_up::{WarmUp, find_warm_up};
 
 /// The names of all metrics, as results spell them. `docs/simulation.md` defines them.
 pub const METRICS: &[&str] = &[
@@ -128,7 +132,7 @@ pub struct Outcome {
     /// In order.
     pub replications: Vec<Replication>,
     /// Simulated time before anything was measured.
-    pub warm_up: Duration,
+    pub warm_up: WarmUp,
     /// Whether all that the scenario asks for was run; `false` after an interruption.
     pub complete: bool,
     /// Whether the stopping rule, if there is one, was fulfilled.
@@ -168,13 +172,6 @@ fn estimate(values: &[Vec<Option<f64>>], metric: &str, confidence: f64) -> Optio
     Estimate::new(values.iter().filter_map(|row| row[column]), confidence)
 }
 
-/// The replication number of pilot runs: none that is measured has it.
-const PILOT: u32 = 1 << 31;
-/// Pilot runs whose mean is looked at.
-const PILOTS: u32 = 3;
-/// Points of the series in which the end of the warm-up is looked for.
-const SAMPLES: u32 = 400;
-
 /// Runs a scenario.
 ///
 /// The same scenario gives the same outcome at any number of threads: replications follow from seed and number, are put in
@@ -184,8 +181,8 @@ const SAMPLES: u32 = 400;
 /// With [`Fidelity::Packets`]: the scenario is none that real relays can run.
 pub fn run(scenario: &Scenario, options: &Options, control: &Control) -> Result<Outcome, WireError> {
     let warm_up = match scenario.run.warm_up {
-        Some(warm_up) => warm_up,
-        None => find_warm_up(scenario, control)?,
+        Some(length) => WarmUp { length, found: None },
+        None => find_warm_up(scenario, options.threads, control)?,
     };
     match scenario.run.method {
         Method::Replications => replicate(scenario, options, warm_up, control),
@@ -193,10 +190,36 @@ pub fn run(scenario: &Scenario, options: &Options, control: &Control) -> Result<
     }
 }
 
+/// Does the same work on so many threads, this one included; on fewer if the system has no more. A panic of any of them goes
+/// on here.
+fn on_threads(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, &work).ok();
+        let others: Vec<_> = (1..threads).map_while(start).collect();
+        work();
+        for thread in others {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
+/// Whoever holds it and panics lets the others end, too.
+struct EndAll<'a>(&'a AtomicU32);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Simulated time that one replication takes, as far as is known beforehand.
 fn expected_length(scenario: &Scenario, warm_up: Duration, batches: u32) -> Duration {
     let settling = Duration::from_secs_f64(scenario.settling().clamp(0.0, 1e9));
-    warm_up + scenario.run.measure * batches + settling
+    warm_up.saturating_add(scenario.run.measure.saturating_mul(batches)).saturating_add(settling)
 }
 
 fn one(
@@ -219,17 +242,18 @@ fn one(
 fn replicate(
     scenario: &Scenario,
     options: &Options,
-    warm_up: Duration,
+    warm_up: WarmUp,
     control: &Control,
 ) -> Result<Outcome, WireError> {
-    let window = Window { warm_up, batch: scenario.run.measure, batches: 1 };
+    let window = Window { warm_up: warm_up.length, batch: scenario.run.measure, batches: 1 };
     let least = scenario.run.replications;
     let most = scenario.run.stop.as_ref().map_or(least, |stop| stop.at_most.max(least));
-    control.expect(expected_length(scenario, warm_up, 1) * least);
+    control.expect(expected_length(scenario, warm_up.length, 1).saturating_mul(least));
     let next = AtomicU32::new(0);
     let enough = AtomicU32::new(most);
     let gathered = Mutex::new((BTreeMap::new(), Vec::<Replication>::new(), None));
     let work = || {
+        let _end = EndAll(&enough);
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= enough.load(Ordering::Relaxed) || control.is_stopped() {
@@ -258,11 +282,7 @@ fn replicate(
             }
         }
     };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..options.threads.max(1)).map(|_| scope.spawn(work)).collect();
-        work();
-        others.into_iter().for_each(|thread| drop(thread.join()));
-    });
+    on_threads(options.threads.min(most as usize), work);
     let (_, replications, failed) = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(error) = failed {
         return Err(error);
@@ -276,15 +296,15 @@ fn replicate(
 fn batch_means(
     scenario: &Scenario,
     options: &Options,
-    warm_up: Duration,
+    warm_up: WarmUp,
     control: &Control,
 ) -> Result<Outcome, WireError> {
     let mut batches = scenario.run.replications;
     let most = scenario.run.stop.as_ref().map_or(batches, |stop| stop.at_most.max(batches));
     let mut replications = Vec::new();
     loop {
-        control.expect(expected_length(scenario, warm_up, batches));
-        let window = Window { warm_up, batch: scenario.run.measure, batches };
+        control.expect(expected_length(scenario, warm_up.length, batches));
+        let window = Window { warm_up: warm_up.length, batch: scenario.run.measure, batches };
         let Some(found) = one(scenario, options, window, 0, control)? else {
             let narrow = is_narrow(scenario, &replications);
             return Ok(Outcome { replications, warm_up, complete: false, narrow });
@@ -303,52 +323,4 @@ fn is_narrow(scenario: &Scenario, replications: &[Replication]) -> Option<bool> 
     let stop = scenario.run.stop.as_ref()?;
     let estimate = estimate(&values_of(replications), &stop.metric, scenario.run.confidence);
     Some(estimate.and_then(|estimate| estimate.half_width).is_some_and(|half| half <= stop.half_width))
-}
-
-/// How many packets are under way, again and again.
-struct Sampler {
-    interval: Duration,
-    series: Vec<f64>,
-}
-
-impl Observer for Sampler {
-    fn sampling(&self) -> Option<Duration> {
-        Some(self.interval)
-    }
-
-    fn sample(&mut self, _now: Time, under_way: usize, _in_mix: &mut dyn Iterator<Item = f64>) {
-        self.series.push(under_way as f64);
-    }
-}
-
-/// Twice what MSER-5 leaves out of the mean of three pilot runs, and at least five mean transits. The pilots become longer
-/// until the warm-up ends in their first half.
-///
-/// # Errors
-/// None with packets as numbers.
-pub fn find_warm_up(scenario: &Scenario, control: &Control) -> Result<Duration, WireError> {
-    let least = 5.0 * scenario.mean_transit();
-    let mut length = (8.0 * least).max(1e-3);
-    for _ in 0..8 {
-        let interval = Duration::from_secs_f64(length / f64::from(SAMPLES));
-        let mut mean = vec![0.0; SAMPLES as usize];
-        for pilot in 0..PILOTS {
-            let seeds = Seeds::new(scenario.seed, PILOT + pilot);
-            let window = Window {
-                warm_up: Duration::from_secs_f64(length),
-                batch: Duration::from_nanos(1),
-                batches: 1,
-            };
-            let mut sampler = Sampler { interval, series: Vec::new() };
-            if world::run(scenario, &seeds, window, Fidelity::Index, &mut sampler, control)?.is_none() {
-                return Ok(Duration::from_secs_f64(least));
-            }
-            mean.iter_mut().zip(sampler.series).for_each(|(mean, value)| *mean += value);
-        }
-        if let Some(samples) = stats::warm_up(&mean) {
-            return Ok(Duration::from_secs_f64(least).max(2 * samples as u32 * interval));
-        }
-        length *= 2.0;
-    }
-    Ok(Duration::from_secs_f64(length / 2.0))
 }
