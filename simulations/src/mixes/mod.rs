@@ -44,7 +44,8 @@ pub trait Mix {
 
 /// A kind of mix with its parameters: makes the mixes of a network.
 pub trait MixKind: fmt::Debug + Send + Sync {
-    /// A mix whose own randomness comes from `rng`; `arrivals` is how many packets per second it will get on average.
+    /// A mix whose own randomness comes from `rng`; `arrivals` is how many packets per second it will get on average while
+    /// all users are active.
     fn build(&self, rng: Rng, arrivals: f64) -> Box<dyn Mix>;
 
     /// How senders draw a packet's delay at each mix of this kind.

@@ -26,18 +26,18 @@ impl StopAndGo {
     }
 
     pub(super) fn read(section: &mut Section) -> Result<Self, ScenarioError> {
-        Ok(Self {
-            delay: section.delay("delay", Delay::Exponential)?.ok_or_else(|| section.missing("delay"))?,
-            max_delay: section.duration("max_delay")?.unwrap_or(Duration::MAX),
-            capacity: section.count("capacity")?,
-        })
+        let max_delay = section.duration("max_delay")?.unwrap_or(Duration::MAX);
+        let capacity = section.count("capacity")?;
+        let delay = section.delay("delay", Delay::Exponential)?.ok_or_else(|| section.missing("delay"))?;
+        Ok(Self { delay, max_delay, capacity })
     }
 
+    /// What the pool, which is allocated at once, needs: no more than ever come together.
     fn places(&self, arrivals: f64) -> usize {
         let expected = arrivals * self.delay.mean();
         // Ten standard deviations above the mean of a Poisson variable, and some; saturates.
-        let places = (expected + 10.0 * expected.sqrt() + 1000.0) as usize;
-        self.capacity.unwrap_or(places.saturating_mul(2))
+        let ever = (expected + 10.0 * expected.sqrt() + 1000.0) as usize;
+        self.capacity.unwrap_or(usize::MAX).min(ever.saturating_mul(2))
     }
 }
 

@@ -178,7 +178,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         let Scenario { clients, measures, .. } = scenario;
         let routes = Routes::new(scenario);
         let corrupt = routes.corrupt(scenario.corrupt, &mut seeds.stream(Purpose::World, 0));
-        let arrivals = scenario.arrivals_per_mix();
+        let arrivals = scenario.most_arrivals_per_mix();
         let wire = match fidelity {
             Fidelity::Index => None,
             Fidelity::Packets => Some(Wire::new(scenario, &routes, seeds)?),

@@ -86,7 +86,11 @@ fn mistakes_are_told_with_their_place() {
     std::fs::write(path.join("bad.toml"), "sede = 1").unwrap();
     let run = program(path, &["run", "bad.toml", "--out", "results"]);
     assert!(!run.status.success());
-    assert!(text(&run.stderr).contains("bad.toml: `network.width` is missing"), "{}", text(&run.stderr));
+    assert!(
+        text(&run.stderr).contains("bad.toml: unknown key `sede`: did you mean `seed`?"),
+        "{}",
+        text(&run.stderr)
+    );
     let plot = program(path, &["plot", "nowhere"]);
     assert!(text(&plot.stderr).contains("nowhere/targets.parquet"), "{}", text(&plot.stderr));
     let bench = program(path, &["bench", "--scenario", "nothing"]);
