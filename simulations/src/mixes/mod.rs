@@ -53,8 +53,9 @@ pub trait MixKind: fmt::Debug + Send + Sync {
         Delay::ZERO
     }
 
-    /// Mean delay and bound of the network whose relays do the same; `None` if there is none.
-    fn deployed(&self) -> Option<(Duration, Duration)> {
+    /// The deployed relay that does the same while so many packets per second arrive; `None` if there is none.
+    fn deployed(&self, arrivals: f64) -> Option<Deployed> {
+        let _ = arrivals;
         None
     }
 
@@ -63,6 +64,17 @@ pub trait MixKind: fmt::Debug + Send + Sync {
 
     /// Seconds after which a packet is still in one mix with a probability of one in a thousand million, roughly.
     fn longest_stay(&self, arrivals: f64) -> f64;
+}
+
+/// What the deployed relay is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    /// Mean delay in a mix.
+    pub mean_delay: Duration,
+    /// What delays are cut to.
+    pub max_delay: Duration,
+    /// Packets for which it has room.
+    pub capacity: usize,
 }
 
 /// A duration that is drawn: a packet's delay at a mix, or on a link.

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use tombola_mixing::{DelayPool, Rng, Time};
 
-use super::{Delay, Mix, MixKind, PacketId};
+use super::{Delay, Deployed, Mix, MixKind, PacketId};
 use crate::scenario::{ScenarioError, Section};
 
 /// Mixes with the [`DelayPool`] that nodes run. `kind = "poisson"`.
@@ -43,18 +43,16 @@ impl StopAndGo {
 
 impl MixKind for StopAndGo {
     fn build(&self, rng: Rng, arrivals: f64) -> Box<dyn Mix> {
-        Box::new(Deployed(DelayPool::new(self.places(arrivals), self.max_delay, rng)))
+        Box::new(StoppingAndGoing(DelayPool::new(self.places(arrivals), self.max_delay, rng)))
     }
 
     fn delay(&self) -> Delay {
         self.delay
     }
 
-    fn deployed(&self) -> Option<(Duration, Duration)> {
-        match self.delay {
-            Delay::Exponential(mean) => Some((mean, self.max_delay)),
-            _ => None,
-        }
+    fn deployed(&self, arrivals: f64) -> Option<Deployed> {
+        let Delay::Exponential(mean_delay) = self.delay else { return None };
+        Some(Deployed { mean_delay, max_delay: self.max_delay, capacity: self.places(arrivals) })
     }
 
     fn mean_stay(&self, _arrivals: f64) -> f64 {
@@ -66,9 +64,9 @@ impl MixKind for StopAndGo {
     }
 }
 
-struct Deployed(DelayPool<PacketId>);
+struct StoppingAndGoing(DelayPool<PacketId>);
 
-impl Mix for Deployed {
+impl Mix for StoppingAndGoing {
     fn arrive(&mut self, now: Time, packet: PacketId, delay: Duration) -> bool {
         self.0.insert(now, delay, packet).is_ok()
     }
