@@ -79,7 +79,8 @@ pub fn one(name: &str) -> Result<Value, BenchError> {
     let cpu = process::cpu_seconds() - before;
     let found = found.unwrap_or_default();
     let mean = |of: fn(&crate::metrics::tracker::TargetResult) -> f64| {
-        found.targets.iter().map(of).collect::<crate::metrics::Moments>().mean()
+        let finished = found.targets.iter().filter(|target| target.finished);
+        finished.map(of).collect::<crate::metrics::Moments>().mean()
     };
     Ok(json!({
         "events_per_cpu_s": found.events as f64 / cpu,

@@ -6,6 +6,8 @@ use super::{Clients, Measures, Method, Run, Scenario, ScenarioError, Section, To
 
 /// The longest time that is simulated, or waited for: a thousand million seconds, 31 years. Virtual time ends after 584.
 pub const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+/// Replications or batches that a stopping rule rests upon at least.
+pub const LEAST_TO_STOP: u32 = 10;
 /// The longest time that a packet may be under way, in seconds: 116 days.
 const LONGEST_TRANSIT: f64 = 1e7;
 /// Mixes of a route, counted in a byte.

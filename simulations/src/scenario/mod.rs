@@ -11,7 +11,7 @@ use crate::mixes::{self, Delay, MixKind};
 mod limits;
 mod section;
 
-pub use limits::LONGEST;
+pub use limits::{LEAST_TO_STOP, LONGEST};
 pub use section::Section;
 
 /// What `tombola-sim init` writes.
@@ -537,6 +537,7 @@ fn run(section: &mut Section) -> Result<Run, ScenarioError> {
         _ => Method::Replications,
     };
     let replications = limits::replications(section, "replications", 10)?;
+    let least = replications as usize;
     if replications < 2 {
         return Err(section.invalid("replications", "an interval needs at least two"));
     }
@@ -544,10 +545,20 @@ fn run(section: &mut Section) -> Result<Run, ScenarioError> {
     if !(0.5..1.0).contains(&confidence) {
         return Err(section.invalid("confidence", "expected a share from 0.5 to below 1, such as 0.95"));
     }
+    if section.has("stop") && replications < LEAST_TO_STOP {
+        let what = format!(
+            "a stopping rule needs at least {LEAST_TO_STOP}, found {replications}: fewer are narrow by chance too often"
+        );
+        return Err(section.invalid("replications", what));
+    }
     let stop = if section.has("stop") {
         let mut inner = section.section("stop")?;
         let metric = inner.one_of("metric", "entropy_bits", crate::experiment::METRICS)?.to_owned();
-        let at_most = limits::replications(&mut inner, "at_most", 1000)?;
+        let at_most = limits::replications(&mut inner, "at_most", least.max(1000))?;
+        if at_most < replications {
+            let what = format!("expected at least `run.replications`, {replications}, found {at_most}");
+            return Err(inner.invalid("at_most", what));
+        }
         let half_width = inner.number("half_width")?.ok_or_else(|| inner.missing("half_width"))?;
         if half_width.is_nan() || half_width <= 0.0 {
             let what = format!("no interval becomes as narrow as {half_width}: expected more than zero");

@@ -134,6 +134,16 @@ fn what_cannot_be_simulated_is_refused_where_it_is_said() {
             "`run.stop.half_width`: no interval becomes as narrow as 0",
         ),
         (
+            "measure = \"1s\"",
+            "measure = \"1s\"\nreplications = 9\nstop = { half_width = 1 }",
+            "`run.replications`: a stopping rule needs at least 10, found 9",
+        ),
+        (
+            "measure = \"1s\"",
+            "measure = \"1s\"\nreplications = 20\nstop = { half_width = 1, at_most = 19 }",
+            "`run.stop.at_most`: expected at least `run.replications`, 20, found 19",
+        ),
+        (
             "count = 5",
             "count = 5\nmain_interval = \"1s\"",
             "`clients.main_interval`: only clients with `emission = \"loopix\"` have a main stream",
