@@ -61,11 +61,12 @@ fn write_scenario(path: &Path, run: &str) {
         "[network]\nlayers = 2\nwidth = 2\n[mix]\ndelay = {{ constant = \"50ms\" }}\n[clients]\ncount = 20\n\
          user = {{ interval = \"100ms\" }}\n[run]\nwarm_up = \"1s\"\n{run}\n"
     );
-    std::fs::write(path.join("scenario.toml"), text).unwrap();
+    std::fs::write(path.join("scenario.toml"), text).expect("a file");
 }
 
 fn summary(path: &Path) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(path.join("results/summary.json")).unwrap()).unwrap()
+    let text = std::fs::read(path.join("results/summary.json")).expect("a summary");
+    serde_json::from_slice(&text).expect("JSON")
 }
 
 #[test]
@@ -106,9 +107,9 @@ fn interrupt(path: &Path, arguments: &[&str]) -> Output {
         reason = "it simulates meanwhile, some hundred times what it needs to finish a part"
     )]
     std::thread::sleep(Duration::from_secs(2));
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill starts");
     assert!(kill.success(), "it still runs");
-    child.wait_with_output().unwrap()
+    child.wait_with_output().expect("it ends")
 }
 
 #[cfg(unix)]

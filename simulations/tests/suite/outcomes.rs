@@ -187,12 +187,12 @@ fn a_panic_of_any_thread_is_one_of_the_whole() {
 fn interrupted(scenario: &Scenario, events: u64) -> Outcome {
     let control = Control::default();
     std::thread::scope(|scope| {
-        let runs = scope.spawn(|| experiment::run(scenario, &Options::default(), &control).unwrap());
+        let runs = scope.spawn(|| experiment::run(scenario, &Options::default(), &control));
         while control.events() < events {
             std::thread::yield_now();
         }
         control.stop();
-        runs.join().unwrap()
+        runs.join().expect("no panic").expect("it can be run")
     })
 }
 
