@@ -85,6 +85,9 @@ enum Command {
         /// Write the figures as JSON
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// Measure this scenario alone
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
         /// Run this one here, and print its figures
         #[arg(long, hide = true)]
         scenario: Option<String>,
@@ -133,7 +136,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let threads = threads.unwrap_or_else(processors).max(1);
             check(reference.as_deref(), Setting { effort, threads })
         }
-        Command::Bench { json, scenario } => measure(json.as_deref(), scenario.as_deref()),
+        Command::Bench { json, only, scenario } => {
+            measure(json.as_deref(), only.as_deref(), scenario.as_deref())
+        }
     }
 }
 
@@ -321,13 +326,13 @@ fn check(reference: Option<&Path>, setting: Setting) -> anyhow::Result<ExitCode>
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn measure(json: Option<&Path>, scenario: Option<&str>) -> anyhow::Result<ExitCode> {
+fn measure(json: Option<&Path>, only: Option<&str>, scenario: Option<&str>) -> anyhow::Result<ExitCode> {
     if let Some(name) = scenario {
         say(&bench::one(name)?.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
     let program = std::env::current_exe().context("the path of this program")?;
-    let figures = bench::all(&program, |name, value| {
+    let figures = bench::all(&program, only, |name, value| {
         let number = |key: &str| value[key].as_f64().unwrap_or(f64::NAN);
         let _ = writeln!(
             std::io::stdout(),
