@@ -61,15 +61,17 @@ pub enum BenchError {
     },
 }
 
+fn named(name: &str) -> Result<(&'static str, &'static str), BenchError> {
+    let found = SCENARIOS.into_iter().find(|(known, _)| *known == name);
+    found.ok_or_else(|| BenchError::Unknown(name.to_owned()))
+}
+
 /// Runs one scenario in this process. Everything counts, from the first byte that is allocated to the last result.
 ///
 /// # Errors
 /// There is no such scenario.
 pub fn one(name: &str) -> Result<Value, BenchError> {
-    let (_, text) = SCENARIOS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .ok_or_else(|| BenchError::Unknown(name.to_owned()))?;
+    let (_, text) = named(name)?;
     let before = process::cpu_seconds();
     let scenario = Scenario::parse(text)?;
     let window =
@@ -79,7 +81,8 @@ pub fn one(name: &str) -> Result<Value, BenchError> {
     let cpu = process::cpu_seconds() - before;
     let found = found.unwrap_or_default();
     let mean = |of: fn(&crate::metrics::tracker::TargetResult) -> f64| {
-        found.targets.iter().map(of).collect::<crate::metrics::Moments>().mean()
+        let finished = found.targets.iter().filter(|target| target.finished);
+        finished.map(of).collect::<crate::metrics::Moments>().mean()
     };
     Ok(json!({
         "events_per_cpu_s": found.events as f64 / cpu,
@@ -94,13 +97,21 @@ pub fn one(name: &str) -> Result<Value, BenchError> {
     }))
 }
 
-/// Runs every scenario in a process of its own, of `program`: this one. `done` hears of each.
+/// Runs every scenario, or `only` one, in a process of its own, of `program`: this one. `done` hears of each.
 ///
 /// # Errors
-/// A process fails.
-pub fn all(program: &Path, mut done: impl FnMut(&str, &Value)) -> Result<Value, BenchError> {
+/// There is no such scenario, or a process fails.
+pub fn all(
+    program: &Path,
+    only: Option<&str>,
+    mut done: impl FnMut(&str, &Value),
+) -> Result<Value, BenchError> {
+    let chosen = match only {
+        Some(name) => vec![named(name)?],
+        None => SCENARIOS.to_vec(),
+    };
     let mut figures = Map::new();
-    for (scenario, _) in SCENARIOS {
+    for (scenario, _) in chosen {
         let output =
             Command::new(program).args(["bench", "--scenario", scenario]).output().map_err(|source| {
                 BenchError::Start { scenario, program: program.display().to_string(), source }

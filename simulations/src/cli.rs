@@ -1,18 +1,19 @@
 //! The command line.
 
 use core::time::Duration;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{Stderr, Stdout, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::experiment::{self, METRICS, Options, Outcome};
-use crate::scenario::{Scenario, TEMPLATE};
+use crate::scenario::{Method, Scenario, TEMPLATE};
+use crate::screen::Screen;
 use crate::verify::{self, Check, Effort, Setting, VerifyError};
 use crate::world::{Control, Fidelity};
 use crate::{bench, output, plot};
@@ -84,6 +85,9 @@ enum Command {
         /// Write the figures as JSON
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// Measure this scenario alone
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
         /// Run this one here, and print its figures
         #[arg(long, hide = true)]
         scenario: Option<String>,
@@ -120,17 +124,21 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             simulate(&scenario, &out, &options, plot)
         }
         Command::Plot { directory, width, formats } => {
-            for file in plot::all(&directory, width, &formats)? {
+            let drawn = plot::all(&directory, width, &formats)?;
+            for file in &drawn.files {
                 say(&file.display().to_string())?;
             }
-            Ok(ExitCode::SUCCESS)
+            missing_figures(&drawn)?;
+            Ok(if drawn.files.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
         Command::Verify { reference, quick, threads } => {
             let effort = if quick { Effort::Quick } else { Effort::Full };
             let threads = threads.unwrap_or_else(processors).max(1);
             check(reference.as_deref(), Setting { effort, threads })
         }
-        Command::Bench { json, scenario } => measure(json.as_deref(), scenario.as_deref()),
+        Command::Bench { json, only, scenario } => {
+            measure(json.as_deref(), only.as_deref(), scenario.as_deref())
+        }
     }
 }
 
@@ -150,13 +158,23 @@ fn init(file: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The terminal, shared by whoever reports results and whoever shows progress.
+type Terminal = Mutex<Screen<Stdout, Stderr>>;
+
+fn lock(terminal: &Terminal) -> MutexGuard<'_, Screen<Stdout, Stderr>> {
+    terminal.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `work` while a line on the terminal says how far it is. Ctrl-C stops it; a second one ends the process.
-fn watched<T: Send>(control: &Control, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+fn watched<T: Send>(
+    terminal: &Terminal,
+    control: &Control,
+    work: impl FnOnce() -> T + Send,
+) -> anyhow::Result<T> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let signal = signal_hook::consts::SIGINT;
     signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
     signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-    let shown = std::io::stderr().is_terminal();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
@@ -172,13 +190,11 @@ fn watched<T: Send>(control: &Control, work: impl FnOnce() -> T + Send) -> anyho
             if interrupted.load(Ordering::Relaxed) {
                 control.stop();
             }
-            if shown && begin.elapsed().as_millis() % 200 < 50 {
-                let _ = write!(std::io::stderr(), "\r{:<78}", progress(control, begin.elapsed()));
+            if begin.elapsed().as_millis() % 200 < 50 {
+                lock(terminal).progress(&progress(control, begin.elapsed()));
             }
         }
-        if shown {
-            let _ = write!(std::io::stderr(), "\r{:<78}\r", "");
-        }
+        lock(terminal).clear();
         worker.join().map_err(|_| anyhow::anyhow!("a thread of the simulation ended in a panic"))
     })
 }
@@ -199,8 +215,9 @@ fn progress(control: &Control, elapsed: Duration) -> String {
 fn simulate(file: &Path, out: &Path, options: &Options, draw: bool) -> anyhow::Result<ExitCode> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let scenario = Scenario::parse(&text).with_context(|| file.display().to_string())?;
+    output::prepare(out)?;
     let control = Control::default();
-    let outcome = watched(&control, || experiment::run(&scenario, options, &control))??;
+    let outcome = watched(&Terminal::default(), &control, || experiment::run(&scenario, options, &control))??;
     if outcome.replications.is_empty() {
         bail!("interrupted before anything was finished: there are no results");
     }
@@ -210,46 +227,70 @@ fn simulate(file: &Path, out: &Path, options: &Options, draw: bool) -> anyhow::R
     }
     say(&format!("\nresults are in {}", out.display()))?;
     if draw {
-        for figure in plot::all(out, 85.0, &[plot::Format::Svg])? {
+        let drawn = plot::all(out, 85.0, &[plot::Format::Svg])?;
+        for figure in &drawn.files {
             say(&format!("figure: {}", figure.display()))?;
         }
+        missing_figures(&drawn)?;
     }
     if outcome.complete {
         return Ok(ExitCode::SUCCESS);
     }
-    say("interrupted: the results are those of the replications that were finished")?;
+    let what = match scenario.run.method {
+        Method::Replications => "replications",
+        Method::BatchMeans => "batches",
+    };
+    say(&format!("interrupted: the results are those of the {what} that were finished"))?;
     Ok(ExitCode::from(130))
+}
+
+fn missing_figures(drawn: &plot::Drawn) -> anyhow::Result<()> {
+    drawn.empty.iter().try_for_each(|(figure, needs)| say(&format!("no figure {figure}: it needs {needs}")))
 }
 
 fn table(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
     let run = &scenario.run;
     let mut lines = vec![format!(
-        "{:<24} {:>14} {:>14}   {:.0} % interval",
+        "{:<24} {:>14} {:>14} {:>8}   {:.0} % interval",
         "metric",
         "mean",
         "+-",
+        "values",
         100.0 * run.confidence
     )];
     for metric in METRICS {
         if let Some(found) = outcome.estimate(metric, run.confidence) {
             let half = found.half_width.map_or(String::from("-"), |half| format!("{half:.5}"));
-            lines.push(format!("{metric:<24} {:>14.5} {half:>14}", found.mean));
+            lines.push(format!("{metric:<24} {:>14.5} {half:>14} {:>8}", found.mean, found.count));
         }
     }
     let targets = outcome.targets().count();
     lines.push(format!(
-        "\n{targets} targets, {} values of each metric, warm-up of {:.2} s{}",
-        outcome.values().len(),
-        outcome.warm_up.as_secs_f64(),
-        if run.warm_up.is_none() { " (detected)" } else { "" },
+        "\n{targets} targets, warm-up of {:.2} s{}",
+        outcome.warm_up.length.as_secs_f64(),
+        if outcome.warm_up.found == Some(true) { " (detected)" } else { "" },
     ));
+    if outcome.warm_up.found == Some(false) {
+        lines.push(String::from(
+            "pilot runs did not show where the warm-up ends, so it may be measured: give run.warm_up",
+        ));
+    }
     let passed: u64 = outcome.replications.iter().map(|one| one.result.passed_over).sum();
     if passed as f64 > 0.01 * targets as f64 {
         lines.push(format!("{passed} targets found no free lane, which biases them: raise metrics.lanes or metrics.target_interval"));
     }
     let unfinished: u64 = outcome.replications.iter().map(|one| one.result.unfinished).sum();
     if unfinished > 0 {
-        lines.push(format!("{unfinished} targets had not come out completely: see `residual`"));
+        lines.push(format!(
+            "{unfinished} targets had not come out when the run was given up, and are left out"
+        ));
+    }
+    let correlated = outcome.correlated();
+    if !correlated.is_empty() {
+        lines.push(format!(
+            "intervals are too narrow, because a batch is like the one before: raise run.measure ({})",
+            correlated.join(", ")
+        ));
     }
     if outcome.narrow == Some(false) {
         lines.push(String::from("the interval is wider than run.stop asks for: raise run.stop.at_most"));
@@ -262,7 +303,8 @@ fn check(reference: Option<&Path>, setting: Setting) -> anyhow::Result<ExitCode>
         Some(file) => std::fs::read_to_string(file).with_context(|| file.display().to_string())?,
         None => verify::reference::OWN.to_owned(),
     };
-    say(&verify::head())?;
+    let terminal = Terminal::default();
+    lock(&terminal).say(&verify::head())?;
     let control = Control::default();
     let (mut passed, mut failed) = (0, 0);
     let mut report = |check: Check| {
@@ -271,9 +313,9 @@ fn check(reference: Option<&Path>, setting: Setting) -> anyhow::Result<ExitCode>
         } else {
             failed += 1;
         }
-        let _ = writeln!(std::io::stdout(), "{check}");
+        let _ = lock(&terminal).say(&check.to_string());
     };
-    let found: Result<(), VerifyError> = watched(&control, || {
+    let found: Result<(), VerifyError> = watched(&terminal, &control, || {
         if reference.is_none() {
             verify::oracles::run(setting, &control, &mut report)?;
         }
@@ -284,13 +326,13 @@ fn check(reference: Option<&Path>, setting: Setting) -> anyhow::Result<ExitCode>
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn measure(json: Option<&Path>, scenario: Option<&str>) -> anyhow::Result<ExitCode> {
+fn measure(json: Option<&Path>, only: Option<&str>, scenario: Option<&str>) -> anyhow::Result<ExitCode> {
     if let Some(name) = scenario {
         say(&bench::one(name)?.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
     let program = std::env::current_exe().context("the path of this program")?;
-    let figures = bench::all(&program, |name, value| {
+    let figures = bench::all(&program, only, |name, value| {
         let number = |key: &str| value[key].as_f64().unwrap_or(f64::NAN);
         let _ = writeln!(
             std::io::stdout(),

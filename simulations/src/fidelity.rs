@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tombola_mixing::Time;
-use tombola_protocol::drops::DropCounters;
+use tombola_protocol::drops::{DropCounters, DropReason};
 use tombola_protocol::frame::{CHALLENGE_LEN, Frame};
 use tombola_protocol::opener::{Inbound, NodeKey, Occupancy, Opener, Order};
 use tombola_protocol::packet::{End, FirstLink, Identifier, PacketBuilder};
@@ -26,7 +26,7 @@ use tombola_topology::{
 };
 
 use crate::engine::{Purpose, Seeds};
-use crate::mixes::{Mix, PacketId};
+use crate::mixes::{Deployed, Mix, PacketId};
 use crate::scenario::{Scenario, Topology};
 use crate::world::{Kind, Packets, Routes};
 
@@ -58,7 +58,7 @@ pub struct WireCounts {
     pub built: u64,
     /// Packets whose end opened them, and found what their sender had meant.
     pub arrived: u64,
-    /// Packets that a relay dropped.
+    /// Packets that a relay dropped though it had room.
     pub dropped: u64,
     /// Packets that left a relay at another time, or for another node, than their header says.
     pub astray: u64,
@@ -80,6 +80,8 @@ struct Net {
     nodes: Vec<(IdentityKey, SecretKey)>,
     parameters: Parameters,
     gateways: u32,
+    /// Places in a relay.
+    capacity: usize,
 }
 
 /// Packets between two nodes.
@@ -113,7 +115,8 @@ impl Wire {
             Topology::Stratified(widths) if widths.len() <= usize::from(MAX_LAYERS) => widths.len() as u8,
             _ => return Err(WireError::Topology),
         };
-        let (mean_delay, max_delay) = scenario.mix.deployed().ok_or(WireError::Mix)?;
+        let deployed = scenario.mix.deployed(scenario.most_arrivals_per_mix()).ok_or(WireError::Mix)?;
+        let Deployed { mean_delay, max_delay, capacity } = deployed;
         let parameters = Parameters {
             layers,
             mean_delay,
@@ -160,7 +163,7 @@ impl Wire {
         let clients = (0..(scenario.clients.count + routes.mixes()) as u64)
             .map(|client| SecretKey::from_bytes(seeds.seed(Purpose::Keys, (1 << 32) + client)).public_key())
             .collect();
-        let net = Rc::new(Net { view, nodes: secrets, parameters, gateways });
+        let net = Rc::new(Net { view, nodes: secrets, parameters, gateways, capacity });
         Ok(Self { seeds: seeds.clone(), net, post: Rc::default(), clients })
     }
 
@@ -169,7 +172,7 @@ impl Wire {
     pub fn relay(&self, mix: usize) -> Box<dyn Mix> {
         let node = self.net.gateways + mix as u32;
         let (identity, secret) = &self.net.nodes[node as usize];
-        let occupancy = Occupancy::new(1 << 20);
+        let occupancy = Occupancy::new(self.net.capacity);
         let drops = Arc::new(DropCounters::default());
         let relay = Relay::new(
             Time::ZERO,
@@ -182,8 +185,9 @@ impl Wire {
         );
         Box::new(RelayMix {
             me: *identity,
-            opener: self.net.opener(node, secret, occupancy, drops),
+            opener: self.net.opener(node, secret, occupancy, Arc::clone(&drops)),
             relay,
+            drops,
             inside: BTreeMap::new(),
             post: Rc::clone(&self.post),
         })
@@ -299,6 +303,7 @@ struct RelayMix {
     me: IdentityKey,
     opener: Opener,
     relay: Relay,
+    drops: Arc<DropCounters>,
     /// The challenge that a packet carries to the next hop is all that it has in common inside and outside; and when it
     /// should leave.
     inside: BTreeMap<[u8; CHALLENGE_LEN], (PacketId, Time)>,
@@ -314,9 +319,11 @@ impl Mix for RelayMix {
         };
         post.counts.astray += u64::from(to != self.me);
         let (mut batch, mut opened) = (vec![Inbound { arrived: now, from, frame }], Vec::new());
+        let shed = self.drops.get(DropReason::Overload);
         self.opener.open_batch(&mut batch, &mut opened, &mut Vec::new());
         let Some(opened) = opened.pop() else {
-            post.counts.dropped += 1;
+            // For want of room is what the scenario asks for.
+            post.counts.dropped += u64::from(self.drops.get(DropReason::Overload) == shed);
             return false;
         };
         let Order::Forward { delay_ns, challenge, .. } = opened.order else {

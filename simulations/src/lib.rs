@@ -11,6 +11,7 @@ pub mod output;
 pub mod plot;
 pub mod process;
 pub mod scenario;
+pub mod screen;
 pub mod stats;
 pub mod verify;
 pub mod world;

@@ -21,7 +21,7 @@ use plotters::prelude::{
 use resvg::{tiny_skia, usvg};
 use thiserror::Error;
 
-use crate::output::{self, OutputError, Table};
+use crate::output::{self, Column, OutputError, Table};
 use crate::stats::Estimate;
 
 /// Kinds of files.
@@ -44,12 +44,6 @@ pub enum PlotError {
     /// A width that no paper has.
     #[error("a figure is 20 to 500 mm wide, not {0}")]
     Width(f64),
-    /// Nothing to draw.
-    #[error("{figure}: the results have nothing to draw: simulate longer (`run.measure`)")]
-    Empty {
-        /// Which one.
-        figure: &'static str,
-    },
     /// It could not be drawn.
     #[error("{figure}: {what}")]
     Draw {
@@ -74,6 +68,9 @@ const PER_MM: f64 = 10.0;
 const TEXT: u32 = 28;
 const FONT: &str = "DejaVu Sans";
 const DOTS_PER_INCH: f32 = 600.0;
+const ENTROPY: &str = "entropy";
+const LATENCY: &str = "latency";
+const CONVERGENCE: &str = "convergence";
 const FIRST: RGBColor = RGBColor(0, 90, 160);
 const SECOND: RGBColor = RGBColor(200, 80, 0);
 
@@ -82,6 +79,8 @@ type Curve = Vec<(f64, f64)>;
 
 struct Figure {
     name: &'static str,
+    /// Without which there is nothing to draw.
+    needs: &'static str,
     x: &'static str,
     y: &'static str,
     curves: Vec<(&'static str, Curve)>,
@@ -89,11 +88,27 @@ struct Figure {
     band: Option<(Curve, Curve)>,
 }
 
-/// Draws all figures of the results in a directory, into that directory; their files.
+/// What was drawn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drawn {
+    /// Files that were written.
+    pub files: Vec<PathBuf>,
+    /// Figures for which the results have nothing, and what they need.
+    pub empty: Vec<(&'static str, &'static str)>,
+}
+
+/// The names of all files that [`all`] may write.
+pub(crate) fn files() -> impl Iterator<Item = String> {
+    let names = [ENTROPY, LATENCY, CONVERGENCE];
+    names.into_iter().flat_map(|name| ["svg", "png", "pdf"].map(|extension| format!("{name}.{extension}")))
+}
+
+/// Draws all figures of the results in a directory, into that directory. Those for which the results have nothing are left
+/// out.
 ///
 /// # Errors
 /// The results cannot be read, or a file cannot be written.
-pub fn all(directory: &Path, width_mm: f64, formats: &[Format]) -> Result<Vec<PathBuf>, PlotError> {
+pub fn all(directory: &Path, width_mm: f64, formats: &[Format]) -> Result<Drawn, PlotError> {
     if !(20.0..=500.0).contains(&width_mm) {
         return Err(PlotError::Width(width_mm));
     }
@@ -101,8 +116,12 @@ pub fn all(directory: &Path, width_mm: f64, formats: &[Format]) -> Result<Vec<Pa
     let latencies = output::read(directory, "latencies.parquet")?;
     let replications = output::read(directory, "replications.parquet")?;
     let figures = [entropy(&targets), latency(&latencies), convergence(&replications)];
-    let mut files = Vec::new();
+    let mut drawn = Drawn::default();
     for figure in figures {
+        if figure.curves.iter().all(|(_, curve)| curve.is_empty()) {
+            drawn.empty.push((figure.name, figure.needs));
+            continue;
+        }
         let svg = figure.svg(width_mm)?;
         for format in formats {
             let (extension, bytes) = match format {
@@ -112,10 +131,10 @@ pub fn all(directory: &Path, width_mm: f64, formats: &[Format]) -> Result<Vec<Pa
             };
             let path = directory.join(format!("{}.{extension}", figure.name));
             std::fs::write(&path, bytes).map_err(|source| PlotError::Write { path: path.clone(), source })?;
-            files.push(path);
+            drawn.files.push(path);
         }
     }
-    Ok(files)
+    Ok(drawn)
 }
 
 /// The share of values at most x, as steps.
@@ -138,9 +157,21 @@ fn shares_below(mut values: Vec<f64>) -> Curve {
 
 fn entropy(targets: &Table) -> Figure {
     let curves = [("over packets", "entropy_bits"), ("over receivers", "receiver_entropy_bits")];
-    let curves = curves.map(|(label, column)| (label, shares_below(targets.numbers(column))));
+    // What was given up before it was finished is not known.
+    let finished = targets.numbers("finished");
+    let known = |column| {
+        let Some(Column::Numbers(values)) = targets.column(column) else { return Vec::new() };
+        values
+            .iter()
+            .zip(&finished)
+            .filter(|(_, finished)| **finished > 0.0)
+            .filter_map(|(value, _)| *value)
+            .collect()
+    };
+    let curves = curves.map(|(label, column)| (label, shares_below(known(column))));
     Figure {
-        name: "entropy",
+        name: ENTROPY,
+        needs: "targets that are finished: raise run.measure",
         x: "entropy of a target, bits",
         y: "share of targets",
         curves: curves.into_iter().filter(|(_, curve)| !curve.is_empty()).collect(),
@@ -152,18 +183,19 @@ fn latency(latencies: &Table) -> Figure {
     let (ends, counts) = (latencies.numbers("to_s"), latencies.numbers("messages"));
     let total: f64 = counts.iter().sum();
     let mut sum = 0.0;
-    let curve: Curve = ends
-        .iter()
-        .zip(counts)
-        .map(|(&end, count)| {
-            sum += count;
-            (end, sum / total)
-        })
+    let mut curve: Curve =
+        latencies.numbers("from_s").first().map(|&first| (first, 0.0)).into_iter().collect();
+    for (end, count) in ends.into_iter().zip(counts) {
+        sum += count;
+        curve.push((end, sum / total));
         // The last thousandth would take most of the width.
-        .take_while(|(_, share)| *share <= 0.9995)
-        .collect();
+        if sum / total > 0.9995 {
+            break;
+        }
+    }
     Figure {
-        name: "latency",
+        name: LATENCY,
+        needs: "messages that arrived: raise run.measure",
         x: "time from writing to arrival, s",
         y: "share of messages",
         curves: vec![("", curve)],
@@ -183,7 +215,8 @@ fn convergence(replications: &Table) -> Figure {
         estimates.iter().map(|estimate| (estimate.0, value(estimate))).collect()
     };
     Figure {
-        name: "convergence",
+        name: CONVERGENCE,
+        needs: "two replications or batches with targets",
         x: "replications or batches",
         y: "mean entropy, bits",
         curves: vec![("", of(|estimate| estimate.1))],
@@ -202,7 +235,8 @@ impl Figure {
             }
         }
         if ranges.iter().any(|range| !range.0.is_finite() || !range.1.is_finite()) {
-            return Err(PlotError::Empty { figure: self.name });
+            let what = String::from("the results have values that are no finite numbers");
+            return Err(PlotError::Draw { figure: self.name, what });
         }
         // A little more on either side; something, if all values are the same.
         let ranges = ranges.map(|(from, to)| {
@@ -313,10 +347,26 @@ mod tests {
     }
 
     #[test]
+    fn latencies_that_are_all_alike_are_a_step_and_long_tails_are_left_out() {
+        let table = |buckets: &[(f64, f64, u64)]| {
+            Table::default()
+                .with("from_s", Column::numbers(buckets.iter().map(|bucket| bucket.0)))
+                .with("to_s", Column::numbers(buckets.iter().map(|bucket| bucket.1)))
+                .with("messages", Column::integers(buckets.iter().map(|bucket| bucket.2)))
+        };
+        let curve = |buckets: &[(f64, f64, u64)]| latency(&table(buckets)).curves.remove(0).1;
+        assert_eq!(curve(&[(1.0, 1.1, 7)]), [(1.0, 0.0), (1.1, 1.0)]);
+        let tail = curve(&[(1.0, 1.1, 5000), (1.1, 1.2, 4996), (1.2, 1.3, 2), (9.0, 9.1, 2)]);
+        assert_eq!(tail, [(1.0, 0.0), (1.1, 0.5), (1.2, 0.9996)]);
+        assert_eq!(curve(&[]), []);
+    }
+
+    #[test]
     fn a_figure_has_the_width_of_the_column_in_every_format() {
         let curve = vec![(0.0, 0.0), (1.0, 2.0)];
         let figure = Figure {
             name: "test",
+            needs: "",
             x: "x",
             y: "y",
             curves: vec![("a", curve.clone()), ("b", curve)],

@@ -21,7 +21,12 @@ impl Estimate {
     /// The interval of Student's distribution around the mean of independent values; `None` without any.
     #[must_use]
     pub fn new(values: impl IntoIterator<Item = f64>, confidence: f64) -> Option<Self> {
-        let moments: Moments = values.into_iter().collect();
+        Self::of(&values.into_iter().collect(), confidence)
+    }
+
+    /// The same of values that are summed up already.
+    #[must_use]
+    pub fn of(moments: &Moments, confidence: f64) -> Option<Self> {
         let mean = moments.mean()?;
         let standard_error = moments.variance().map(|variance| (variance / moments.count() as f64).sqrt());
         let half_width = standard_error.and_then(|error| {
@@ -32,8 +37,28 @@ impl Estimate {
     }
 }
 
+/// Correlation of each value with the next one (lag 1); `None` for fewer than ten values, or if all are the same.
+#[must_use]
+pub fn serial_correlation(values: &[f64]) -> Option<f64> {
+    let moments: Moments = values.iter().copied().collect();
+    let (mean, variance) = (moments.mean()?, moments.variance()?);
+    let products: f64 = values.windows(2).map(|two| (two[0] - mean) * (two[1] - mean)).sum();
+    let correlation = products / (variance * (moments.count() - 1) as f64);
+    (moments.count() >= 10 && correlation.is_finite()).then_some(correlation)
+}
+
+/// Whether so great a [`serial_correlation`] of so many values hardly occurs among independent ones: once in two hundred times
+/// (its mean is then -1/n, its variance 1/n; Bartlett, "On the theoretical specification and sampling properties of
+/// autocorrelated time-series", 1946).
+#[must_use]
+pub fn is_correlated(correlation: f64, values: u64) -> bool {
+    let n = values as f64;
+    (correlation + 1.0 / n) * n.sqrt() > 2.576
+}
+
 /// The probability of a deviation as great as that of these counts from the expected ones (Pearson's chi-square test).
-/// Neighbouring cells are put together until each expects ten; `parameters` were estimated from the same counts.
+/// Neighbouring cells are put together until each expects ten; `parameters` were estimated from the same counts. Zero if that
+/// leaves too few cells to compare: nothing fits for want of data.
 #[must_use]
 pub fn chi_square(observed: &[f64], expected: &[f64], parameters: usize) -> f64 {
     let mut cells: Vec<(f64, f64)> = Vec::new();
@@ -48,16 +73,22 @@ pub fn chi_square(observed: &[f64], expected: &[f64], parameters: usize) -> f64 
         *last = (last.0 + open.0, last.1 + open.1);
     }
     let freedom = cells.len().saturating_sub(1 + parameters);
+    if freedom == 0 {
+        return 0.0;
+    }
     let statistic: f64 =
         cells.iter().map(|(observed, expected)| (observed - expected).powi(2) / expected).sum();
-    ChiSquared::new(freedom as f64).map_or(1.0, |distribution| distribution.sf(statistic))
+    ChiSquared::new(freedom as f64).map_or(0.0, |distribution| distribution.sf(statistic))
 }
 
 /// The probability that a sample of the distribution `cdf` deviates from it as much as this one (Kolmogorov's test, with
-/// Stephens' correction for the size, 1970).
+/// Stephens' correction for the size, 1970). Zero of an empty one.
 #[must_use]
 pub fn kolmogorov(sample: &mut [f64], cdf: impl Fn(f64) -> f64) -> f64 {
     sample.sort_by(f64::total_cmp);
+    if sample.is_empty() {
+        return 0.0;
+    }
     let size = sample.len() as f64;
     let distance = sample.iter().zip(0_u32..).fold(0.0_f64, |greatest, (&value, rank)| {
         let (below, at) = (f64::from(rank) / size, (f64::from(rank) + 1.0) / size);
@@ -77,10 +108,13 @@ pub fn kolmogorov(sample: &mut [f64], cdf: impl Fn(f64) -> f64) -> f64 {
 
 /// How many values at the beginning of a series belong to the warm-up: what to leave out so that the rest has the least
 /// standard error, of means of five (MSER-5; White, "An effective truncation heuristic for bias reduction in simulation
-/// output", 1997). `None` if that is more than half: the series is too short to tell.
+/// output", 1997). `None` if that is more than half, or nothing ever changes: the series is too short to tell.
 #[must_use]
 pub fn warm_up(series: &[f64]) -> Option<usize> {
     let means: Vec<f64> = series.chunks_exact(5).map(|five| five.iter().sum::<f64>() / 5.0).collect();
+    if means.iter().all(|mean| *mean == means[0]) {
+        return None;
+    }
     let error_without = |first: usize| {
         let rest: Moments = means[first..].iter().copied().collect();
         rest.variance().map(|variance| variance / rest.count() as f64)
@@ -146,6 +180,40 @@ mod tests {
     }
 
     #[test]
+    fn too_few_counts_fit_nothing() {
+        assert_eq!(chi_square(&[9.0], &[9.0], 0), 0.0);
+        assert_eq!(chi_square(&[30.0, 40.0], &[35.0, 35.0], 1), 0.0);
+        assert_eq!(chi_square(&[], &[], 0), 0.0);
+        assert!(chi_square(&[30.0, 40.0], &[35.0, 35.0], 0) > 0.1);
+        let mut all: Vec<f64> = Vec::new();
+        assert_eq!(kolmogorov(&mut all, |value| value), 0.0);
+    }
+
+    #[test]
+    fn dependent_values_are_noticed_and_independent_ones_are_not() {
+        assert_eq!(serial_correlation(&[1.0; 20]), None);
+        assert_eq!(serial_correlation(&[1.0, 2.0, 3.0]), None);
+        let alternating: Vec<f64> = (0..100).map(|at| f64::from(at % 2)).collect();
+        assert!((serial_correlation(&alternating).unwrap() + 0.99).abs() < 1e-9);
+        let mut rng = Rng::from_seed([4; 32]);
+        let mut noticed = [0; 2];
+        for _ in 0..1000 {
+            let mut last = 0.0;
+            for (noticed, memory) in noticed.iter_mut().zip([0.0, 0.8]) {
+                let next = |_| {
+                    last = memory * last + uniform(&mut rng);
+                    last
+                };
+                let values: Vec<f64> = (0..40).map(next).collect();
+                let correlation = serial_correlation(&values).unwrap();
+                *noticed += u32::from(is_correlated(correlation, 40));
+            }
+        }
+        // Five of a thousand by chance.
+        assert!(noticed[0] < 15 && noticed[1] > 900, "{noticed:?}");
+    }
+
+    #[test]
     fn the_warm_up_is_found() {
         let mut rng = Rng::from_seed([3; 32]);
         let mut series = |rise: f64, length: usize| -> Vec<f64> {
@@ -157,5 +225,6 @@ mod tests {
         assert!((50..150).contains(&found), "{found}");
         assert!(warm_up(&series(1e-9, 400)).unwrap() < 100);
         assert_eq!(warm_up(&series(300.0, 400)), None);
+        assert_eq!(warm_up(&[0.0; 400]), None);
     }
 }

@@ -4,6 +4,7 @@ mod far;
 mod heap;
 mod loops;
 mod loss_test;
+mod near;
 mod poisson;
 mod pool;
 mod rng;

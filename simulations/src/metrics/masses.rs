@@ -14,6 +14,10 @@
 /// No slot: all zero.
 pub const ZERO: u32 = u32::MAX;
 
+/// What a challenge sender's number in a pool or a packet does not fall below unless it is zero (see
+/// [`Masses::never_forget`]).
+pub const LEAST: f64 = 1e-300;
+
 /// One number for each lane, in whole lines of a processor's cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(align(64))]
@@ -35,6 +39,8 @@ pub struct Masses<const L: usize> {
     free: Vec<u32>,
     /// Lanes that are in use. Without any, nothing needs to be computed.
     lanes: u32,
+    /// From this lane on, numbers stay at [`LEAST`] or above until the pool empties.
+    unforgotten: usize,
 }
 
 impl<const L: usize> Masses<L> {
@@ -42,7 +48,17 @@ impl<const L: usize> Masses<L> {
     #[must_use]
     pub fn new(corrupt: &[bool]) -> Self {
         let pool = |&corrupt: &bool| Pool { mass: Lanes([0.0; L]), packets: 0.0, corrupt };
-        Self { pools: corrupt.iter().map(pool).collect(), slots: Vec::new(), free: Vec::new(), lanes: 0 }
+        let pools = corrupt.iter().map(pool).collect();
+        Self { pools, slots: Vec::new(), free: Vec::new(), lanes: 0, unforgotten: L }
+    }
+
+    /// From now on the numbers of this lane and those behind it are zero only where they are zero exactly.
+    ///
+    /// A pool that is never empty halves what it holds again and again, and after some thousand departures without a new
+    /// arrival a double would be zero, as if none of the lane's messages could be inside. Such a number stays at [`LEAST`]
+    /// instead. It is zero again when the last packet has left. What that adds to the sum is too small to be seen.
+    pub fn never_forget(&mut self, from: usize) {
+        self.unforgotten = from;
     }
 
     /// Whether the mix is corrupt.
@@ -133,6 +149,15 @@ impl<const L: usize> Masses<L> {
             *leaving = *inside * share;
             *inside -= *leaving;
         }
+        if self.unforgotten < L && packets > 1.0 {
+            let leaving = &mut self.slots[slot as usize].0[self.unforgotten..];
+            for (inside, leaving) in pool.mass.0[self.unforgotten..].iter_mut().zip(leaving) {
+                if *inside > 0.0 {
+                    *inside = inside.max(LEAST);
+                    *leaving = leaving.max(LEAST);
+                }
+            }
+        }
         slot
     }
 
@@ -193,6 +218,34 @@ mod tests {
         let second = masses.depart(0, ZERO);
         assert_eq!(masses.of(first), Some(&[0.5]));
         assert!((masses.of(second).unwrap()[0] - 0.5 / 3.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn what_may_still_be_inside_is_not_forgotten_until_the_pool_is_empty() {
+        let mut masses = Masses::<4>::new(&[false]);
+        masses.never_forget(2);
+        (0..4).for_each(|_| masses.open_lane());
+        let sent = masses.certain(1, ZERO);
+        let sent = masses.certain(2, sent);
+        masses.arrive(0, sent);
+        masses.arrive(0, ZERO);
+        // Each departure halves what is left: 2^-3000 is no number any more.
+        let mut last = ZERO;
+        for _ in 0..3000 {
+            masses.arrive(0, ZERO);
+            masses.release(last);
+            last = masses.depart(0, ZERO);
+        }
+        let &[never, forgotten, kept, other] = masses.of(last).unwrap();
+        assert_eq!((never, other), (0.0, 0.0));
+        assert!(forgotten < 1e-320 && kept == LEAST, "{forgotten}, {kept}");
+        // The last packet of all takes everything along.
+        masses.depart(0, ZERO);
+        let left = masses.depart(0, ZERO);
+        assert!(masses.of(left).unwrap()[2] > 0.0);
+        masses.arrive(0, ZERO);
+        let clean = masses.depart(0, ZERO);
+        assert_eq!(masses.of(clean), Some(&[0.0; 4]));
     }
 
     #[test]

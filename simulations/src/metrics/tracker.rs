@@ -37,6 +37,8 @@ pub struct TargetResult {
     pub set_size: u64,
     /// What did not come out.
     pub residual: f64,
+    /// Whether it is known where all of its probability went. If not, the rest is of no use: the run was given up before.
+    pub finished: bool,
 }
 
 struct Active {
@@ -87,7 +89,8 @@ struct Bins(Vec<(u64, f64)>);
 /// What the two challenge senders' packets look like when they come out.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Likelihood {
-    /// |ln(p0 / p1)| of packets where both are above zero, summed up.
+    /// |ln(p0 / p1)| of packets where both are above zero, summed up. A probability is zero or at least
+    /// [`LEAST`](super::masses::LEAST).
     pub difference: f64,
     /// Those packets.
     pub both: u64,
@@ -101,7 +104,8 @@ impl Likelihood {
     #[inline]
     pub fn judge(&mut self, p0: f64, p1: f64) {
         if p0 > 0.0 && p1 > 0.0 {
-            self.difference += libm::log(p0 / p1).abs();
+            // Of each alone: their ratio may be no finite number.
+            self.difference += (libm::log(p0) - libm::log(p1)).abs();
             self.both += 1;
         } else if p0 > 0.0 || p1 > 0.0 {
             self.one += 1;
@@ -206,6 +210,7 @@ impl<const L: usize> Tracker<L> {
         let done = |target: &Active| any || target.delivered + target.lost >= COMPLETE;
         let lane = self.active.iter().position(|target| target.as_ref().is_some_and(done))?;
         let target = self.active[lane].take()?;
+        let finished = target.delivered + target.lost >= COMPLETE;
         self.used &= !(1 << lane);
         let receiver_entropy = (!self.receivers.is_empty()).then(|| {
             let column = self.receivers.iter_mut().map(|sum| core::mem::take(&mut sum.0[lane]));
@@ -224,6 +229,7 @@ impl<const L: usize> Tracker<L> {
             guesses: self.bins[lane].take_guesses(),
             set_size: target.set_size,
             residual: 1.0 - delivered,
+            finished,
         });
         Some(lane)
     }
@@ -232,6 +238,12 @@ impl<const L: usize> Tracker<L> {
     #[must_use]
     pub fn active(&self) -> usize {
         self.used.count_ones() as usize
+    }
+
+    /// The first batch that still has a target which is followed.
+    #[must_use]
+    pub fn earliest(&self) -> Option<u32> {
+        self.active.iter().flatten().map(|target| target.batch).min()
     }
 
     /// Targets that could not be followed because all lanes were in use.
@@ -273,6 +285,7 @@ impl Bins {
 
 #[cfg(test)]
 mod tests {
+    use super::super::masses::LEAST;
     use super::*;
 
     const TARGET: NewTarget = NewTarget { batch: 0, sender: 1, number: 2, sent: Time::ZERO, corrupt_hops: 0 };
@@ -301,7 +314,7 @@ mod tests {
         assert_eq!(found.guesses, 0.5 + 2.0 * 0.25 + 0.125 * (3.0 + 4.0));
         let expected: f64 = [0.625_f64, 0.25, 0.125].iter().map(|q| -q * q.log2()).sum();
         assert!((found.receiver_entropy.unwrap() - expected).abs() < 1e-15);
-        assert_eq!(found.residual, 0.0);
+        assert_eq!((found.residual, found.finished), (0.0, true));
     }
 
     #[test]
@@ -324,10 +337,21 @@ mod tests {
         let half = core::array::from_fn(|at| if at == lane { 0.5 } else { 0.0 });
         assert!(!tracker.delivered(&half, 0));
         assert_eq!(tracker.finish(false), None);
+        assert_eq!(tracker.earliest(), Some(0));
         assert!(tracker.lost(&half));
         assert_eq!(tracker.finish(false), Some(lane));
         let found = tracker.into_results().remove(0);
         assert_eq!((found.entropy, found.residual, found.receiver_entropy), (0.5, 0.5, None));
+        assert!(found.finished);
+    }
+
+    #[test]
+    fn a_target_that_is_given_up_is_not_finished() {
+        let mut tracker = Tracker::<4>::new(4, 0, false);
+        let lane = tracker.begin(TARGET).unwrap();
+        assert!(!tracker.delivered(&core::array::from_fn(|at| if at == lane { 0.5 } else { 0.0 }), 0));
+        assert_eq!((tracker.finish(true), tracker.earliest()), (Some(lane), None));
+        assert!(!tracker.into_results().remove(0).finished);
     }
 
     #[test]
@@ -349,5 +373,15 @@ mod tests {
         }
         assert_eq!((found.both, found.one), (2, 1));
         assert!((found.difference - 3.0 * core::f64::consts::LN_2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn challenge_senders_of_very_different_probability_are_compared_too() {
+        for (p0, p1) in [(1e8, LEAST), (LEAST, 1e8), (LEAST, f64::MIN_POSITIVE)] {
+            let mut found = Likelihood::default();
+            found.judge(p0, p1);
+            let expected = (p0.log10() - p1.log10()).abs() * core::f64::consts::LN_10;
+            assert!((found.difference - expected).abs() < 1e-9, "{p0}, {p1}: {found:?}");
+        }
     }
 }

@@ -44,7 +44,8 @@ pub trait Mix {
 
 /// A kind of mix with its parameters: makes the mixes of a network.
 pub trait MixKind: fmt::Debug + Send + Sync {
-    /// A mix whose own randomness comes from `rng`; `arrivals` is how many packets per second it will get on average.
+    /// A mix whose own randomness comes from `rng`; `arrivals` is how many packets per second it will get on average while
+    /// all users are active.
     fn build(&self, rng: Rng, arrivals: f64) -> Box<dyn Mix>;
 
     /// How senders draw a packet's delay at each mix of this kind.
@@ -52,8 +53,9 @@ pub trait MixKind: fmt::Debug + Send + Sync {
         Delay::ZERO
     }
 
-    /// Mean delay and bound of the network whose relays do the same; `None` if there is none.
-    fn deployed(&self) -> Option<(Duration, Duration)> {
+    /// The deployed relay that does the same while so many packets per second arrive; `None` if there is none.
+    fn deployed(&self, arrivals: f64) -> Option<Deployed> {
+        let _ = arrivals;
         None
     }
 
@@ -62,6 +64,17 @@ pub trait MixKind: fmt::Debug + Send + Sync {
 
     /// Seconds after which a packet is still in one mix with a probability of one in a thousand million, roughly.
     fn longest_stay(&self, arrivals: f64) -> f64;
+}
+
+/// What the deployed relay is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    /// Mean delay in a mix.
+    pub mean_delay: Duration,
+    /// What delays are cut to.
+    pub max_delay: Duration,
+    /// Packets for which it has room.
+    pub capacity: usize,
 }
 
 /// A duration that is drawn: a packet's delay at a mix, or on a link.

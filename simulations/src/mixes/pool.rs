@@ -30,10 +30,11 @@ pub enum Round {
 
 impl Pool {
     pub(super) fn read(section: &mut Section) -> Result<Self, ScenarioError> {
+        let (batch, interval) = (section.at_least_one("batch")?, section.interval("interval")?);
         let keep = section.required_count("keep")?;
-        let round = match (section.count("batch")?, section.duration("interval")?) {
-            (Some(batch), None) => Round::Batch(batch.max(1)),
-            (None, Some(interval)) => Round::Interval(interval.max(Duration::from_nanos(1))),
+        let round = match (batch, interval) {
+            (Some(batch), None) => Round::Batch(batch),
+            (None, Some(interval)) => Round::Interval(interval),
             (found, _) => {
                 let what = if found.is_some() { "both are given" } else { "neither is given" };
                 return Err(

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use tombola_mixing::{DelayPool, Rng, Time};
 
-use super::{Delay, Mix, MixKind, PacketId};
+use super::{Delay, Deployed, Mix, MixKind, PacketId};
 use crate::scenario::{ScenarioError, Section};
 
 /// Mixes with the [`DelayPool`] that nodes run. `kind = "poisson"`.
@@ -27,35 +27,33 @@ impl StopAndGo {
     }
 
     pub(super) fn read(section: &mut Section) -> Result<Self, ScenarioError> {
-        Ok(Self {
-            delay: section.delay("delay", Delay::Exponential)?.ok_or_else(|| section.missing("delay"))?,
-            max_delay: section.duration("max_delay")?.unwrap_or(Duration::MAX),
-            capacity: section.count("capacity")?,
-        })
+        let max_delay = section.duration("max_delay")?.unwrap_or(Duration::MAX);
+        let capacity = section.count("capacity")?;
+        let delay = section.delay("delay", Delay::Exponential)?.ok_or_else(|| section.missing("delay"))?;
+        Ok(Self { delay, max_delay, capacity })
     }
 
+    /// What the pool, which is allocated at once, needs: no more than ever come together.
     fn places(&self, arrivals: f64) -> usize {
         let expected = arrivals * self.delay.mean();
         // Ten standard deviations above the mean of a Poisson variable, and some; saturates.
-        let places = (expected + 10.0 * expected.sqrt() + 1000.0) as usize;
-        self.capacity.unwrap_or(places.saturating_mul(2))
+        let ever = (expected + 10.0 * expected.sqrt() + 1000.0) as usize;
+        self.capacity.unwrap_or(usize::MAX).min(ever.saturating_mul(2))
     }
 }
 
 impl MixKind for StopAndGo {
     fn build(&self, rng: Rng, arrivals: f64) -> Box<dyn Mix> {
-        Box::new(Deployed(DelayPool::new(self.places(arrivals), self.max_delay, rng)))
+        Box::new(StoppingAndGoing(DelayPool::new(self.places(arrivals), self.max_delay, rng)))
     }
 
     fn delay(&self) -> Delay {
         self.delay
     }
 
-    fn deployed(&self) -> Option<(Duration, Duration)> {
-        match self.delay {
-            Delay::Exponential(mean) => Some((mean, self.max_delay)),
-            _ => None,
-        }
+    fn deployed(&self, arrivals: f64) -> Option<Deployed> {
+        let Delay::Exponential(mean_delay) = self.delay else { return None };
+        Some(Deployed { mean_delay, max_delay: self.max_delay, capacity: self.places(arrivals) })
     }
 
     fn mean_stay(&self, _arrivals: f64) -> f64 {
@@ -68,9 +66,9 @@ impl MixKind for StopAndGo {
 }
 
 /// Packets by number from 1: where none is zero, a place in the pool takes 16 bytes and not 24.
-struct Deployed(DelayPool<NonZeroU32>);
+struct StoppingAndGoing(DelayPool<NonZeroU32>);
 
-impl Mix for Deployed {
+impl Mix for StoppingAndGoing {
     fn arrive(&mut self, now: Time, packet: PacketId, delay: Duration) -> bool {
         self.0.insert(now, delay, NonZeroU32::MIN.saturating_add(packet.0)).is_ok()
     }

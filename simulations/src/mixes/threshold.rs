@@ -17,7 +17,8 @@ pub struct Threshold {
 
 impl Threshold {
     pub(super) fn read(section: &mut Section) -> Result<Self, ScenarioError> {
-        Ok(Self { threshold: section.required_count("threshold")?.max(1) })
+        let threshold = section.at_least_one("threshold")?.ok_or_else(|| section.missing("threshold"))?;
+        Ok(Self { threshold })
     }
 }
 

@@ -11,13 +11,13 @@ use crate::scenario::{ScenarioError, Section};
 /// Mixes that send everything they have once in an `interval`, each at a phase of its own. `kind = "timed"`.
 #[derive(Clone, Copy, Debug)]
 pub struct Timed {
-    /// From tick to tick, at least 1 ns.
+    /// From tick to tick, above zero.
     pub interval: Duration,
 }
 
 impl Timed {
     pub(super) fn read(section: &mut Section) -> Result<Self, ScenarioError> {
-        Ok(Self { interval: section.required_duration("interval")?.max(Duration::from_nanos(1)) })
+        Ok(Self { interval: section.required_interval("interval")? })
     }
 }
 

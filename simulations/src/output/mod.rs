@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use parquet::errors::ParquetError;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
+use tombola_mixing::LoopStats;
 
 use crate::experiment::{METRICS, Options, Outcome, TraceRow};
 use crate::metrics::Histogram;
@@ -87,12 +88,13 @@ pub fn targets(outcome: &Outcome) -> Table {
         .with("guesses", numbers(&|at| Some(all[at].1.guesses)))
         .with("anonymity_set", integers(&|at| all[at].1.set_size))
         .with("residual", numbers(&|at| Some(all[at].1.residual)))
+        .with("finished", integers(&|at| all[at].1.finished.into()))
 }
 
 /// A row for every replication or batch: the metrics, and what was counted.
 #[must_use]
 pub fn replications(outcome: &Outcome) -> Table {
-    let values = outcome.values();
+    let values: Vec<_> = outcome.values().collect();
     let batches: Vec<_> = outcome
         .replications
         .iter()
@@ -167,6 +169,7 @@ pub fn summary(scenario: &Scenario, options: &Options, outcome: &Outcome) -> Val
                     "half_width": estimate.half_width,
                     "standard_error": estimate.standard_error,
                     "values": estimate.count,
+                    "serial_correlation": outcome.serial_correlation(name),
                 })
             });
             (name.to_owned(), value)
@@ -180,16 +183,16 @@ pub fn summary(scenario: &Scenario, options: &Options, outcome: &Outcome) -> Val
         let sum = |kind: Kind| batches().map(|batch| of(batch)[kind as usize]).sum::<u64>();
         Kind::ALL.iter().map(|&kind| (kind.name().to_owned(), sum(kind).into())).collect()
     };
-    let loops = |of: fn(&crate::world::WorldResult) -> tombola_mixing::LoopStats| {
-        let (mut due, mut lost, mut rounds, mut alarms) = (0, 0, 0, 0);
-        for stats in results().map(of) {
-            due += stats.due;
-            lost += stats.lost;
-            rounds += stats.rounds;
-            alarms += stats.alarms;
-        }
-        let ratio = (due > 0).then(|| (due - lost) as f64 / due as f64);
-        json!({ "due": due, "lost": lost, "delivery_ratio": ratio, "rounds": rounds, "alarms": alarms })
+    let loops = |of: fn(&crate::world::WorldResult) -> LoopStats| {
+        let all: LoopStats = results().map(of).sum();
+        json!({
+            "sent": all.sent,
+            "due": all.due,
+            "lost": all.lost,
+            "delivery_ratio": all.delivery_ratio(),
+            "rounds": all.rounds,
+            "alarms": all.alarms,
+        })
     };
     let wire = results().filter_map(|result| result.wire).fold(None, |sum, one| {
         let mut sum: crate::fidelity::WireCounts = sum.unwrap_or_default();
@@ -212,8 +215,9 @@ pub fn summary(scenario: &Scenario, options: &Options, outcome: &Outcome) -> Val
         },
         "confidence": confidence,
         "stop_rule_fulfilled": outcome.narrow,
-        "warm_up_s": outcome.warm_up.as_secs_f64(),
-        "warm_up_detected": scenario.run.warm_up.is_none(),
+        "correlated_batches": outcome.correlated(),
+        "warm_up_s": outcome.warm_up.length.as_secs_f64(),
+        "warm_up_detected": outcome.warm_up.found,
         "metrics": metrics,
         "latency_quantiles_s": {
             "p50": latencies.quantile(0.5),
@@ -246,7 +250,35 @@ pub fn summary(scenario: &Scenario, options: &Options, outcome: &Outcome) -> Val
     })
 }
 
-/// Writes everything into a directory, which is made if it is not there.
+/// What a run leaves only if it is asked to.
+const ON_REQUEST: &str = "trace.parquet";
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> OutputError + use<> {
+    let path = path.to_owned();
+    move |source| OutputError::Io { path, source }
+}
+
+/// Makes the directory if it is not there, and tries whether it can be written to: better before a run than after it.
+///
+/// # Errors
+/// It cannot.
+pub fn prepare(directory: &Path) -> Result<(), OutputError> {
+    std::fs::create_dir_all(directory).map_err(io(directory))?;
+    let trial = directory.join(".tombola-sim");
+    File::create(&trial).map_err(io(&trial))?;
+    std::fs::remove_file(&trial).map_err(io(&trial))
+}
+
+/// Removes what is not part of these results but of earlier ones.
+fn remove(path: &Path) -> Result<(), OutputError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes everything into a directory, which is made if it is not there. What an earlier run left there and this one does
+/// not replace (a trace, figures) is removed.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -256,11 +288,11 @@ pub fn write(
     options: &Options,
     outcome: &Outcome,
 ) -> Result<(), OutputError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| OutputError::Io { path, source }
-    };
     std::fs::create_dir_all(directory).map_err(io(directory))?;
+    for stale in crate::plot::files().map(|name| directory.join(name)) {
+        remove(&stale)?;
+    }
+    remove(&directory.join(ON_REQUEST))?;
     let text = |name: &str, text: String| {
         let path = directory.join(name);
         std::fs::write(&path, text).map_err(io(&path))
@@ -273,7 +305,7 @@ pub fn write(
         ("latencies.parquet", latencies(outcome)),
     ];
     if options.trace {
-        tables.push(("trace.parquet", trace(outcome)));
+        tables.push((ON_REQUEST, trace(outcome)));
     }
     for (name, mut table) in tables {
         table.notes = notes(scenario, options, outcome);

@@ -12,7 +12,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{ChunkReader, FileReader as _, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::Type;
+use parquet::schema::types::{ColumnDescPtr, Type};
 
 /// One column.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,17 +144,22 @@ impl Table {
         let notes = metadata.file_metadata().key_value_metadata().cloned().unwrap_or_default();
         let notes = notes.into_iter().map(|note| (note.key, note.value.unwrap_or_default())).collect();
         let fields = metadata.file_metadata().schema_descr().columns();
-        let mut columns: Vec<(String, Column)> = fields
-            .iter()
-            .map(|field| {
-                let column = match field.physical_type() {
-                    Physical::INT64 => Column::Integers(Vec::new()),
-                    Physical::DOUBLE => Column::Numbers(Vec::new()),
-                    _ => Column::Texts(Vec::new()),
-                };
-                (field.name().to_owned(), column)
-            })
-            .collect();
+        let column = |field: &ColumnDescPtr| {
+            let column = match (field.physical_type(), field.max_def_level(), field.max_rep_level()) {
+                (Physical::INT64, 0, 0) => Column::Integers(Vec::new()),
+                (Physical::DOUBLE, 1, 0) => Column::Numbers(Vec::new()),
+                (Physical::BYTE_ARRAY, 0, 0) => Column::Texts(Vec::new()),
+                (other, ..) => {
+                    let what = "expected required INT64 and BYTE_ARRAY, optional DOUBLE";
+                    return Err(ParquetError::General(format!(
+                        "column `{}` is not one that this program writes: {what}, found {other}",
+                        field.name()
+                    )));
+                }
+            };
+            Ok((field.name().to_owned(), column))
+        };
+        let mut columns: Vec<(String, Column)> = fields.iter().map(column).collect::<Result<_, _>>()?;
         for group in 0..metadata.num_row_groups() {
             let group = file.get_row_group(group)?;
             let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
@@ -236,6 +241,25 @@ mod tests {
         let notes = found.notes.iter().filter(|(key, _)| key != "ARROW:schema").cloned().collect::<Vec<_>>();
         assert_eq!((found.columns.clone(), notes), (table.columns.clone(), table.notes.clone()));
         assert_eq!(found.numbers("b"), [0.5, -1e300]);
+    }
+
+    #[test]
+    fn columns_of_other_programs_are_refused() {
+        for (physical, repetition) in [
+            (Physical::FLOAT, Repetition::OPTIONAL),
+            (Physical::INT32, Repetition::REQUIRED),
+            (Physical::INT64, Repetition::OPTIONAL),
+            (Physical::DOUBLE, Repetition::REPEATED),
+        ] {
+            let field = Type::primitive_type_builder("entropy_bits", physical).with_repetition(repetition);
+            let schema = Type::group_type_builder("rows").with_fields(vec![Arc::new(field.build().unwrap())]);
+            let mut file = tempfile::tempfile().unwrap();
+            let writer =
+                SerializedFileWriter::new(&mut file, Arc::new(schema.build().unwrap()), Arc::default());
+            writer.unwrap().close().unwrap();
+            let error = Table::read(file).unwrap_err().to_string();
+            assert!(error.contains("column `entropy_bits` is not one that this program writes"), "{error}");
+        }
     }
 
     #[test]

@@ -8,8 +8,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::mixes::{self, Delay, MixKind};
 
+mod limits;
 mod section;
 
+pub use limits::{LEAST_TO_STOP, LONGEST};
 pub use section::Section;
 
 /// What `tombola-sim init` writes.
@@ -178,6 +180,17 @@ impl Clients {
         self.count as f64 * (main + of(self.loops) + of(self.drops))
     }
 
+    /// As [`Clients::rate`], while all users are active.
+    #[must_use]
+    pub fn most_rate(&self) -> f64 {
+        match (self.emission, self.user) {
+            (Emission::Direct, User::OnOff { interval, .. }) => {
+                self.rate() + self.count as f64 * (1.0 / interval.as_secs_f64() - self.user.rate())
+            }
+            _ => self.rate(),
+        }
+    }
+
     /// Messages per second that all users together write.
     #[must_use]
     pub fn message_rate(&self) -> f64 {
@@ -278,21 +291,32 @@ impl Scenario {
             text.parse().map_err(|error: toml::de::Error| ScenarioError::Syntax(error.to_string()))?;
         let mut root = Section::root(table);
         let seed = root.count("seed")?.unwrap_or(1) as u64;
-
+        let there = ["network", "mix", "clients", "run"].map(|key| (key, root.has(key)));
         let mut network = root.section("network")?;
-        let topology = topology(&mut network)?;
-        let gateways = network.count("gateways")?.unwrap_or(1).max(1);
+        let mut mixes = root.section("mix")?;
+        let mut links = root.section("links")?;
+        let mut client = root.section("clients")?;
+        let mut own_loops = root.section("mix_loops")?;
+        let mut metrics = root.section("metrics")?;
+        let mut timing = root.section("run")?;
+        // Before anything that is missing: it may be misspelt.
+        root.finish()?;
+        if let Some((key, _)) = there.iter().find(|(_, there)| !there) {
+            return Err(root.missing(key));
+        }
+
+        let gateways = network.at_least_one("gateways")?.unwrap_or(1);
         let corrupt = network.count("corrupt_per_layer")?.unwrap_or(0);
+        let topology = topology(&mut network)?;
         if corrupt > topology.least_width() {
             return Err(network.invalid("corrupt_per_layer", "more than a layer has mixes"));
         }
+        limits::nodes(&network, &topology, gateways)?;
         network.finish()?;
 
-        let mut section = root.section("mix")?;
-        let mix = mixes::parse(&mut section)?;
-        section.finish()?;
+        let mix = mixes::parse(&mut mixes)?;
+        mixes.finish()?;
 
-        let mut links = root.section("links")?;
         let link_delay = links.delay("delay", Delay::Constant)?.unwrap_or(Delay::ZERO);
         let link_loss = links.number("loss")?.unwrap_or(0.0);
         if !(0.0..1.0).contains(&link_loss) {
@@ -302,29 +326,26 @@ impl Scenario {
         }
         links.finish()?;
 
-        let mut section = root.section("clients")?;
-        let clients = clients(&mut section)?;
-        section.finish()?;
+        let clients = clients(&mut client)?;
+        client.finish()?;
 
-        let mut section = root.section("mix_loops")?;
-        let mix_loops = section.duration("interval")?;
+        let mix_loops = own_loops.interval("interval")?;
         if mix_loops.is_some() && !matches!(topology, Topology::Stratified(_)) {
-            return Err(section.invalid("interval", "mixes send loops in a stratified network only"));
+            return Err(own_loops.invalid("interval", "mixes send loops in a stratified network only"));
         }
-        section.finish()?;
+        own_loops.finish()?;
 
-        let mut section = root.section("metrics")?;
-        let measures = measures(&mut section)?;
+        let measures = measures(&mut metrics)?;
         if measures.challenge && clients.count < 3 {
-            return Err(section.invalid("challenge", "two challenge senders need at least one other client"));
+            return Err(metrics.invalid("challenge", "two challenge senders need at least one other client"));
         }
-        section.finish()?;
+        limits::monitors(&metrics, &measures, &clients, mix_loops)?;
+        metrics.finish()?;
 
-        let mut section = root.section("run")?;
-        let run = run(&mut section)?;
-        section.finish()?;
-        root.finish()?;
-        Ok(Self {
+        let run = run(&mut timing)?;
+        limits::length(&timing, &run)?;
+        timing.finish()?;
+        let scenario = Self {
             seed,
             topology,
             gateways,
@@ -337,7 +358,9 @@ impl Scenario {
             measures,
             run,
             source: text.to_owned(),
-        })
+        };
+        limits::under_way(&root, &scenario)?;
+        Ok(scenario)
     }
 
     /// SHA-256 of the text, in hexadecimal.
@@ -349,9 +372,18 @@ impl Scenario {
     /// Packets per second that arrive at a mix, on average over the mixes where most do.
     #[must_use]
     pub fn arrivals_per_mix(&self) -> f64 {
-        let own =
-            self.mix_loops.map_or(0.0, |interval| self.topology.mixes() as f64 / interval.as_secs_f64());
-        (self.clients.rate() + own) / self.topology.least_width() as f64
+        (self.clients.rate() + self.own_rate()) / self.topology.least_width() as f64
+    }
+
+    /// The same while all users are active.
+    #[must_use]
+    pub fn most_arrivals_per_mix(&self) -> f64 {
+        (self.clients.most_rate() + self.own_rate()) / self.topology.least_width() as f64
+    }
+
+    /// Whole routes per second that the mixes' own loops take: two halves make one.
+    fn own_rate(&self) -> f64 {
+        self.mix_loops.map_or(0.0, |interval| self.topology.mixes() as f64 / interval.as_secs_f64())
     }
 
     /// Seconds that a packet is under way on average, as far as the mixes know.
@@ -359,6 +391,15 @@ impl Scenario {
     pub fn mean_transit(&self) -> f64 {
         let hops = self.topology.hops() as f64;
         hops * self.mix.mean_stay(self.arrivals_per_mix()) + (hops + 1.0) * self.link_delay.mean()
+    }
+
+    /// Seconds that a message waits at its sender on average, if users are Poisson: a queue that one server empties.
+    #[must_use]
+    pub fn mean_wait(&self) -> f64 {
+        match self.clients.emission {
+            Emission::Direct => 0.0,
+            Emission::Loopix { main } => 1.0 / (1.0 / main.as_secs_f64() - self.clients.user.rate()),
+        }
     }
 
     /// Seconds after which all but a thousand-millionth of a target's probability has come out, roughly.
@@ -379,6 +420,7 @@ fn topology(section: &mut Section) -> Result<Topology, ScenarioError> {
     if layers == Some(0) || width.is_empty() || width.contains(&0) {
         return Err(section.invalid("width", "a layer has at least one mix, and a route at least one layer"));
     }
+    limits::hops(section, layers.unwrap_or(width.len()))?;
     let one = |section: &Section| match width[..] {
         [width] => Ok(width),
         _ => Err(section.invalid("width", "a list of widths is for a stratified network: give one number")),
@@ -407,42 +449,59 @@ fn topology(section: &mut Section) -> Result<Topology, ScenarioError> {
 }
 
 fn clients(section: &mut Section) -> Result<Clients, ScenarioError> {
+    let kind = section.one_of("emission", "direct", &["direct", "loopix"])?;
+    let main = section.interval("main_interval")?;
+    let (loops, drops) = (section.interval("loop_interval")?, section.interval("drop_interval")?);
+    let timing = section.one_of("timing", "", &["individual", "superposed"])?;
+    let inner = section.required_section("user");
     let count = section.required_count("count")?;
-    if count < 2 || u32::try_from(count).is_err() {
-        return Err(section.invalid("count", "at least two clients, at most 2^32 - 1"));
-    }
-    let emission = match section.one_of("emission", "direct", &["direct", "loopix"])? {
-        "loopix" => Emission::Loopix { main: positive(section, "main_interval")? },
-        _ => Emission::Direct,
-    };
-    let (loops, drops) = (section.duration("loop_interval")?, section.duration("drop_interval")?);
-    let mut inner = section.section("user")?;
-    let interval = positive(&mut inner, "interval")?;
-    let user = match inner.one_of("behaviour", "poisson", &["poisson", "on-off"])? {
-        "on-off" => {
-            User::OnOff { interval, on: positive(&mut inner, "on")?, off: positive(&mut inner, "off")? }
+    limits::clients(section, count)?;
+    let emission = match (kind, main) {
+        ("loopix", main) => Emission::Loopix { main: main.ok_or_else(|| section.missing("main_interval"))? },
+        (_, None) => Emission::Direct,
+        (_, Some(_)) => {
+            let what =
+                "only clients with `emission = \"loopix\"` have a main stream: leave it out, or add that";
+            return Err(section.invalid("main_interval", what));
         }
-        _ => User::Poisson(interval),
     };
-    inner.finish()?;
-    let on_off = matches!(user, User::OnOff { .. });
-    let default = if on_off && emission == Emission::Direct { "individual" } else { "superposed" };
-    let timing = match section.one_of("timing", default, &["individual", "superposed"])? {
-        "individual" => Timing::Individual,
-        _ if on_off && emission == Emission::Direct => {
+    let user = user(&mut inner?)?;
+    if let Emission::Loopix { main } = emission
+        && user.rate() * main.as_secs_f64() >= 1.0
+    {
+        let what = format!(
+            "a user writes {:.6} messages a second on average, and the main stream takes {:.6}: more and more would wait; \
+             make it shorter, or `user.interval` longer",
+            user.rate(),
+            1.0 / main.as_secs_f64()
+        );
+        return Err(section.invalid("main_interval", what));
+    }
+    let bursts = matches!(user, User::OnOff { .. }) && emission == Emission::Direct;
+    let timing = match timing {
+        "superposed" if bursts => {
             let what = "what on/off users send at once is no Poisson process: use \"individual\"";
             return Err(section.invalid("timing", what));
         }
+        "" if bursts => Timing::Individual,
+        "individual" => Timing::Individual,
         _ => Timing::Superposed,
     };
     Ok(Clients { count, emission, timing, user, loops, drops })
 }
 
-fn positive(section: &mut Section, key: &'static str) -> Result<Duration, ScenarioError> {
-    match section.required_duration(key)? {
-        Duration::ZERO => Err(section.invalid(key, "expected more than zero")),
-        duration => Ok(duration),
-    }
+fn user(section: &mut Section) -> Result<User, ScenarioError> {
+    let behaviour = section.one_of("behaviour", "poisson", &["poisson", "on-off"])?;
+    let user = if behaviour == "on-off" {
+        let (on, off) = (section.interval("on")?, section.interval("off")?);
+        let interval = section.required_interval("interval")?;
+        let on = on.ok_or_else(|| section.missing("on"))?;
+        User::OnOff { interval, on, off: off.ok_or_else(|| section.missing("off"))? }
+    } else {
+        User::Poisson(section.required_interval("interval")?)
+    };
+    section.finish()?;
+    Ok(user)
 }
 
 /// Targets that can be followed at one time at most.
@@ -457,11 +516,11 @@ fn measures(section: &mut Section) -> Result<Measures, ScenarioError> {
     }
     Ok(Measures {
         lanes,
-        interval: section.duration("target_interval")?,
+        interval: section.interval("target_interval")?,
         receivers: section.flag("receivers")?.unwrap_or(true),
         challenge,
         monitored_clients: section.count("monitored_clients")?.unwrap_or(10),
-        loop_timeout: section.duration("loop_timeout")?.unwrap_or(Duration::from_secs(30)),
+        loop_timeout: section.interval("loop_timeout")?.unwrap_or(Duration::from_secs(30)),
     })
 }
 
@@ -473,13 +532,12 @@ fn run(section: &mut Section) -> Result<Run, ScenarioError> {
                 .map_err(|error| section.invalid("warm_up", format!("\"auto\", or a duration: {error}")))?,
         ),
     };
-    let measure = positive(section, "measure")?;
     let method = match section.one_of("method", "replications", &["replications", "batch-means"])? {
         "batch-means" => Method::BatchMeans,
         _ => Method::Replications,
     };
-    let least = section.count("replications")?.unwrap_or(10);
-    let replications = u32::try_from(least).unwrap_or(u32::MAX);
+    let replications = limits::replications(section, "replications", 10)?;
+    let least = replications as usize;
     if replications < 2 {
         return Err(section.invalid("replications", "an interval needs at least two"));
     }
@@ -487,17 +545,32 @@ fn run(section: &mut Section) -> Result<Run, ScenarioError> {
     if !(0.5..1.0).contains(&confidence) {
         return Err(section.invalid("confidence", "expected a share from 0.5 to below 1, such as 0.95"));
     }
+    if section.has("stop") && replications < LEAST_TO_STOP {
+        let what = format!(
+            "a stopping rule needs at least {LEAST_TO_STOP}, found {replications}: fewer are narrow by chance too often"
+        );
+        return Err(section.invalid("replications", what));
+    }
     let stop = if section.has("stop") {
         let mut inner = section.section("stop")?;
         let metric = inner.one_of("metric", "entropy_bits", crate::experiment::METRICS)?.to_owned();
+        let at_most = limits::replications(&mut inner, "at_most", least.max(1000))?;
+        if at_most < replications {
+            let what = format!("expected at least `run.replications`, {replications}, found {at_most}");
+            return Err(inner.invalid("at_most", what));
+        }
         let half_width = inner.number("half_width")?.ok_or_else(|| inner.missing("half_width"))?;
-        let at_most = inner.count("at_most")?.unwrap_or(1000);
+        if half_width.is_nan() || half_width <= 0.0 {
+            let what = format!("no interval becomes as narrow as {half_width}: expected more than zero");
+            return Err(inner.invalid("half_width", what));
+        }
         inner.finish()?;
-        Some(Stop { metric, half_width, at_most: u32::try_from(at_most).unwrap_or(u32::MAX) })
+        Some(Stop { metric, half_width, at_most })
     } else {
         // Known, so that a key like it is told its name.
         section.section("stop")?;
         None
     };
+    let measure = section.required_interval("measure")?;
     Ok(Run { warm_up, measure, method, replications, stop, confidence })
 }

@@ -8,6 +8,9 @@ use super::ScenarioError;
 use crate::mixes::Delay;
 
 /// One table. Every key that is asked for counts as known; what is left at the end is an error that names the nearest.
+///
+/// Keys that may be absent are asked for first, keys that have to be there last: then what is left is no key of this table,
+/// and if a missing one is the nearest to it, the error says so.
 #[derive(Debug)]
 pub struct Section {
     path: String,
@@ -31,10 +34,14 @@ impl Section {
         ScenarioError::Invalid { place: self.place(key), what: what.into() }
     }
 
-    /// The error that a key is not there.
+    /// The error that a key is not there: it may be misspelt.
     #[must_use]
     pub fn missing(&self, key: &str) -> ScenarioError {
-        ScenarioError::Missing { place: self.place(key) }
+        let meant = |left: &&String| nearest(left, &self.known) == Some(key);
+        match self.table.keys().find(meant) {
+            Some(left) => self.unknown(left),
+            None => ScenarioError::Missing { place: self.place(key) },
+        }
     }
 
     fn take(&mut self, key: &'static str) -> Option<toml::Value> {
@@ -42,6 +49,16 @@ impl Section {
             self.known.push(key);
         }
         self.table.remove(key)
+    }
+
+    /// A table inside that has to be there.
+    ///
+    /// # Errors
+    /// It is not, or something else is.
+    pub(super) fn required_section(&mut self, key: &'static str) -> Result<Self, ScenarioError> {
+        let is_there = self.has(key);
+        let section = self.section(key)?;
+        if is_there { Ok(section) } else { Err(self.missing(key)) }
     }
 
     /// A table inside, empty if it is not there.
@@ -70,6 +87,17 @@ impl Section {
     fn as_count(&self, key: &str, value: &toml::Value) -> Result<usize, ScenarioError> {
         let count = value.as_integer().and_then(|count| usize::try_from(count).ok());
         count.ok_or_else(|| self.invalid(key, expected("a whole number, not negative", value)))
+    }
+
+    /// As [`Section::count`], and above zero.
+    ///
+    /// # Errors
+    /// Something else is there.
+    pub fn at_least_one(&mut self, key: &'static str) -> Result<Option<usize>, ScenarioError> {
+        match self.count(key)? {
+            Some(0) => Err(self.invalid(key, "expected at least 1")),
+            count => Ok(count),
+        }
     }
 
     /// As [`Section::count`], and it has to be there.
@@ -153,12 +181,23 @@ impl Section {
         duration::parse(&text).map(Some).map_err(|error| self.invalid(key, error.to_string()))
     }
 
-    /// As [`Section::duration`], and it has to be there.
+    /// As [`Section::duration`], and above zero.
+    ///
+    /// # Errors
+    /// Something else is there.
+    pub fn interval(&mut self, key: &'static str) -> Result<Option<Duration>, ScenarioError> {
+        match self.duration(key)? {
+            Some(Duration::ZERO) => Err(self.invalid(key, "expected more than zero")),
+            interval => Ok(interval),
+        }
+    }
+
+    /// As [`Section::interval`], and it has to be there.
     ///
     /// # Errors
     /// It is not, or something else is.
-    pub fn required_duration(&mut self, key: &'static str) -> Result<Duration, ScenarioError> {
-        self.duration(key)?.ok_or_else(|| self.missing(key))
+    pub fn required_interval(&mut self, key: &'static str) -> Result<Duration, ScenarioError> {
+        self.interval(key)?.ok_or_else(|| self.missing(key))
     }
 
     /// What is drawn: a duration alone, which `bare` gives a meaning, or a table with `constant`, `exponential`,
@@ -194,19 +233,20 @@ impl Section {
 
     /// # Errors
     /// Something is left that nobody asked for.
-    pub(super) fn finish(self) -> Result<(), ScenarioError> {
-        match self.table.keys().next() {
-            None => Ok(()),
-            Some(key) => Err(ScenarioError::Unknown {
-                place: self.place(key),
-                near: match nearest(key, &self.known) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => {
-                        let list: Vec<_> = self.known.iter().map(|known| format!("`{known}`")).collect();
-                        format!("there are {}", list.join(", "))
-                    }
-                },
-            }),
+    pub(super) fn finish(&self) -> Result<(), ScenarioError> {
+        self.table.keys().next().map_or(Ok(()), |left| Err(self.unknown(left)))
+    }
+
+    fn unknown(&self, key: &str) -> ScenarioError {
+        ScenarioError::Unknown {
+            place: self.place(key),
+            near: match nearest(key, &self.known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => {
+                    let list: Vec<_> = self.known.iter().map(|known| format!("`{known}`")).collect();
+                    format!("there are {}", list.join(", "))
+                }
+            },
         }
     }
 }

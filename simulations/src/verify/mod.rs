@@ -3,6 +3,7 @@
 use crate::fidelity::WireError;
 use crate::scenario::ScenarioError;
 
+pub mod measures;
 pub mod oracles;
 pub mod reference;
 

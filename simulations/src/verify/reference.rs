@@ -73,8 +73,38 @@ pub(super) fn nanos(seconds: f64) -> String {
 }
 
 impl Reference {
+    /// What is wrong with its numbers.
+    fn refused(&self) -> Option<String> {
+        let Value { value, standard_error } = self.entropy_bits;
+        let above_zero = [
+            ("payload_rate_per_client_per_s", self.payload_rate_per_client_per_s),
+            ("mix_delay_mean_s", self.mix_delay_mean_s),
+        ];
+        let not_below_zero = [
+            ("loop_cover_rate_per_client_per_s", self.loop_cover_rate_per_client_per_s),
+            ("link_delay_s", self.link_delay_s),
+            ("entropy_bits.value", value),
+            ("entropy_bits.standard_error", standard_error),
+        ];
+        let wrong = |key, what, found| Some(format!("`{key}`: expected {what}, found {found}"));
+        let bad = |least_is_bad: bool, found: f64| {
+            !found.is_finite() || found < 0.0 || least_is_bad && found == 0.0
+        };
+        if self.clients == 0 {
+            return wrong("clients", "at least 1", 0.0);
+        }
+        if let Some(&(key, found)) = above_zero.iter().find(|(_, found)| bad(true, *found)) {
+            return wrong(key, "a number above 0", found);
+        }
+        let (key, found) = *not_below_zero.iter().find(|(_, found)| bad(false, *found))?;
+        wrong(key, "a number from 0", found)
+    }
+
     /// The scenario, with a measured time that gives a small standard error at a bounded cost.
     fn scenario(&self, effort: Effort) -> Result<String, String> {
+        if let Some(wrong) = self.refused() {
+            return Err(wrong);
+        }
         let word =
             |text: &Option<String>| text.as_deref().unwrap_or("").to_lowercase().replace(['_', ' '], "-");
         let topology = match word(&self.topology).as_str() {
@@ -90,11 +120,18 @@ impl Reference {
             "constant" | "fixed" | "deterministic" => format!("{{ constant = {} }}", nanos(mean)),
             other => return Err(format!("unknown mix_delay {other:?}")),
         };
-        let per_client = self.payload_rate_per_client_per_s + self.loop_cover_rate_per_client_per_s;
-        let rate = f64::from(self.clients) * per_client;
+        // One client sends what two send that send half as much: to the mixes it is the same process.
+        let alone = f64::from(u32::from(self.clients == 1) + 1);
+        let clients = self.clients.max(2);
+        let payload = self.payload_rate_per_client_per_s / alone;
+        let cover = self.loop_cover_rate_per_client_per_s / alone;
+        let rate = f64::from(clients) * (payload + cover);
         let hops = f64::from(self.layers);
-        let transit = hops * mean + (hops + 1.0) * self.link_delay_s;
+        let links = (hops + 1.0) * self.link_delay_s;
+        let transit = hops * mean + links;
         let settling = 20.72 * mean + transit * 2.0;
+        // One packet in a thousand is under way longer, or fewer.
+        let warm_up = links + mean * (hops + 4.0 * hops.sqrt() + 6.0);
         // Queue items of a replication per second of virtual time.
         let items = rate * (2.0 * hops + 2.0);
         let budget = match effort {
@@ -102,10 +139,13 @@ impl Reference {
             Effort::Full => 3e7,
         };
         let large = items * settling > budget / 4.0;
-        let (replications, lanes) = if large { (2, 14) } else { (8, 62) };
-        let measure =
-            (budget / items / f64::from(replications) - settling).clamp(settling / 4.0, 2000.0 * settling);
-        let loops = match self.loop_cover_rate_per_client_per_s {
+        let (replications, lanes) = if large { (4, 14) } else { (8, 62) };
+        // Most of a large one's time goes into warm-up and settling: targets close together cost nothing.
+        let least = settling / if large { 8.0 } else { 4.0 };
+        let measure = (budget / items / f64::from(replications) - settling).clamp(least, 2000.0 * settling);
+        let targets =
+            if large { format!("target_interval = {}", nanos(measure / 7.0)) } else { String::new() };
+        let loops = match cover {
             rate if rate > 0.0 => format!("loop_interval = {}", nanos(1.0 / rate)),
             _ => String::new(),
         };
@@ -113,15 +153,15 @@ impl Reference {
             "seed = 1\n[network]\ntopology = \"{topology}\"\nlayers = {}\nwidth = {}\ncorrupt_per_layer = {}\n\
              [mix]\ndelay = {delay}\n[links]\ndelay = {}\n\
              [clients]\ncount = {}\n{loops}\n[clients.user]\ninterval = {}\n\
-             [metrics]\nlanes = {lanes}\nreceivers = false\n\
+             [metrics]\nlanes = {lanes}\nreceivers = false\n{targets}\n\
              [run]\nwarm_up = {}\nmeasure = {}\nreplications = {replications}\n",
             self.layers,
             self.width,
             self.corrupt_mixes_per_layer,
             nanos(self.link_delay_s),
-            self.clients,
-            nanos(1.0 / self.payload_rate_per_client_per_s),
-            nanos(6.0 * transit),
+            clients,
+            nanos(1.0 / payload),
+            nanos(warm_up),
             nanos(measure),
         ))
     }
@@ -142,8 +182,8 @@ pub fn run(
 ) -> Result<(), VerifyError> {
     let references: References = serde_json::from_str(text)?;
     for (rho, &bits) in &references.single_mix_entropy_bits {
-        let Ok(pool) = rho.parse::<f64>() else {
-            report(impossible(format!("single mix, rho {rho:?}: no number")));
+        let Some(pool) = rho.parse::<f64>().ok().filter(|rho| rho.is_finite() && *rho > 0.0) else {
+            report(impossible(format!("single mix, rho {rho:?}: expected a number above 0")));
             continue;
         };
         report(Check::within(
@@ -152,9 +192,9 @@ pub fn run(
             bits,
             1e-6,
         ));
-        // Larger ones cost much and say no more: entropy there is log2(e rho) to a thousandth. The project's own are among
-        // what theory is compared with.
-        if pool <= 1000.0 && setting.effort == Effort::Full && text != OWN {
+        // Larger ones cost much and say no more: entropy there is log2(e rho) to a thousandth; in smaller ones hardly a
+        // packet meets another. The project's own are among what theory is compared with.
+        if (0.01..=1000.0).contains(&pool) && setting.effort == Effort::Full && text != OWN {
             report(super::oracles::simulate_single_mix(rho, bits, setting, control)?);
         }
     }
@@ -192,23 +232,27 @@ fn check(
     if !outcome.complete {
         return Err(VerifyError::Interrupted);
     }
-    let Some(entropy) = outcome.estimate("entropy_bits", 0.95) else {
-        report(impossible(format!("{id}: no target was found")));
+    let targets = outcome.targets().count();
+    let found = outcome.estimate("entropy_bits", 0.95);
+    let Some((entropy, own)) = found.and_then(|found| Some((found, found.standard_error?))) else {
+        report(impossible(format!("{id}: {targets} targets are too few for a standard error")));
         return Ok(());
     };
     let Value { value, standard_error } = reference.entropy_bits;
-    let own = entropy.standard_error.unwrap_or(0.0);
     let tolerance = (3.0 * standard_error.hypot(own)).max(0.02);
-    report(Check::within(format!("{id}: entropy, bits"), value, entropy.mean, tolerance));
-    if let Some(transit) = outcome.estimate("transit_s", 0.95) {
-        let own = transit.standard_error.unwrap_or(0.0);
-        let mean = scenario.mean_transit();
-        report(Check::within(
-            format!("{id}: mean time under way, s"),
-            mean,
-            transit.mean,
-            (4.0 * own).max(mean * 1e-3),
-        ));
-    }
+    report(Check::within(
+        format!("{id}: entropy of {targets} targets, bits"),
+        value,
+        entropy.mean,
+        tolerance,
+    ));
+    // Delays are independent, so that the error is known and needs no estimate.
+    let messages: u64 = outcome.replications.iter().map(|one| one.result.batches[0].transit.count()).sum();
+    let variance = scenario.topology.hops() as f64 * scenario.mix.delay().variance();
+    let error = (variance / messages as f64).sqrt();
+    let mean = scenario.mean_transit();
+    let transit = outcome.estimate("transit_s", 0.95).map_or(f64::NAN, |found| found.mean);
+    let name = format!("{id}: mean time under way, s");
+    report(Check::within(name, mean, transit, (4.0 * error).max(mean * 1e-3)));
     Ok(())
 }

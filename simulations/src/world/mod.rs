@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use tombola_mixing::{LoopMonitor, LoopStats, LossTest, PoissonClock, Rng, Stream, Time};
+use tombola_mixing::{LoopMonitor, LossTest, PoissonClock, Rng, Stream, Time};
 
 use crate::engine::{Purpose, Seeds};
 use crate::fidelity::{Wire, WireError};
@@ -32,9 +32,9 @@ pub trait Observer {
         None
     }
 
-    /// How many packets are under way, and in each mix.
-    fn sample(&mut self, now: Time, under_way: usize, in_mix: &mut dyn Iterator<Item = f64>) {
-        let _ = (now, under_way, in_mix);
+    /// How many packets are under way or still wait at their senders, and how many are in each mix.
+    fn sample(&mut self, now: Time, unfinished: usize, in_mix: &mut dyn Iterator<Item = f64>) {
+        let _ = (now, unfinished, in_mix);
     }
 
     /// A packet leaves a mix.
@@ -116,7 +116,7 @@ struct World<'s, const L: usize, O> {
     result: WorldResult,
 }
 
-/// Runs a world from its beginning to the end of what is measured; `None` if it was stopped meanwhile.
+/// Runs a world from its beginning to the end of what is measured; `None` if it was stopped before a batch was complete.
 ///
 /// # Errors
 /// With [`Fidelity::Packets`]: the scenario is none that real relays can run.
@@ -160,7 +160,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         let Scenario { clients, measures, .. } = scenario;
         let routes = Routes::new(scenario);
         let corrupt = routes.corrupt(scenario.corrupt, &mut seeds.stream(Purpose::World, 0));
-        let arrivals = scenario.arrivals_per_mix();
+        let arrivals = scenario.most_arrivals_per_mix();
         let wire = match fidelity {
             Fidelity::Index => None,
             Fidelity::Packets => Some(Wire::new(scenario, &routes, seeds)?),
@@ -243,6 +243,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         if measures.challenge {
             world.masses.open_lane();
             world.masses.open_lane();
+            world.masses.never_forget(Tracker::<L>::challenge_lane(0));
         }
         world.schedule_first(&first);
         Ok(world)
@@ -322,7 +323,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             if self.result.events.is_multiple_of(Control::EVERY)
                 && !control.passed(Control::EVERY, &mut seen, now)
             {
-                return None;
+                return self.interrupted(now);
             }
             ended |= now >= self.end;
             if ended && ((self.outstanding == 0 && self.tracker.active() == 0) || now >= give_up) {
@@ -338,22 +339,15 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             self.masses.close_lane(lane);
             self.result.unfinished += 1;
         }
-        let sum = |mut sum: LoopStats, more: LoopStats| {
-            sum.sent += more.sent;
-            sum.returned += more.returned;
-            sum.due += more.due;
-            sum.lost += more.lost;
-            sum.rounds += more.rounds;
-            sum.alarms += more.alarms;
-            sum
-        };
+        // Once nothing that counts is under way, it is known of every loop what became of it, whether or not it is due.
+        let judged = if self.outstanding == 0 { Time::MAX } else { now };
         for monitor in &mut self.client_loops {
-            while monitor.poll_expired(now).is_some() {}
-            self.result.client_loops = sum(self.result.client_loops, monitor.total());
+            while monitor.poll_expired(judged).is_some() {}
+            self.result.client_loops += monitor.total();
         }
         for MixLoops { monitor, .. } in &mut self.mix_loops {
-            while monitor.poll_expired(now).is_some() {}
-            self.result.mix_loops = sum(self.result.mix_loops, monitor.total());
+            while monitor.poll_expired(judged).is_some() {}
+            self.result.mix_loops += monitor.total();
         }
         self.result.wire = self.wire.as_ref().map(Wire::counts);
         self.result.under_way = self.outstanding;
@@ -361,6 +355,21 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         self.result.simulated = now - Time::ZERO;
         self.result.targets = self.tracker.into_results();
         self.result
+    }
+
+    /// What is complete of a run that is stopped: the first batches whose packets and targets have all come out.
+    fn interrupted(self, now: Time) -> Option<WorldResult> {
+        let over = if now >= self.end { usize::MAX } else { self.batch_of(now)? };
+        let settled = self.result.batches.iter().take_while(|batch| batch.is_settled()).count();
+        let followed = self.tracker.earliest().map_or(usize::MAX, |batch| batch as usize);
+        let complete = over.min(settled).min(followed);
+        if complete == 0 {
+            return None;
+        }
+        let mut result = self.finish(now);
+        result.batches.truncate(complete);
+        result.targets.retain(|target| (target.batch as usize) < complete);
+        Some(WorldResult { interrupted: true, unfinished: 0, under_way: 0, ..result })
     }
 
     #[inline]
@@ -402,7 +411,8 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 if let Some(interval) = self.observer.sampling() {
                     let masses = &self.masses;
                     let mut in_mix = (0..self.mixes.len()).map(|mix| masses.packets(mix));
-                    self.observer.sample(now, self.packets.under_way(), &mut in_mix);
+                    let waits = self.users.as_ref().map_or(0, Users::waits);
+                    self.observer.sample(now, self.packets.under_way() + waits, &mut in_mix);
                     self.agenda.push(now + interval, Event::Sample, 0);
                 }
             }
@@ -444,7 +454,8 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         if let Some(wire) = &mut self.wire {
             wire.build(id, &self.packets);
         }
-        if let Some(batch) = self.batch_of(now) {
+        let batch = self.batch_of(now);
+        if let Some(batch) = batch {
             self.outstanding += 1;
             self.result.batches[batch].sent[kind as usize] += 1;
             if kind == Kind::Real {
@@ -457,7 +468,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             packet.slot = self.masses.certain(lane, packet.slot);
         }
         match kind {
-            Kind::Loop if (sender as usize) < self.client_loops.len() => {
+            Kind::Loop if batch.is_some() && (sender as usize) < self.client_loops.len() => {
                 let monitor = &mut self.client_loops[sender as usize];
                 while monitor.poll_expired(now).is_some() {}
                 // What finds no room in the monitor is cover that nobody counts, as at a client.
@@ -467,7 +478,9 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 let mix = sender as usize - self.scenario.clients.count;
                 let monitor = &mut self.mix_loops[mix].monitor;
                 while monitor.poll_expired(now).is_some() {}
-                let _ = monitor.sent(now, loop_id(number), kind == Kind::MixOut);
+                if batch.is_some() {
+                    let _ = monitor.sent(now, loop_id(number), kind == Kind::MixOut);
+                }
                 if kind == Kind::MixOut {
                     // On the link it looks like any other that leaves: one packet more to choose from.
                     let slot = self.masses.arrive(mix, ZERO);

@@ -34,6 +34,12 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Whether it is known of all of its packets what became of them.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.all_sent() == self.all_arrived() + self.lost_on_links + self.refused
+    }
+
     /// Packets sent, of all kinds.
     #[must_use]
     pub fn all_sent(&self) -> u64 {
@@ -50,8 +56,10 @@ impl Batch {
 /// Everything that one run found out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WorldResult {
-    /// By batch; one, with replications.
+    /// By batch; one, with replications. All of them, or after an interruption the first ones.
     pub batches: Vec<Batch>,
+    /// Whether it was stopped before its end: then only batches that were complete by then are in it.
+    pub interrupted: bool,
     /// Targets in the order in which they finished.
     pub targets: Vec<TargetResult>,
     /// Targets that found no free lane.
@@ -60,7 +68,7 @@ pub struct WorldResult {
     pub unfinished: u64,
     /// Packets of the measured time that were still under way then.
     pub under_way: u64,
-    /// What the deployed monitors say about loops: of the monitored clients, and of the mixes.
+    /// What the deployed monitors say about loops that were sent within the measured time: of the monitored clients.
     pub client_loops: LoopStats,
     /// Of the mixes' own, both halves.
     pub mix_loops: LoopStats,

@@ -18,9 +18,16 @@ pub struct Routes {
 
 #[derive(Debug)]
 enum Kind {
-    Stratified,
-    Cascade { length: u32 },
-    Free { hops: usize },
+    /// Behind the last mix of each layer.
+    Stratified {
+        ends: Vec<usize>,
+    },
+    Cascade {
+        length: u32,
+    },
+    Free {
+        hops: usize,
+    },
 }
 
 fn numbered(from: usize, count: usize) -> Vec<NodeIndex> {
@@ -38,12 +45,13 @@ impl Routes {
         let mut strata = vec![numbered(0, scenario.gateways)];
         let kind = match &scenario.topology {
             Topology::Stratified(widths) => {
-                let mut first = 0;
+                let mut ends = Vec::new();
                 for &width in widths {
+                    let first = ends.last().copied().unwrap_or(0);
                     strata.push(numbered(first, width));
-                    first += width;
+                    ends.push(first + width);
                 }
-                Kind::Stratified
+                Kind::Stratified { ends }
             }
             Topology::Cascade { cascades, length } => {
                 strata.push(numbered(0, *cascades));
@@ -66,9 +74,8 @@ impl Routes {
     /// The layer of a mix, from 1, in a stratified network; else 0.
     #[must_use]
     pub fn layer_of(&self, mix: usize) -> usize {
-        let is_there = |layer: &usize| self.strata.get(*layer).iter().any(|node| node.as_usize() == mix);
-        match self.kind {
-            Kind::Stratified => (1..self.strata.len()).find(is_there).unwrap_or(0),
+        match &self.kind {
+            Kind::Stratified { ends } if mix < self.mixes => 1 + ends.partition_point(|&end| end <= mix),
             _ => 0,
         }
     }
@@ -77,7 +84,7 @@ impl Routes {
     #[must_use]
     pub fn corrupt(&self, per_layer: usize, rng: &mut Rng) -> Vec<bool> {
         let mut groups: Vec<Vec<usize>> = match self.kind {
-            Kind::Stratified => {
+            Kind::Stratified { .. } => {
                 let layer = |layer| self.strata.get(layer).iter().map(|node| node.as_usize()).collect();
                 (1..self.strata.len()).map(layer).collect()
             }
@@ -100,7 +107,7 @@ impl Routes {
     #[inline]
     pub fn draw(&self, rng: &mut Rng, mut hop: impl FnMut(u32)) {
         match self.kind {
-            Kind::Stratified => {
+            Kind::Stratified { .. } => {
                 self.strata.draw(1..self.strata.len(), draw_with(rng)).for_each(|node| hop(node.0));
             }
             Kind::Cascade { length } => {

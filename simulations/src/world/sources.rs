@@ -81,6 +81,12 @@ pub struct Sources {
 /// 10^-5.
 const LEAST_INTERVAL: Duration = Duration::from_micros(50);
 
+/// How many of `count` clients may share a schedule if each has so many ticks per second.
+fn in_a_group(rate: f64, count: usize) -> usize {
+    let most = 1.0 / (rate * LEAST_INTERVAL.as_secs_f64());
+    (most as usize).clamp(1, count)
+}
+
 impl Sources {
     /// Those of a scenario. Users who are on and off and send at once have none for their messages (see [`Users`]).
     #[must_use]
@@ -97,8 +103,7 @@ impl Sources {
             Timing::Individual => 1,
             Timing::Superposed => {
                 let rate: f64 = streams.iter().flatten().map(|interval| 1.0 / interval.as_secs_f64()).sum();
-                let most = 1.0 / (rate * LEAST_INTERVAL.as_secs_f64());
-                (most as usize).clamp(1, clients.count)
+                in_a_group(rate, clients.count)
             }
         };
         let mut groups: Vec<_> = (0..clients.count)
@@ -176,12 +181,20 @@ pub enum UserEvent {
     Begins,
 }
 
+/// Poisson users who share a clock.
+struct UserGroup {
+    clock: PoissonClock,
+    first: u32,
+    count: u32,
+    /// Chooses whose message it is.
+    choice: Rng,
+}
+
 /// Users who write messages apart from any schedule: those of Loopix clients, and those who are on and off.
 pub struct Users {
     user: User,
-    count: u32,
-    /// All Poisson users as one process.
-    superposed: Option<(PoissonClock, Box<Rng>)>,
+    /// Poisson users as a few processes.
+    superposed: Vec<UserGroup>,
     /// When the phase of activity ends, by client.
     active_until: Vec<Time>,
     /// How often each was asked.
@@ -189,10 +202,12 @@ pub struct Users {
     rng: Rng,
     /// Messages that wait, by when they were written.
     waiting: Vec<VecDeque<Time>>,
+    /// How many of them there are.
+    waits: usize,
 }
 
 impl Users {
-    /// Those of a scenario, and when each wants to be asked first; `None` if messages leave on the tick of a schedule.
+    /// Those of a scenario, and when each (or each group of them) wants to be asked first; `None` if messages leave on the tick of a schedule.
     #[must_use]
     pub fn new(clients: &Clients, seeds: &Seeds) -> Option<(Self, Vec<(Time, u32)>)> {
         let loopix = matches!(clients.emission, Emission::Loopix { .. });
@@ -203,21 +218,25 @@ impl Users {
         let waiting = if loopix { vec![VecDeque::new(); clients.count] } else { Vec::new() };
         let mut users = Self {
             user: clients.user,
-            count,
-            superposed: None,
+            superposed: Vec::new(),
             active_until: Vec::new(),
             asked: Vec::new(),
             rng: seeds.stream(Purpose::Users, 0),
             waiting,
+            waits: 0,
         };
         let first = match (clients.user, clients.timing) {
             (User::Poisson(interval), Timing::Superposed) => {
-                let mut rng = seeds.stream(Purpose::Users, u64::MAX);
-                let choice = Box::new(rng.fork());
-                let clock = PoissonClock::new(Time::ZERO, interval / count, rng);
-                let first = vec![(clock.poll_timeout(), 0)];
-                users.superposed = Some((clock, choice));
-                first
+                let per_group = in_a_group(1.0 / interval.as_secs_f64(), clients.count);
+                let group = |first: usize| {
+                    let count = per_group.min(clients.count - first) as u32;
+                    let mut rng = seeds.stream(Purpose::Users, u64::MAX - first as u64);
+                    let choice = rng.fork();
+                    let clock = PoissonClock::new(Time::ZERO, interval / count, rng);
+                    UserGroup { clock, first: first as u32, count, choice }
+                };
+                users.superposed = (0..clients.count).step_by(per_group).map(group).collect();
+                users.superposed.iter().map(|group| group.clock.poll_timeout()).zip(0..).collect()
             }
             (user, _) => {
                 users.asked = vec![0; clients.count];
@@ -257,11 +276,11 @@ impl Users {
         &mut self.rng
     }
 
-    /// What happens at the user's instant, and when the next one is.
+    /// What happens at the instant of a user, or of a group of them, and when the next one is.
     pub fn poll(&mut self, client: u32, now: Time) -> (UserEvent, Time) {
-        if let Some((clock, choice)) = &mut self.superposed {
+        if let Some(UserGroup { clock, first, count, choice }) = self.superposed.get_mut(client as usize) {
             let _ = clock.poll(now);
-            let client = choice.below(self.count.into()) as u32;
+            let client = *first + choice.below((*count).into()) as u32;
             return (UserEvent::Writes(client), clock.poll_timeout());
         }
         let user = self.user;
@@ -293,10 +312,53 @@ impl Users {
     /// A message waits for the client's next tick.
     pub fn queue(&mut self, client: u32, written: Time) {
         self.waiting[client as usize].push_back(written);
+        self.waits += 1;
     }
 
     /// Takes the client's oldest message that waits.
     pub fn take(&mut self, client: u32) -> Option<Time> {
-        self.waiting.get_mut(client as usize)?.pop_front()
+        let written = self.waiting.get_mut(client as usize)?.pop_front()?;
+        self.waits -= 1;
+        Some(written)
+    }
+
+    /// How many messages wait.
+    #[must_use]
+    pub fn waits(&self) -> usize {
+        self.waits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_users_who_write_often_write_as_often_as_they_say() {
+        // A clock for all of them would tick every 2.5 ns, which no clock that counts nanoseconds does.
+        let interval = Duration::from_micros(1);
+        let clients = Clients {
+            count: 400,
+            emission: Emission::Loopix { main: interval / 2 },
+            timing: Timing::Superposed,
+            user: User::Poisson(interval),
+            loops: None,
+            drops: None,
+        };
+        let (mut users, first) = Users::new(&clients, &Seeds::new(1, 0)).unwrap();
+        let end = Time::from_nanos(1_000_000);
+        let mut wrote = vec![0_u32; 400];
+        for (mut at, group) in first {
+            while at < end {
+                let (event, next) = users.poll(group, at);
+                let UserEvent::Writes(client) = event else { panic!("they are always on") };
+                wrote[client as usize] += 1;
+                at = next;
+            }
+        }
+        // 1000 each; a standard deviation of their sum is 632.
+        let sum: u32 = wrote.iter().sum();
+        assert!((397_000..403_000).contains(&sum), "{sum}");
+        assert!(wrote.iter().all(|count| (830..1170).contains(count)), "{wrote:?}");
     }
 }

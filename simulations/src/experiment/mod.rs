@@ -12,9 +12,13 @@ use crate::fidelity::WireError;
 use crate::metrics::Moments;
 use crate::metrics::tracker::TargetResult;
 use crate::mixes::PacketId;
-use crate::scenario::{Method, Scenario};
+use crate::scenario::{LEAST_TO_STOP, Method, Scenario, Stop};
 use crate::stats::{self, Estimate};
 use crate::world::{self, Batch, Control, Fidelity, Kind, Observer, Packet, Packets, Window, WorldResult};
+
+mod warm_up;
+
+pub use warm_up::{WarmUp, find_warm_up};
 
 /// The names of all metrics, as results spell them. `docs/simulation.md` defines them.
 pub const METRICS: &[&str] = &[
@@ -33,11 +37,13 @@ pub const METRICS: &[&str] = &[
     "loss",
 ];
 
-/// The values of [`METRICS`] in one batch; `None` where nothing was observed.
+/// The values of [`METRICS`] in one batch with its targets; `None` where nothing was observed. Targets that are not finished
+/// do not count: what is known of them is too little.
 #[must_use]
 pub fn metrics_of(batch: &Batch, targets: &[&TargetResult]) -> Vec<Option<f64>> {
     let mean = |of: &dyn Fn(&TargetResult) -> Option<f64>| {
-        targets.iter().filter_map(|target| of(target)).collect::<Moments>().mean()
+        let finished = targets.iter().filter(|target| target.finished);
+        finished.filter_map(|target| of(target)).collect::<Moments>().mean()
     };
     let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
     let likelihood = batch.likelihood;
@@ -118,6 +124,8 @@ pub struct Replication {
     pub index: u32,
     /// What it found out.
     pub result: WorldResult,
+    /// The values of [`METRICS`], by batch.
+    pub values: Vec<Vec<Option<f64>>>,
     /// Its packets, if asked for.
     pub trace: Vec<TraceRow>,
 }
@@ -128,7 +136,7 @@ pub struct Outcome {
     /// In order.
     pub replications: Vec<Replication>,
     /// Simulated time before anything was measured.
-    pub warm_up: Duration,
+    pub warm_up: WarmUp,
     /// Whether all that the scenario asks for was run; `false` after an interruption.
     pub complete: bool,
     /// Whether the stopping rule, if there is one, was fulfilled.
@@ -137,15 +145,39 @@ pub struct Outcome {
 
 impl Outcome {
     /// The values of [`METRICS`], by batch or replication.
-    #[must_use]
-    pub fn values(&self) -> Vec<Vec<Option<f64>>> {
-        values_of(&self.replications)
+    pub fn values(&self) -> impl Iterator<Item = &[Option<f64>]> {
+        self.replications.iter().flat_map(|one| &one.values).map(Vec::as_slice)
+    }
+
+    /// The values of a metric of [`METRICS`] where it was observed.
+    pub fn values_of(&self, metric: &str) -> impl Iterator<Item = f64> {
+        let column = METRICS.iter().position(|name| *name == metric);
+        self.values().filter_map(move |row| row[column?])
     }
 
     /// What is known about a metric of [`METRICS`].
     #[must_use]
     pub fn estimate(&self, metric: &str, confidence: f64) -> Option<Estimate> {
-        estimate(&self.values(), metric, confidence)
+        Estimate::new(self.values_of(metric), confidence)
+    }
+
+    /// How much each batch's value of a metric is like the next one's. `None` for replications, which are independent, and
+    /// for fewer than ten batches.
+    #[must_use]
+    pub fn serial_correlation(&self, metric: &str) -> Option<f64> {
+        let values: Vec<f64> = self.values_of(metric).collect();
+        let is_one_run = self.replications.len() == 1;
+        is_one_run.then(|| stats::serial_correlation(&values)).flatten()
+    }
+
+    /// Metrics whose batches depend on each other, so that their intervals are too narrow.
+    #[must_use]
+    pub fn correlated(&self) -> Vec<&'static str> {
+        let depends = |metric: &&&str| {
+            let values = self.values_of(metric).count() as u64;
+            self.serial_correlation(metric).is_some_and(|found| stats::is_correlated(found, values))
+        };
+        METRICS.iter().filter(depends).copied().collect()
     }
 
     /// All targets.
@@ -154,26 +186,43 @@ impl Outcome {
     }
 }
 
-fn values_of(replications: &[Replication]) -> Vec<Vec<Option<f64>>> {
-    let batches = |one: &Replication| {
-        let WorldResult { batches, targets, .. } = &one.result;
-        let of = |index: u32| targets.iter().filter(move |target| target.batch == index).collect::<Vec<_>>();
-        (0..).zip(batches).map(|(index, batch)| metrics_of(batch, &of(index))).collect::<Vec<_>>()
-    };
-    replications.iter().flat_map(batches).collect()
+/// [`metrics_of`] all batches of a run.
+fn values_of(result: &WorldResult) -> Vec<Vec<Option<f64>>> {
+    let mut targets = vec![Vec::new(); result.batches.len()];
+    for target in &result.targets {
+        targets[target.batch as usize].push(target);
+    }
+    result.batches.iter().zip(&targets).map(|(batch, targets)| metrics_of(batch, targets)).collect()
 }
 
-fn estimate(values: &[Vec<Option<f64>>], metric: &str, confidence: f64) -> Option<Estimate> {
-    let column = METRICS.iter().position(|name| *name == metric)?;
-    Estimate::new(values.iter().filter_map(|row| row[column]), confidence)
+/// Watches whether the interval of the metric that a stopping rule names is narrow enough.
+struct Watch<'s> {
+    stop: Option<&'s Stop>,
+    column: usize,
+    confidence: f64,
+    seen: Moments,
 }
 
-/// The replication number of pilot runs: none that is measured has it.
-const PILOT: u32 = 1 << 31;
-/// Pilot runs whose mean is looked at.
-const PILOTS: u32 = 3;
-/// Points of the series in which the end of the warm-up is looked for.
-const SAMPLES: u32 = 400;
+impl<'s> Watch<'s> {
+    fn new(scenario: &'s Scenario) -> Self {
+        let stop = scenario.run.stop.as_ref();
+        let column = METRICS.iter().position(|name| stop.is_some_and(|stop| stop.metric == *name));
+        let confidence = scenario.run.confidence;
+        Self { stop, column: column.unwrap_or(0), confidence, seen: Moments::default() }
+    }
+
+    fn see(&mut self, replication: &Replication) {
+        replication.values.iter().filter_map(|row| row[self.column]).for_each(|value| self.seen.add(value));
+    }
+
+    /// `None` if there is no rule. What was observed too seldom is not narrow, however alike its values are.
+    fn is_narrow(&self) -> Option<bool> {
+        let stop = self.stop?;
+        let half_width = Estimate::of(&self.seen, self.confidence).and_then(|estimate| estimate.half_width);
+        let enough = self.seen.count() >= u64::from(LEAST_TO_STOP);
+        Some(enough && half_width.is_some_and(|half| half <= stop.half_width))
+    }
+}
 
 /// Runs a scenario.
 ///
@@ -184,8 +233,8 @@ const SAMPLES: u32 = 400;
 /// With [`Fidelity::Packets`]: the scenario is none that real relays can run.
 pub fn run(scenario: &Scenario, options: &Options, control: &Control) -> Result<Outcome, WireError> {
     let warm_up = match scenario.run.warm_up {
-        Some(warm_up) => warm_up,
-        None => find_warm_up(scenario, control)?,
+        Some(length) => WarmUp { length, found: None },
+        None => find_warm_up(scenario, options.threads, control)?,
     };
     match scenario.run.method {
         Method::Replications => replicate(scenario, options, warm_up, control),
@@ -193,10 +242,36 @@ pub fn run(scenario: &Scenario, options: &Options, control: &Control) -> Result<
     }
 }
 
+/// Does the same work on so many threads, this one included; on fewer if the system has no more. A panic of any of them goes
+/// on here.
+fn on_threads(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, &work).ok();
+        let others: Vec<_> = (1..threads).map_while(start).collect();
+        work();
+        for thread in others {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
+/// Whoever holds it and panics lets the others end, too.
+struct EndAll<'a>(&'a AtomicU32);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Simulated time that one replication takes, as far as is known beforehand.
 fn expected_length(scenario: &Scenario, warm_up: Duration, batches: u32) -> Duration {
     let settling = Duration::from_secs_f64(scenario.settling().clamp(0.0, 1e9));
-    warm_up + scenario.run.measure * batches + settling
+    warm_up.saturating_add(scenario.run.measure.saturating_mul(batches)).saturating_add(settling)
 }
 
 fn one(
@@ -213,23 +288,24 @@ fn one(
     } else {
         world::run(scenario, &seeds, window, options.fidelity, &mut (), control)?
     };
-    Ok(result.map(|result| Replication { index, result, trace: tracer.0 }))
+    Ok(result.map(|result| Replication { index, values: values_of(&result), result, trace: tracer.0 }))
 }
 
 fn replicate(
     scenario: &Scenario,
     options: &Options,
-    warm_up: Duration,
+    warm_up: WarmUp,
     control: &Control,
 ) -> Result<Outcome, WireError> {
-    let window = Window { warm_up, batch: scenario.run.measure, batches: 1 };
+    let window = Window { warm_up: warm_up.length, batch: scenario.run.measure, batches: 1 };
     let least = scenario.run.replications;
     let most = scenario.run.stop.as_ref().map_or(least, |stop| stop.at_most.max(least));
-    control.expect(expected_length(scenario, warm_up, 1) * least);
+    control.expect(expected_length(scenario, warm_up.length, 1).saturating_mul(least));
     let next = AtomicU32::new(0);
     let enough = AtomicU32::new(most);
-    let gathered = Mutex::new((BTreeMap::new(), Vec::<Replication>::new(), None));
+    let gathered = Mutex::new((BTreeMap::new(), Vec::<Replication>::new(), Watch::new(scenario), None));
     let work = || {
+        let _end = EndAll(&enough);
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= enough.load(Ordering::Relaxed) || control.is_stopped() {
@@ -237,9 +313,10 @@ fn replicate(
             }
             let found = one(scenario, options, window, index, control);
             let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-            let (waiting, ordered, failed) = &mut *gathered;
+            let (waiting, ordered, watch, failed) = &mut *gathered;
             match found {
                 Ok(None) => return,
+                Ok(Some(replication)) if replication.result.interrupted => return,
                 Err(error) => {
                     *failed = Some(error);
                     enough.store(0, Ordering::Relaxed);
@@ -248,107 +325,73 @@ fn replicate(
                 Ok(Some(replication)) => waiting.insert(index, replication),
             };
             while let Some(replication) = waiting.remove(&(ordered.len() as u32)) {
-                if (ordered.len() as u32) < enough.load(Ordering::Relaxed) {
-                    ordered.push(replication);
-                }
                 let count = ordered.len() as u32;
-                if count >= least && is_narrow(scenario, ordered) == Some(true) {
-                    enough.fetch_min(count, Ordering::Relaxed);
+                if count < enough.load(Ordering::Relaxed) {
+                    watch.see(&replication);
+                    ordered.push(replication);
+                    if count + 1 >= least && watch.is_narrow() == Some(true) {
+                        enough.fetch_min(count + 1, Ordering::Relaxed);
+                    }
                 }
             }
         }
     };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..options.threads.max(1)).map(|_| scope.spawn(work)).collect();
-        work();
-        others.into_iter().for_each(|thread| drop(thread.join()));
-    });
-    let (_, replications, failed) = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
+    on_threads(options.threads.min(most as usize), work);
+    let (_, replications, watch, failed) = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(error) = failed {
         return Err(error);
     }
     let complete = !control.is_stopped() && replications.len() as u32 >= least;
-    let narrow = is_narrow(scenario, &replications);
-    Ok(Outcome { replications, warm_up, complete, narrow })
+    Ok(Outcome { replications, warm_up, complete, narrow: watch.is_narrow() })
 }
 
 /// One long run; again with twice the batches while the interval is too wide. Its beginning is the same, whatever its length.
 fn batch_means(
     scenario: &Scenario,
     options: &Options,
-    warm_up: Duration,
+    warm_up: WarmUp,
     control: &Control,
 ) -> Result<Outcome, WireError> {
     let mut batches = scenario.run.replications;
     let most = scenario.run.stop.as_ref().map_or(batches, |stop| stop.at_most.max(batches));
-    let mut replications = Vec::new();
+    let mut best: Option<Replication> = None;
     loop {
-        control.expect(expected_length(scenario, warm_up, batches));
-        let window = Window { warm_up, batch: scenario.run.measure, batches };
-        let Some(found) = one(scenario, options, window, 0, control)? else {
-            let narrow = is_narrow(scenario, &replications);
-            return Ok(Outcome { replications, warm_up, complete: false, narrow });
-        };
-        replications = vec![found];
-        let narrow = is_narrow(scenario, &replications);
-        if narrow != Some(false) || batches >= most {
-            return Ok(Outcome { replications, warm_up, complete: true, narrow });
+        control.expect(expected_length(scenario, warm_up.length, batches));
+        let window = Window { warm_up: warm_up.length, batch: scenario.run.measure, batches };
+        let found = one(scenario, options, window, 0, control)?;
+        let complete = found.as_ref().is_some_and(|found| !found.result.interrupted);
+        // A longer run that is interrupted may have come less far than the one before.
+        let length = |one: &Option<Replication>| one.as_ref().map_or(0, |one| one.values.len());
+        if length(&found) >= length(&best) {
+            best = found;
+        }
+        let mut watch = Watch::new(scenario);
+        best.iter().for_each(|one| watch.see(one));
+        let narrow = watch.is_narrow();
+        if !complete || narrow != Some(false) || batches >= most {
+            return Ok(Outcome { replications: best.into_iter().collect(), warm_up, complete, narrow });
         }
         batches = batches.saturating_mul(2).min(most);
     }
 }
 
-/// Whether the interval is as narrow as the stopping rule wants; `None` if there is no rule.
-fn is_narrow(scenario: &Scenario, replications: &[Replication]) -> Option<bool> {
-    let stop = scenario.run.stop.as_ref()?;
-    let estimate = estimate(&values_of(replications), &stop.metric, scenario.run.confidence);
-    Some(estimate.and_then(|estimate| estimate.half_width).is_some_and(|half| half <= stop.half_width))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How many packets are under way, again and again.
-struct Sampler {
-    interval: Duration,
-    series: Vec<f64>,
-}
-
-impl Observer for Sampler {
-    fn sampling(&self) -> Option<Duration> {
-        Some(self.interval)
-    }
-
-    fn sample(&mut self, _now: Time, under_way: usize, _in_mix: &mut dyn Iterator<Item = f64>) {
-        self.series.push(under_way as f64);
-    }
-}
-
-/// Twice what MSER-5 leaves out of the mean of three pilot runs, and at least five mean transits. The pilots become longer
-/// until the warm-up ends in their first half.
-///
-/// # Errors
-/// None with packets as numbers.
-pub fn find_warm_up(scenario: &Scenario, control: &Control) -> Result<Duration, WireError> {
-    let least = 5.0 * scenario.mean_transit();
-    let mut length = (8.0 * least).max(1e-3);
-    for _ in 0..8 {
-        let interval = Duration::from_secs_f64(length / f64::from(SAMPLES));
-        let mut mean = vec![0.0; SAMPLES as usize];
-        for pilot in 0..PILOTS {
-            let seeds = Seeds::new(scenario.seed, PILOT + pilot);
-            let window = Window {
-                warm_up: Duration::from_secs_f64(length),
-                batch: Duration::from_nanos(1),
-                batches: 1,
-            };
-            let mut sampler = Sampler { interval, series: Vec::new() };
-            if world::run(scenario, &seeds, window, Fidelity::Index, &mut sampler, control)?.is_none() {
-                return Ok(Duration::from_secs_f64(least));
-            }
-            mean.iter_mut().zip(sampler.series).for_each(|(mean, value)| *mean += value);
+    #[test]
+    fn a_rule_is_not_fulfilled_by_what_was_hardly_ever_observed() {
+        let text = crate::scenario::TEMPLATE.replace("# stop", "stop").replace("entropy_bits", "loss");
+        let scenario = Scenario::parse(&text).unwrap();
+        let mut watch = Watch::new(&scenario);
+        for index in 0..100 {
+            let there = METRICS.iter().map(|name| (*name == "loss" && index % 11 == 0).then_some(0.5));
+            let values = vec![there.collect()];
+            watch.see(&Replication { index, result: WorldResult::default(), values, trace: Vec::new() });
+            // Observed for the tenth time by the hundredth.
+            assert_eq!(watch.is_narrow(), Some(index >= 99), "{index}");
         }
-        if let Some(samples) = stats::warm_up(&mean) {
-            return Ok(Duration::from_secs_f64(least).max(2 * samples as u32 * interval));
-        }
-        length *= 2.0;
+        let free = Scenario::parse(crate::scenario::TEMPLATE).unwrap();
+        assert_eq!(Watch::new(&free).is_narrow(), None);
     }
-    Ok(Duration::from_secs_f64(length / 2.0))
 }
