@@ -69,12 +69,12 @@ pub enum Topology {
 }
 
 impl Topology {
-    /// All mixes.
+    /// All mixes; saturates.
     #[must_use]
     pub fn mixes(&self) -> usize {
         match self {
-            Self::Stratified(widths) => widths.iter().sum(),
-            Self::Cascade { cascades, length } => cascades * length,
+            Self::Stratified(widths) => widths.iter().fold(0, |sum, &width| sum.saturating_add(width)),
+            Self::Cascade { cascades, length } => cascades.saturating_mul(*length),
             Self::Free { mixes, .. } => *mixes,
         }
     }
