@@ -150,6 +150,9 @@ impl What {
 /// What a client without a mailbox is told.
 const NO_MAILBOX: &str = "the client is made, but its gateway does not know it yet and refuses its mail until it connects for \
      the first time, with `receive` or `run`";
+/// What a client without an account is told, in a network that wants one.
+const NO_ACCOUNT: &str = "packets of this network are paid for: the client needs an account, in payment.toml in its folder, before \
+     it is used; its gateway does not know it yet and refuses its mail until it connects for the first time";
 
 /// Runs one command.
 ///
@@ -164,6 +167,10 @@ pub fn run(args: &Args) -> Result<()> {
             print_line(home.address()?);
             if *offline {
                 tracing::warn!("{NO_MAILBOX}");
+                return Ok(());
+            }
+            if home.view().epoch().payment().is_some() {
+                tracing::warn!("{NO_ACCOUNT}");
                 return Ok(());
             }
             args.flags.runtime(1)?.block_on(open_mailbox(&home)).context(NO_MAILBOX)

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tombola_link::{Links, Peer};
 use tombola_node::clock::unix_time_now;
 use tombola_node::driver::Inputs;
+use tombola_node::payment_client::ClientWatch;
 use tombola_node::reload::{Documents, LOOK_INTERVAL, ReloadError};
 use tombola_node::shutdown::{Cause, Shutdown};
 use tombola_protocol::view::{EpochView, SendViews, ViewError};
@@ -53,6 +54,8 @@ pub(crate) struct Follower {
     pub(crate) addresses: Vec<String>,
     pub(crate) links: Links,
     pub(crate) inputs: Inputs<Input>,
+    /// Tells what the chain says; `None` in a network without payment.
+    pub(crate) watching: Option<ClientWatch>,
     pub(crate) stop: Shutdown,
 }
 
@@ -88,6 +91,7 @@ impl Follower {
             Some(Err(error)) => self.refused(&error)?,
             Some(Ok(network)) => {
                 tracing::info!(serial = network.serial(), "a new network document is in force");
+                self.watching.iter().for_each(|watching| watching.network(&network));
             }
             None => {}
         }

@@ -7,6 +7,8 @@
 //! sphinx.key      Sphinx key, mode 0600
 //! client.redb     outbox, inbox, reply blocks: see `crates/protocol/src/records.rs`
 //! lineage.toml    serial number and digest of the document that was in force last
+//! payment.toml    in a network with payment: the chain, and where the account's key is
+//! tickets.redb    in a network with payment: what was signed
 //! lock            held by the process that uses this client
 //! ```
 
@@ -26,13 +28,14 @@ use tombola_node::derive;
 use tombola_node::files::{self, Lock};
 use tombola_node::keys::{KeyError, Link, SecretFile, Sphinx};
 use tombola_node::membership::{MembershipError, current_view, load_network};
+use tombola_node::payment::PaymentConfig;
 use tombola_node::reload::{Documents, Lineage, ReloadError};
 use tombola_protocol::client::ClientKeys;
 use tombola_protocol::records::{OutboxMessage, Restore, tables};
 use tombola_protocol::view::{EpochView, ViewError};
 use tombola_sphinx::SecretKey;
 use tombola_storage::{Format, Store, StoreError};
-use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, SphinxKey, UnixTime};
+use tombola_topology::{AuthorityKey, ClientAddress, IdentityKey, MailboxId, Network, SphinxKey, UnixTime};
 
 use crate::signed::Signer;
 
@@ -140,6 +143,17 @@ pub struct NewHome<'a> {
     pub gateway: Option<&'a str>,
 }
 
+/// What a client's folder says about payment.
+#[derive(Clone, Debug)]
+pub struct HomePayer {
+    /// The network document.
+    pub network: Network,
+    /// The gateway that is paid.
+    pub gateway: IdentityKey,
+    /// How; `None` if the client does not pay.
+    pub payment: Option<PaymentConfig>,
+}
+
 /// A client's folder, locked for this process as long as the value lives.
 #[derive(Debug)]
 pub struct Home {
@@ -151,6 +165,37 @@ pub struct Home {
 }
 
 impl Home {
+    /// How it pays; `None` if it does not.
+    ///
+    /// # Errors
+    /// The file is there and unusable.
+    pub fn payment(&self) -> Result<Option<PaymentConfig>, HomeError> {
+        payment_in(&self.path)
+    }
+
+    /// Whom the client in a folder pays, and how, also while another process uses it.
+    ///
+    /// # Errors
+    /// There is none, or a file in it is unusable.
+    pub fn payer_in(path: &Path) -> Result<HomePayer, HomeError> {
+        if !path.join("client.toml").exists() {
+            return Err(HomeError::Missing(path.to_owned()));
+        }
+        let settings = Settings::load(path)?;
+        let network = load_network(&path.join("network.json"), &parse_authority(&settings.authority)?)?;
+        let gateway = settings.gateway.parse::<IdentityKey>().map_err(|error| HomeError::Gateway {
+            text: settings.gateway.clone(),
+            reason: format!("{error}"),
+        })?;
+        Ok(HomePayer { network, gateway, payment: payment_in(path)? })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes a client in a new or empty folder.
     ///
     /// # Errors
@@ -244,7 +289,9 @@ impl Home {
         Ok(address_of(&link, &keys))
     }
 
-    pub(crate) fn gateway(&self) -> IdentityKey {
+    /// The gateway that keeps its mail.
+    #[must_use]
+    pub fn gateway(&self) -> IdentityKey {
         self.gateway
     }
 
@@ -305,6 +352,14 @@ impl Home {
     pub(crate) fn keys(&self) -> Result<(LinkSecret, ClientKeys), HomeError> {
         load_keys(&self.path, self.gateway)
     }
+}
+
+fn payment_in(path: &Path) -> Result<Option<PaymentConfig>, HomeError> {
+    let path = path.join("payment.toml");
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(config::load(&path)?))
 }
 
 fn lineage(path: &Path) -> Lineage {

@@ -13,7 +13,7 @@ mod signed;
 
 pub use content::{Content, ContentError};
 pub use event::{EmittedAt, Event, Received};
-pub use home::{Home, HomeError, NewHome};
+pub use home::{Home, HomeError, HomePayer, NewHome};
 pub use session::{Client, ClientError, ConnectOptions, MessageOptions};
 pub use tombola_link::install_crypto_provider;
 pub use tombola_protocol::client::{ClientCounts, FinalState};

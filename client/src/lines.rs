@@ -46,7 +46,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tombola_node::entry::print_line;
+use tombola_node::entry::{print_line, whole};
 use tombola_node::shutdown::Shutdown;
 use tombola_topology::duration;
 
@@ -154,7 +154,7 @@ pub(crate) async fn serve(home: &Path, save: &Path, manual_accept: bool) -> Resu
                 Some(Ok(command)) => {
                     let tag = command.tag();
                     if let Err(error) = obey(&client, command, &mut pings).await {
-                        say(&json!({ "event": "error", "message": format!("{error:#}"), "tag": tag }));
+                        say(&json!({ "event": "error", "message": whole(&error), "tag": tag }));
                     }
                 }
                 Some(Err(message)) => say(&json!({ "event": "error", "message": message })),
@@ -353,7 +353,7 @@ fn describe_received(received: &Received, save: &Path) -> Value {
             value["sha256"] = json!(hex::encode(Sha256::digest(bytes)));
             match save_file(save, name, bytes) {
                 Ok(path) => value["file"] = json!(path.display().to_string()),
-                Err(error) => value["error"] = json!(format!("{error:#}")),
+                Err(error) => value["error"] = json!(whole(&error)),
             }
         }
     }

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 use tombola_mixing::Time;
 use tombola_node::driver::Machine;
+use tombola_node::purse::Purse;
 use tombola_node::shutdown::{Cause, Shutdown};
 use tombola_protocol::client::{Client, ClientCounts, ClientEvent, SendOptions};
 use tombola_protocol::drops::DropReason;
 use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::Frame;
 use tombola_protocol::outbox::SendError;
+use tombola_protocol::payment::Fact;
 use tombola_protocol::store::StoreOp;
 use tombola_protocol::view::{Recipient, SendViews};
 use tombola_storage::{Backlog, Writer};
@@ -60,6 +62,8 @@ pub(crate) enum Input {
     /// The application has heard what became of a message.
     Noted(MessageId),
     Durable(u64),
+    /// What the chain says.
+    Fact(Fact),
     Views(Box<SendViews>),
     /// The network document was refused.
     DocumentRefused(String),
@@ -93,6 +97,8 @@ pub(crate) struct ClientMachine {
     writer: Writer,
     /// What the writer would not take.
     unwritten: Vec<StoreOp>,
+    /// Where payment keeps what must survive; `None` in a network without payment.
+    purse: Option<Purse>,
     trouble: Option<String>,
     queued: BTreeMap<MessageId, oneshot::Sender<Result<(), SendError>>>,
     notices: mpsc::Sender<Notice>,
@@ -115,6 +121,7 @@ impl ClientMachine {
             client,
             writer,
             unwritten: Vec::new(),
+            purse: None,
             trouble: None,
             queued: BTreeMap::new(),
             notices,
@@ -125,8 +132,25 @@ impl ClientMachine {
         }
     }
 
+    /// From now on what payment asks for goes there.
+    pub(crate) fn with_purse(mut self, purse: Option<Purse>) -> Self {
+        self.purse = purse;
+        self
+    }
+
+    /// Writes what payment has left.
+    pub(crate) fn close_purse(&mut self) -> anyhow::Result<()> {
+        match (self.purse.take(), self.client.payments()) {
+            (Some(purse), Some(payments)) => purse.close(payments),
+            _ => Ok(()),
+        }
+    }
+
     /// Hands on what was asked to be stored, in order.
     pub(crate) fn store(&mut self) {
+        if let (Some(purse), Some(payments)) = (&mut self.purse, self.client.payments()) {
+            purse.serve(payments);
+        }
         let mut ops = std::mem::take(&mut self.unwritten);
         ops.extend(std::iter::from_fn(|| self.client.poll_store()));
         if let Err(Backlog(ops)) = self.writer.submit(ops) {
@@ -241,7 +265,7 @@ impl Machine for ClientMachine {
         // Whoever asked may have given up waiting; what was asked for is done all the same.
         match input {
             Input::Link(connected) => {
-                self.client.handle_link(connected);
+                self.client.handle_link(now, connected);
                 self.push(Notice::Link(connected));
             }
             Input::Frame(frame) => self.client.handle_frame(now, frame),
@@ -253,8 +277,13 @@ impl Machine for ClientMachine {
             Input::Accept(id) => drop(self.client.handle_accept(now, id)),
             Input::Noted(id) => self.client.handle_noted(id),
             Input::Durable(count) => self.client.handle_durable(count),
+            Input::Fact(fact) => {
+                self.client.handle_fact(now, fact);
+                self.store();
+                self.purse.iter_mut().for_each(Purse::note_fact);
+            }
             Input::Views(views) => {
-                if !self.client.handle_views(*views) {
+                if !self.client.handle_views(now, *views) {
                     self.stop.trigger(Cause::Failure(NO_GATEWAY.to_owned()));
                 }
             }
@@ -283,7 +312,8 @@ impl Machine for ClientMachine {
 
     fn publish(&mut self, now: Time) {
         self.client.expire(now);
-        let trouble = self.writer.trouble();
+        let tickets = self.purse.as_ref().and_then(Purse::trouble);
+        let trouble = self.writer.trouble().or(tickets);
         if trouble.is_some() != self.trouble.is_some() {
             self.push(Notice::Storage(trouble.clone()));
         }

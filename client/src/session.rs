@@ -1,8 +1,9 @@
 //! The client as applications use it: connect, address, send, receive, reply.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use crossbeam_channel::TrySendError;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -11,16 +12,23 @@ use tombola_mixing::Time;
 use tombola_node::clock::{Clock, unix_time_now};
 use tombola_node::derive;
 use tombola_node::driver::{self, DriverHandle, Inputs};
+use tombola_node::egress::Outlet;
 use tombola_node::ingress::{InputSink, LinkChange};
+use tombola_node::payment::PaymentConfig;
+use tombola_node::payment_client::{ClientChain, ClientPayer, ClientWatch};
+use tombola_node::purse::{FILE, Purse};
+use tombola_node::reload::Documents;
 use tombola_node::shutdown::{Cause, Shutdown};
 use tombola_protocol::client::{
     Client as StateMachine, ClientCounts, ClientEvent, Emitted, NewClientError, SendOptions,
 };
 use tombola_protocol::fragment::{MESSAGE_MAX, MessageId};
 use tombola_protocol::outbox::SendError;
+use tombola_protocol::payment::Payments;
 use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::{AddressError, SendViews};
 use tombola_storage::{StoreError, Writer};
+use tombola_tickets::Address;
 use tombola_topology::ClientAddress;
 
 use crate::content::{Content, ContentError};
@@ -79,6 +87,9 @@ pub enum ClientError {
     /// What has to be kept could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It cannot pay.
+    #[error("payment: {}", tombola_node::entry::whole(.0))]
+    Payment(anyhow::Error),
     /// The client has ended.
     #[error("the client has ended: {0}")]
     Ended(Cause),
@@ -185,17 +196,30 @@ impl Client {
         let clock = Clock::start();
         let wall = WallClock { at_zero: UnixNanos(clock.unix_nanos(Time::ZERO)) };
         let seed = derive::random_seed()?;
-        let machine = StateMachine::new(clock.now(), wall, views.clone(), keys, stored, seed)?;
+        let mut machine = StateMachine::new(clock.now(), wall, views.clone(), keys, stored, seed)?;
         documents.record().map_err(HomeError::from)?;
         let address = machine.address();
         let (inputs, received) = driver::inputs(INPUTS);
         let (send_notice, notices) = mpsc::channel(EVENTS);
         let shutdown = Shutdown::new();
+        let (mut purse, mut watching) = (None, None);
+        if let Some(config) = home.payment()? {
+            let paid = paying(home, &config, &machine, &documents, &views, clock, &inputs, &shutdown).await;
+            let (payments, kept, mut watch) = paid.map_err(ClientError::Payment)?;
+            watch.network(documents.current());
+            watch.begin();
+            machine = machine.with_payments(clock.now(), payments);
+            (purse, watching) = (Some(kept), Some(watch));
+        } else if views.current.epoch().payment().is_some() {
+            let what = "packets of this network are paid for: the client's folder needs a file payment.toml";
+            return Err(ClientError::Payment(anyhow::anyhow!(what)));
+        }
         let durable = inputs.clone();
         // The driver never waits for the writer, so that the writer may wait for it.
         let writer = store.start_writer(LINGER, move |count| drop(durable.send(Input::Durable(count))))?;
         let machine =
-            ClientMachine::new(machine, writer.clone(), send_notice, options.collect, shutdown.clone());
+            ClientMachine::new(machine, writer.clone(), send_notice, options.collect, shutdown.clone())
+                .with_purse(purse);
 
         let mut config = LinkConfig::new(link, Policy::DialOnly, CLIENT_PROTOCOL);
         config.outbound_queue = GATEWAY_QUEUE;
@@ -203,16 +227,21 @@ impl Client {
         let node = view.epoch().index_of(&home.gateway()).and_then(|index| view.epoch().node(index));
         let addresses = node.map(|node| node.client_addresses.clone()).unwrap_or_default();
         let gateway = Peer::dialled(home.gateway(), addresses.clone());
-        let sink = InputSink::new(inputs.clone(), |change| match change {
-            LinkChange::Connected(_) => Input::Link(true),
+        let outlet = Arc::new(Mutex::new(Outlet::default()));
+        let (connecting, sending) = (Arc::clone(&outlet), outlet);
+        let sink = InputSink::new(inputs.clone(), move |change| match change {
+            LinkChange::Connected(_) => {
+                lock(&connecting).clear();
+                Input::Link(true)
+            }
             LinkChange::Disconnected(_) => Input::Link(false),
             LinkChange::Frame(_, frame) => Input::Frame(frame),
         })
         .without_padding();
         let links = tombola_link::start(config, vec![gateway], Arc::new(sink)).await?;
         let (up, to) = (links.clone(), home.gateway());
-        // A link that takes nothing for so long is stalled; what it loses is sent again.
-        let deliver = move |frame| drop(up.send(&to, frame));
+        // A link that takes nothing for so long is stalled; packets that it loses are sent again.
+        let deliver = move |frame| drop(lock(&sending).send(&up, &to, frame));
         let driver = driver::spawn("client", clock, machine, received, deliver, shutdown.clone())?;
         // A client that has failed must not connect again by itself, least of all where it would displace another.
         let (failed, ended) = (shutdown.clone(), links.clone());
@@ -230,6 +259,7 @@ impl Client {
             addresses,
             links: links.clone(),
             inputs: inputs.clone(),
+            watching,
             stop: shutdown.clone(),
         };
         tokio::spawn(follower.run());
@@ -430,6 +460,7 @@ impl Client {
                 machine.store();
             }
             unwritten = !machine.is_stored();
+            machine.close_purse().map_err(ClientError::Payment)?;
         }
         self.links.shutdown().await;
         let writer = self.writer.clone();
@@ -580,6 +611,43 @@ impl Client {
             cause => ClientError::Ended(cause.unwrap_or(Cause::Requested("it was closed"))),
         }
     }
+}
+
+fn lock(outlet: &Mutex<Outlet>) -> MutexGuard<'_, Outlet> {
+    outlet.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a client's account, and follows its reserve for the gateway.
+#[expect(clippy::too_many_arguments, reason = "what a session is made of; used once")]
+async fn paying(
+    home: &Home,
+    config: &PaymentConfig,
+    machine: &StateMachine,
+    documents: &Documents,
+    views: &SendViews,
+    clock: Clock,
+    inputs: &Inputs<Input>,
+    stop: &Shutdown,
+) -> anyhow::Result<(Payments, Purse, ClientWatch)> {
+    let chain = ClientChain::open(config, documents.current(), stop).await?;
+    let (signer, view) = (config.signer(home.folder())?, &views.current);
+    let node = view.gateway(&home.gateway()).and_then(|index| view.epoch().node(index));
+    let account = node.and_then(|node| node.account).context("the gateway has no account")?;
+    let file = home.folder().join(FILE);
+    let payer = ClientPayer {
+        signer,
+        gateway: Address::from(account.0),
+        file: &file,
+        me: machine.identity(),
+        clock,
+        parameters: view.parameters(),
+    };
+    let inputs = inputs.clone();
+    let tell = move |fact| {
+        let inputs = inputs.clone();
+        async move { inputs.pass(Input::Fact(fact)).await }
+    };
+    chain.start(payer, Arc::clone(machine.drops()), tell, stop).await
 }
 
 impl Drop for Client {

@@ -133,7 +133,7 @@ fuzz_target!(|events: Vec<Event>| {
         let mut number_of_mail = None;
         match event {
             Event::Pass { milliseconds } => now += Duration::from_millis(milliseconds.into()),
-            Event::Link { connected } => client.handle_link(connected),
+            Event::Link { connected } => client.handle_link(now, connected),
             Event::Collect { wanted } => client.handle_collect(wanted),
             Event::Frame { head } => {
                 let mut frame = Frame::zeroed();
@@ -155,7 +155,7 @@ fuzz_target!(|events: Vec<Event>| {
                 client.handle_frame(now, frame);
             }
             Event::Commit => client.handle_durable(disk.commit(usize::MAX)),
-            Event::Views => assert!(client.handle_views(Arc::clone(&VIEW))),
+            Event::Views => assert!(client.handle_views(now, Arc::clone(&VIEW))),
             Event::Work => {
                 client.work(now);
             }

@@ -131,7 +131,7 @@ fn client(now: Time, seed: u8, lives: u8, stored: Restore) -> Client {
     random[0] = lives;
     let client = Client::new(now, wall, Arc::clone(&VIEW), keys(seed), stored, random);
     let mut client = client.expect("what a client has left behind is sound");
-    client.handle_link(true);
+    client.handle_link(now, true);
     client
 }
 
@@ -319,7 +319,7 @@ fuzz_target!(|events: Vec<Event>| {
             Event::Commit { who, groups } => sides[usize::from(who)].commit(groups.into()),
             Event::CommitAll => sides.iter_mut().for_each(|side| side.commit(usize::MAX)),
             Event::Crash { who } => sides[usize::from(who)].crash(now),
-            Event::Link { who, connected } => sides[usize::from(who)].client.handle_link(connected),
+            Event::Link { who, connected } => sides[usize::from(who)].client.handle_link(now, connected),
             Event::Stranger { who, mut plaintext } => {
                 plaintext.truncate(PLAINTEXT_MAX);
                 // Who does not know an id cannot report on the message.
@@ -335,7 +335,7 @@ fuzz_target!(|events: Vec<Event>| {
                 }
             }
             Event::Views { who } => {
-                assert!(sides[usize::from(who)].client.handle_views(Arc::clone(&VIEW)));
+                assert!(sides[usize::from(who)].client.handle_views(now, Arc::clone(&VIEW)));
             }
         }
         let [one, other] = &mut sides;

@@ -224,7 +224,7 @@ fuzz_target!(|input: (Vec<Record>, Vec<u16>)| {
     };
     let Ok(mut client) = Client::new(now, wall, Arc::clone(&VIEW), keys, restore, [1; 32]) else { return };
     assert_eq!(client.outbox().count(), listed);
-    client.handle_link(true);
+    client.handle_link(now, true);
     let mut asked = 0;
     for (number, pass) in (0..).zip(passes.into_iter().take(6)) {
         now += Duration::from_millis(pass.into());

@@ -24,13 +24,19 @@ fuzz_target!(|input: &[u8]| {
     let received = frame.clone();
     frame.set_client_packet(received.parity(), &received.client_meta());
     frame.set_acknowledged(received.acknowledged());
-    assert!(frame == received, "a client's packet frame has one form");
+    let (session, counter) = received.number();
+    frame.set_number(session, counter);
+    let unused = BODY_OFFSET - 8..BODY_OFFSET;
+    let (before, after) = (received.as_bytes(), frame.as_bytes());
+    assert!(before[..unused.start] == after[..unused.start] && before[unused.end..] == after[unused.end..]);
+    assert!(after[unused].iter().all(|byte| *byte == 0), "a client's packet frame has one form");
 
     let mut passed_on = received.clone();
     passed_on.set_link_packet(received.parity(), &received.link_meta());
     let (before, after) = (received.as_bytes(), passed_on.as_bytes());
     assert_eq!(after[BODY_OFFSET..], before[BODY_OFFSET..], "the packet stays");
     let used = META_OFFSET + 28;
+    assert_eq!(passed_on.number(), (0, 0), "a number means nothing on another link");
     assert_eq!(after[META_OFFSET..used], before[META_OFFSET..used]);
     assert!(after[used..BODY_OFFSET].iter().all(|byte| *byte == 0), "the rest of the meta field is cleared");
 

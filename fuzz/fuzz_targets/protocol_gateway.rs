@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use tombola_fuzz::{GATEWAY, MIX, identity, view};
+use tombola_fuzz::{GATEWAY, MIX, any_ticket, identity, view};
 use tombola_mixing::Time;
 use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::{FRAME_LEN, Frame};
@@ -149,12 +149,21 @@ fuzz_target!(|events: Vec<Event>| {
                 if occupancy.take() {
                     let order = Order::Store(MailboxId::of(&client(number)));
                     let (frame, tag) = (Frame::zeroed(), TagPlace::default());
-                    let opened = Opened { arrived: now, frame, order, tag };
+                    let (from, ticket) = (identity(MIX), any_ticket());
+                    let opened = Opened { arrived: now, from, frame, order, tag, ticket };
                     gateway.handle(now, GatewayInput::Opened(opened));
                 }
             }
             Event::Poll => match gateway.poll_output(now) {
                 Some(GatewayOutput::Forward { to, .. }) => assert_eq!(to, identity(MIX)),
+                Some(
+                    GatewayOutput::Claim(_)
+                    | GatewayOutput::Watch { .. }
+                    | GatewayOutput::Forget { .. }
+                    | GatewayOutput::Settled(_),
+                ) => {
+                    panic!("nobody pays")
+                }
                 Some(GatewayOutput::Deliver { to, frame }) => {
                     assert!(connected.contains(&to), "a frame for a client that is not there");
                     delivered.push((to, frame));

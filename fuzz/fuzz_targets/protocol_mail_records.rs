@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use tombola_fuzz::{GATEWAY, view};
+use tombola_fuzz::{GATEWAY, MIX, any_ticket, identity, view};
 use tombola_mixing::Time;
 use tombola_protocol::durable::TagPlace;
 use tombola_protocol::frame::{Frame, FrameKind};
@@ -87,6 +87,8 @@ fuzz_target!(|input: (Vec<Record>, Vec<Visit>)| {
                     frame: Frame::zeroed(),
                     order,
                     tag: TagPlace::default(),
+                    from: identity(MIX),
+                    ticket: any_ticket(),
                 }),
             );
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use tombola_fuzz::{GATEWAY, MIX, identity, view};
+use tombola_fuzz::{GATEWAY, MIX, any_ticket, identity, view};
 use tombola_mixing::Time;
 use tombola_protocol::client::{Client, ClientKeys};
 use tombola_protocol::durable::TagPlace;
@@ -65,14 +65,18 @@ fuzz_target!(|events: Vec<Event>| {
                     waiting.insert(number, (arrived + delay, next, challenge));
                     let order = Order::Forward { next, delay_ns, challenge };
                     let tag = TagPlace::default();
-                    relay.handle(now, RelayInput::Opened(Opened { arrived, frame, order, tag }));
+                    let (from, ticket) = (identity(GATEWAY), any_ticket());
+                    let opened = Opened { arrived, from, frame, order, tag, ticket };
+                    relay.handle(now, RelayInput::Opened(opened));
                 }
             }
             Event::End { identifier } => {
                 if occupancy.take() {
                     let (frame, order) = (Frame::zeroed(), Order::End { identifier });
                     let tag = TagPlace::default();
-                    relay.handle(now, RelayInput::Opened(Opened { arrived: now, frame, order, tag }));
+                    let (from, ticket) = (identity(GATEWAY), any_ticket());
+                    let opened = Opened { arrived: now, from, frame, order, tag, ticket };
+                    relay.handle(now, RelayInput::Opened(opened));
                 }
             }
             Event::Link { account, connected } => {
@@ -100,6 +104,12 @@ fuzz_target!(|events: Vec<Event>| {
                     assert_eq!(to, identity(GATEWAY), "a loop begins at a successor");
                 }
                 RelayOutput::Account { account, .. } => assert!(account < ACCOUNTS.into()),
+                RelayOutput::Claim(_)
+                | RelayOutput::Watch { .. }
+                | RelayOutput::Forget { .. }
+                | RelayOutput::Settled(_) => {
+                    panic!("nobody pays")
+                }
             }
         }
         assert!(waiting.values().all(|(due, ..)| *due > now), "it should have left");

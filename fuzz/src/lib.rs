@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use tombola_protocol::frame::Frame;
 use tombola_protocol::hop::NextHop;
+use tombola_protocol::opener::{Half, Ticket};
 use tombola_protocol::records::Restore;
 use tombola_protocol::store::{StoreOp, Table};
 use tombola_protocol::view::EpochView;
 use tombola_sphinx::{Admission, RelaySecrets, ReplayFilter, ReplayTag, Routing, SecretKey, verify};
+use tombola_tickets::por;
 use tombola_topology::{
     AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, MailboxId, Network, Node, NodeIndex,
     Parameters, Role, SphinxKey, UnixTime,
@@ -46,6 +48,7 @@ pub fn network() -> Network {
         sphinx_key: SphinxKey::from_bytes(sphinx_key(index).public_key().to_bytes()),
         addresses: vec!["/ip4/127.0.0.1/udp/1700/quic-v1".into()],
         client_addresses,
+        account: None,
     };
     let draft = Draft {
         name: "fuzz".into(),
@@ -61,6 +64,7 @@ pub fn network() -> Network {
             number: EpochNumber(2),
             valid_from: UnixTime(1_800_000_000),
             valid_until: UnixTime(1_800_003_600),
+            payment: None,
             nodes: vec![
                 node(MIX, Role::Mix { layer: 1 }, Vec::new()),
                 node(GATEWAY, Role::Gateway, vec!["/ip4/127.0.0.1/udp/1701/quic-v1".into()]),
@@ -73,6 +77,12 @@ pub fn network() -> Network {
 /// The network as its nodes see it.
 pub fn view() -> Arc<EpochView> {
     EpochView::at(&network(), NOW).expect("NOW is in the epoch, and its keys are points")
+}
+
+/// What a hop would know of its ticket.
+pub fn any_ticket() -> Ticket {
+    let opener = por::Opener::from_bytes([0; 16]);
+    Ticket { challenge: opener.challenge(), ack: por::Ack::from_bytes([0; 16]), half: Half::Whole(opener) }
 }
 
 /// Lets everything pass, as often as it comes.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tombola_node::payment::PaymentConfig;
 
 /// `gateway.toml`. Relative paths start at the file's own directory. Nothing in it affects anonymity: what does comes
 /// from the network document alone.
@@ -45,6 +46,9 @@ pub struct Config {
     /// Packets that all mailboxes may hold together: 2.5 kB of disk each, and 16 bytes of memory.
     #[serde(default = "default_mail_packets")]
     pub mail_packets: usize,
+    /// How it pays and is paid; absent in a network without payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment: Option<PaymentConfig>,
     /// Connections of clients from one IPv4 address or IPv6 /64; 0 for no limit.
     #[serde(default = "default_per_origin")]
     pub clients_per_origin: usize,

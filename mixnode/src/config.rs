@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tombola_node::payment::PaymentConfig;
 
 /// `mixnode.toml`. Relative paths start at the file's own directory. Nothing in it affects anonymity: what does comes
 /// from the network document alone.
@@ -37,6 +38,9 @@ pub struct Config {
     /// machine too, which saves processor time and costs accuracy of release under load.
     #[serde(default = "default_link_threads")]
     pub link_threads: usize,
+    /// How it pays and is paid; absent in a network without payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment: Option<PaymentConfig>,
     /// Packets that may be in the node at one time, from the header's processing to departure: 2.5 kB each.
     #[serde(default = "default_places")]
     pub places: usize,

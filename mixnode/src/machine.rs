@@ -2,21 +2,47 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
 use metrics::{counter, gauge};
 use tombola_mixing::{Time, Verdict};
 use tombola_node::driver::Machine;
-use tombola_node::meters::publish_drops;
+use tombola_node::meters::{publish_drops, publish_payments, publish_trouble};
 use tombola_node::metrics as names;
 use tombola_node::opening::ToOpeners;
+use tombola_node::purse::Purse;
 use tombola_protocol::drops::DropCounters;
 use tombola_protocol::halfloops::Half;
 use tombola_protocol::relay::{Relay, RelayInput, RelayOutput};
+
+use crate::accounts::AccountPurses;
 
 /// A [`Relay`] that publishes its counters.
 pub(crate) struct RelayMachine {
     pub(crate) relay: Relay,
     pub(crate) drops: Arc<DropCounters>,
     pub(crate) openers: ToOpeners,
+    /// Where payment keeps what must survive; `None` in a network without payment.
+    pub(crate) purse: Option<Purse>,
+    /// The same for its accounts.
+    pub(crate) account_purses: AccountPurses,
+}
+
+impl RelayMachine {
+    fn keep(&mut self) {
+        if let (Some(purse), Some(payments)) = (&mut self.purse, self.relay.payments()) {
+            purse.serve(payments);
+        }
+        self.account_purses.serve(&mut self.relay);
+    }
+
+    /// The end, after the driver's: everything is written.
+    pub(crate) fn close(mut self) -> Result<()> {
+        self.account_purses.close(&mut self.relay)?;
+        match (self.purse, self.relay.payments()) {
+            (Some(purse), Some(payments)) => purse.close(payments),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Machine for RelayMachine {
@@ -24,11 +50,24 @@ impl Machine for RelayMachine {
     type Output = RelayOutput;
 
     fn handle(&mut self, now: Time, input: RelayInput) {
+        let told = match &input {
+            RelayInput::Fact(_) => Some(None),
+            RelayInput::AccountFact { account, .. } => Some(Some(*account)),
+            _ => None,
+        };
         self.relay.handle(now, input);
+        self.keep();
+        match (told, &mut self.purse) {
+            (Some(None), Some(purse)) => purse.note_fact(),
+            (Some(Some(account)), _) => self.account_purses.note_fact(account),
+            _ => {}
+        }
     }
 
     fn poll_output(&mut self, now: Time) -> Option<RelayOutput> {
-        self.relay.poll_output(now)
+        let output = self.relay.poll_output(now);
+        self.keep();
+        output
     }
 
     fn poll_timeout(&mut self) -> Option<Time> {
@@ -42,6 +81,11 @@ impl Machine for RelayMachine {
     fn publish(&mut self, now: Time) {
         self.relay.expire(now);
         publish_drops(&self.drops);
+        if let Some(payments) = self.relay.payments() {
+            publish_payments(payments);
+            let own = self.purse.as_mut().is_some_and(Purse::look);
+            publish_trouble(usize::from(own) + self.account_purses.in_trouble());
+        }
         self.openers.publish();
         let counts = self.relay.counts();
         gauge!(names::POOL_PACKETS).set(counts.pool as f64);

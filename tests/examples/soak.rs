@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: kills processes of a running network for a long time, and checks that nothing that was accepted is
-//! lost, doubled or replayed.
+//! `cargo xtask soak`: kills processes of a running network in which every packet is paid for, for a long time, and checks that
+//! nothing that was accepted is lost, doubled or replayed, and that every winning ticket is paid once.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,10 +37,11 @@ fn main() {
     }
     let begun = Instant::now();
     println!("seed {seed}: {kills} kills; the same again with --seed {seed}");
-    let outcome = kills::run(&Plan::new(kills, seed), &mut |line| println!("{line}"));
+    let outcome = kills::run_paid(&Plan::new(kills, seed), &mut |line| println!("{line}"));
     let totals = outcome.totals;
+    let tickets = outcome.tickets.unwrap();
     println!(
-        "everything has arrived {:.1} s after the last kill; now a mix node by itself",
+        "everything has arrived {:.1} s after the last kill, and was paid; now a mix node by itself",
         outcome.settling.as_secs_f64()
     );
     let mut bench = Bench::start(seed);
@@ -63,6 +64,14 @@ fn main() {
     println!("  came again         {} after a kill of the recipient, marked as such", totals.again);
     println!("  sent again         {} packets", totals.retransmissions);
     println!(
+        "  tickets            {} signed, {} opened, {} have won, {} were paid on the chain, {} lost",
+        tickets.issued, tickets.opened, tickets.won, tickets.redeemed, tickets.lost
+    );
+    println!(
+        "  paid               {} = expected {}, in the smallest unit of the token",
+        tickets.paid, tickets.expected_paid
+    );
+    println!(
         "  replays            {} of {} frames refused; none of {} packets left the node twice",
         replays.refused, replays.repeated, replays.packets
     );
@@ -77,6 +86,7 @@ fn main() {
                 "unconfirmed": totals.unconfirmed, "unanswered": totals.unanswered,
             },
             "retransmissions": totals.retransmissions,
+            "tickets": tickets,
             "replays": {
                 "kills": replays.kills, "packets": replays.packets, "repeated": replays.repeated,
                 "refused": replays.refused, "late": replays.late, "left_twice": 0,

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tombola::local::{Chain, Tickets};
 use tombola_mixing::Rng;
-use tombola_topology::Role;
+use tombola_topology::{Parameters, Role};
 
 use crate::PATIENCE;
 use crate::book::{Book, Order, Totals};
-use crate::hand::{HandNetwork, Spec};
+use crate::hand::{HandNetwork, Spec, quick};
+use crate::nodes::{Nodes, PaidNetwork};
 use crate::process::Process;
 
 /// How often everything is looked at.
@@ -34,10 +36,10 @@ impl Client {
     }
 }
 
-/// A network by hand with clients, and the book of what they send each other.
+/// A network with clients, and the book of what they send each other.
 #[derive(Debug)]
-pub struct World {
-    pub network: HandNetwork,
+pub struct World<N: Nodes = HandNetwork> {
+    pub network: N,
     pub book: Book,
     clients: Vec<Client>,
     begun: Instant,
@@ -45,16 +47,23 @@ pub struct World {
 }
 
 impl World {
-    /// Starts a network and one client for each gateway that is named.
+    /// Starts a network by hand and one client for each gateway that is named.
     pub fn start(spec: &Spec, clients: &[&str]) -> Self {
         let mut network = HandNetwork::new(spec, |_, _| {});
         network.start();
+        Self::around(network, clients)
+    }
+}
+
+impl<N: Nodes> World<N> {
+    /// Starts one client for each gateway that is named.
+    pub fn around(network: N, clients: &[&str]) -> Self {
         let mut started: Vec<Client> = clients
             .iter()
             .enumerate()
             .map(|(n, gateway)| {
                 let name = format!("client {n}");
-                let home = network.client(&name.replace(' ', "-"), gateway);
+                let home = network.new_client(&name.replace(' ', "-"), gateway);
                 Client { name, home, process: None }
             })
             .collect();
@@ -84,7 +93,7 @@ impl World {
     /// Client `from` is told to send a file of `bytes`.
     pub fn send_file(&mut self, from: usize, to: usize, bytes: &[u8]) {
         self.files += 1;
-        let path = self.network.folder().join(format!("file-{}", self.files));
+        let path = Nodes::folder(&self.network).join(format!("file-{}", self.files));
         std::fs::write(&path, bytes).unwrap();
         let order = self.book.file(from, to, text(&path), bytes);
         self.tell(from, &order);
@@ -107,11 +116,10 @@ impl World {
             let lines = process.lines_so_far();
             self.take(client, &lines, true);
         }
-        let processes = self.clients.iter_mut().filter_map(|client| client.process.as_mut());
-        let nodes = self.network.nodes.iter_mut().filter_map(|node| node.process.as_mut());
-        for process in processes.chain(nodes) {
+        for process in self.clients.iter_mut().filter_map(|client| client.process.as_mut()) {
             assert!(process.is_running(), "{} has ended:\n{}", process.name(), process.stderr());
         }
+        self.network.check();
         assert!(self.book.wrong().is_empty(), "not as promised:\n{}", self.book.wrong().join("\n"));
     }
 
@@ -174,9 +182,10 @@ impl World {
             let open = self.book.open();
             assert!(
                 Instant::now() < deadline,
-                "after {bound:?} {} are open, the first of them:\n{}",
+                "after {bound:?} {} are open, the first of them:\n{}\n{}",
                 open.len(),
-                open[..open.len().min(20)].join("\n")
+                open[..open.len().min(20)].join("\n"),
+                self.network.state()
             );
             // The book of a long run is thick: it is not read through each time.
             for _ in 0..20 {
@@ -191,14 +200,22 @@ impl World {
     ///
     /// # Panics
     /// A process fails, or something more arrives than should.
-    pub fn finish(mut self) -> Totals {
+    pub fn finish(self) -> Totals {
+        self.settle_up().0
+    }
+
+    /// Ends everything in order; also what was paid, if packets are paid for.
+    ///
+    /// # Panics
+    /// As [`finish`](Self::finish), or the nodes' books and the chain's do not agree.
+    pub fn settle_up(mut self) -> (Totals, Option<Tickets>) {
         for client in 0..self.clients.len() {
             self.stop_client(client);
         }
-        self.network.stop();
+        let tickets = self.network.end();
         let wrong = self.book.wrong();
         assert!(wrong.is_empty(), "not as promised:\n{}", wrong.join("\n"));
-        self.book.totals()
+        (self.book.totals(), tickets)
     }
 }
 
@@ -260,6 +277,8 @@ pub struct Outcome {
     /// Kills by the kind of process.
     pub kills: BTreeMap<&'static str, u32>,
     pub totals: Totals,
+    /// What was earned meanwhile, if packets were paid for.
+    pub tickets: Option<Tickets>,
     /// How long the kills took, and then until everything had arrived.
     pub under_fire: Duration,
     pub settling: Duration,
@@ -277,15 +296,39 @@ enum Victim {
 /// # Panics
 /// Something is not as promised.
 pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Outcome {
+    let mut spec = Spec::new(3, 2, 2);
+    spec.parameters = parameters();
+    let mut network = HandNetwork::new(&spec, |_, _| {});
+    network.start();
+    run_in(network, plan, say)
+}
+
+/// As [`run`], in a network in which every packet is paid for.
+///
+/// # Panics
+/// Something is not as promised, or was not paid.
+pub fn run_paid(plan: &Plan, say: &mut dyn FnMut(&str)) -> Outcome {
+    run_in(PaidNetwork::start(3, 2, 2, parameters(), Chain::Own), plan, say)
+}
+
+/// Two cores carry it with time to spare, so that what is lost is lost to kills.
+fn parameters() -> Parameters {
+    Parameters {
+        main_interval: Duration::from_millis(40),
+        downlink_interval: Duration::from_millis(20),
+        loop_interval: Duration::from_millis(300),
+        ..quick(3)
+    }
+}
+
+fn run_in<N: Nodes>(network: N, plan: &Plan, say: &mut dyn FnMut(&str)) -> Outcome {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&plan.seed.to_be_bytes());
     let mut rng = Rng::from_seed(seed);
-    let mut spec = Spec::new(3, 2, 2);
-    // Two cores carry it with time to spare, so that what is lost is lost to kills.
-    spec.parameters.main_interval = Duration::from_millis(40);
-    spec.parameters.downlink_interval = Duration::from_millis(20);
-    spec.parameters.loop_interval = Duration::from_millis(300);
-    let mut world = World::start(&spec, &["gateway 1", "gateway 2", "gateway 2"]);
+    // Apart: how many messages are sent between two kills is not decided by the seed.
+    let mut victims = rng.fork();
+    let mut world = World::around(network, &["gateway 1", "gateway 2", "gateway 2"]);
+    let all = world.network.nodes();
     let clients = world.clients.len();
     let mut kills = BTreeMap::new();
     let mut down: Vec<(Victim, Duration)> = Vec::new();
@@ -321,15 +364,21 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Outcome {
         if now < next_kill {
             continue;
         }
-        next_kill = now + rng.exponential(plan.pause);
-        let nodes = world.network.nodes.len();
-        let drawn = rng.below((nodes + clients) as u64) as usize;
-        let victim = if drawn < nodes { Victim::Node(drawn) } else { Victim::Client(drawn - nodes) };
+        next_kill = now + victims.exponential(plan.pause);
+        // Each kind once, then whoever it hits.
+        let everybody = (0..all.len()).map(Victim::Node).chain((0..clients).map(Victim::Client));
+        let mut drawn: Vec<_> =
+            everybody.clone().filter(|victim| !kills.contains_key(kind_of(&all, *victim))).collect();
+        if drawn.is_empty() {
+            drawn = everybody.collect();
+        }
+        let victim = drawn[victims.below(drawn.len() as u64) as usize];
         if down.iter().any(|&(other, _)| other == victim) {
             continue;
         }
-        let pause = rng.uniform(plan.down);
-        let (kind, name) = kill(&mut world, victim);
+        let pause = victims.uniform(plan.down);
+        let kind = kind_of(&all, victim);
+        let name = kill(&mut world, &all, victim);
         down.push((victim, now + pause));
         *kills.entry(kind).or_default() += 1;
         done += 1;
@@ -350,29 +399,35 @@ pub fn run(plan: &Plan, say: &mut dyn FnMut(&str)) -> Outcome {
     let settling = world.now();
     world.settle(plan.settle);
     let settling = world.now() - settling;
-    let totals = world.finish();
-    Outcome { kills, totals, under_fire, settling }
+    let (totals, tickets) = world.settle_up();
+    Outcome { kills, totals, tickets, under_fire, settling }
 }
 
-fn kill(world: &mut World, victim: Victim) -> (&'static str, String) {
+fn kind_of(all: &[(String, Role)], victim: Victim) -> &'static str {
+    match victim {
+        Victim::Client(_) => "client",
+        Victim::Node(node) if all[node].1 == Role::Gateway => "gateway",
+        Victim::Node(_) => "mix",
+    }
+}
+
+fn kill<N: Nodes>(world: &mut World<N>, all: &[(String, Role)], victim: Victim) -> String {
     match victim {
         Victim::Client(client) => {
             world.kill_client(client);
-            ("client", world.clients[client].name.clone())
+            world.clients[client].name.clone()
         }
         Victim::Node(node) => {
-            let node = &mut world.network.nodes[node];
-            node.kill();
-            let kind = if node.role == Role::Gateway { "gateway" } else { "mix" };
-            (kind, node.name.clone())
+            world.network.kill_node(node);
+            all[node].0.clone()
         }
     }
 }
 
-fn start(world: &mut World, victim: Victim) {
+fn start<N: Nodes>(world: &mut World<N>, victim: Victim) {
     match victim {
         Victim::Client(client) => world.start_client(client),
         // It need not listen before the next thing happens: whoever wants to reach it tries again.
-        Victim::Node(node) => world.network.nodes[node].start(),
+        Victim::Node(node) => world.network.start_node(node),
     }
 }

@@ -10,9 +10,12 @@
     reason = "helpers of tests: a panic is how a test says what is wrong"
 )]
 
+pub mod anvil;
 pub mod book;
+pub mod gate;
 pub mod hand;
 pub mod kills;
+pub mod nodes;
 pub mod process;
 pub mod proxy;
 pub mod records;
@@ -25,8 +28,9 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must happen. On an idle machine everything takes a fraction of it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for what must happen. On an idle machine everything takes a fraction of it; on one with two cores
+/// and much else to do it may take many times as long, and nothing else than time is lost by waiting.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The release binary.
 pub fn tombola() -> &'static Path {
@@ -85,13 +89,15 @@ pub struct Metrics(pub String);
 impl Metrics {
     /// Reads a process's metrics, as Prometheus would.
     pub fn of(address: SocketAddr) -> Self {
+        // A process that is starved of CPU may be slow; one that is gone stays gone.
+        eventually("the metrics can be read", || Self::now(address))
+    }
+
+    /// Reads them once; `None` if nobody answers.
+    pub fn now(address: SocketAddr) -> Option<Self> {
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
         let agent = ureq::Agent::new_with_config(config);
-        // A process that is starved of CPU may be slow; one that is gone stays gone.
-        let page = eventually("the metrics can be read", || {
-            agent.get(format!("http://{address}/metrics")).call().ok()?.body_mut().read_to_string().ok()
-        });
-        Self(page)
+        agent.get(format!("http://{address}/metrics")).call().ok()?.body_mut().read_to_string().ok().map(Self)
     }
 
     /// Sum of all samples of a metric, whatever their labels; 0 if there are none.

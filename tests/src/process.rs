@@ -135,9 +135,9 @@ impl Process {
         self.stdin = None;
     }
 
-    /// Waits for its end.
+    /// Waits for its end. It may be a whole network that first has to earn something, and is paid then.
     pub fn wait(&mut self) -> ExitStatus {
-        let status = self.wait_at_most(PATIENCE);
+        let status = self.wait_at_most(4 * PATIENCE);
         let status = status.unwrap_or_else(|| panic!("{} does not end:\n{}", self.name, self.stderr()));
         // What it wrote last is read once its pipe is at its end.
         if let Some(reader) = self.reader.take() {

@@ -67,7 +67,11 @@ pub struct Proxy {
 impl Proxy {
     /// Passes datagrams on to a QUIC port.
     pub fn udp(upstream: u16) -> Self {
-        let port = free_port();
+        Self::udp_at(free_port(), upstream)
+    }
+
+    /// As [`udp`](Self::udp), on a port that is known.
+    pub fn udp_at(port: u16, upstream: u16) -> Self {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         front.set_read_timeout(Some(TICK)).unwrap();
         let notes = Arc::new(Notes::default());

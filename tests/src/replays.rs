@@ -16,6 +16,7 @@ use tombola_mixing::Rng;
 use tombola_protocol::frame::{Frame, FrameKind, LinkMeta, Parity};
 use tombola_protocol::hop::NextHop;
 use tombola_sphinx::{Destination, HopField, PublicKey, RouteSecrets, build};
+use tombola_tickets::por::RouteTickets;
 use tombola_topology::NodeIndex;
 
 use crate::eventually;
@@ -116,7 +117,10 @@ impl Bench {
         }
         self.network.node_mut(NODE).kill();
         self.totals.kills += 1;
-        eventually("the end of the node is noticed", || (self.behind.stats().links == 0).then_some(()));
+        // At both ends: what is sent into a link that is dead is lost.
+        eventually("the end of the node is noticed", || {
+            (self.before.stats().links == 0 && self.behind.stats().links == 0).then_some(())
+        });
         // Whatever it had sent is here now: the link is read to its end before that is reported.
         self.take_arrivals();
         let had_left = self.left.len() as u64;
@@ -171,14 +175,20 @@ impl Bench {
         let mut challenge = [0; 20];
         challenge[..16].copy_from_slice(&MARK);
         challenge[16..].copy_from_slice(&number.to_be_bytes());
-        let hop = NextHop::Node { index: NodeIndex(next as u32), check: [0; 8], challenge };
+        let secrets = RouteSecrets::derive(self.rng.seed(), &keys).unwrap();
+        let tickets = RouteTickets::of(&secrets, 2);
+        // The node looks at its own challenge only.
+        let check = *tickets.check(0).as_bytes();
+        let hop = NextHop::Node { index: NodeIndex(next as u32), check, challenge };
         let delay_ns = self.rng.exponential(DELAY).as_nanos() as u64;
         let field = HopField { next: hop.to_bytes(), delay_ns };
-        let secrets = RouteSecrets::derive(self.rng.seed(), &keys).unwrap();
         let destination = Destination { address: self.rng.seed(), identifier: [1; 16] };
         let mut frame = Frame::zeroed();
         build(&secrets, &[field], &destination, self.rng.seed(), b"again?", frame.packet_mut()).unwrap();
-        let meta = LinkMeta { challenge: [0; 20], ack_check: [0; 8] };
+        let meta = LinkMeta {
+            challenge: *tickets.challenge(0).as_bytes(),
+            ack_check: *tickets.first_ack().as_bytes(),
+        };
         frame.set_link_packet(Parity::of(epoch.number.0), &meta);
         self.frames.push(frame.clone());
         self.totals.packets += 1;

@@ -3,6 +3,7 @@
 use crate::layers;
 use crate::links;
 use crate::metadata::Workspace;
+use crate::named;
 use crate::process;
 use crate::stages::Stages;
 use crate::tools;
@@ -21,6 +22,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     })?;
     stages.run("layer rules", || layers::run(workspace))?;
     stages.run("links in Markdown files", || links::run(workspace))?;
+    stages.run("tests that the threat model names", || named::run(workspace))?;
     stages.run("unused dependencies", || {
         tools::MACHETE.install(workspace)?;
         process::cargo(root).args(["machete", "--skip-target-dir"]).run()

@@ -9,6 +9,7 @@ mod fuzz;
 mod layers;
 mod links;
 mod metadata;
+mod named;
 mod process;
 mod soak;
 mod stages;

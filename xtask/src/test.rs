@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that tests the project.
 //!
 //! End-to-end tests start the real program. They find it through `TOMBOLA_BIN`; it is the release build, so that a
-//! whole network fits on a small machine.
+//! whole network fits on a small machine. Anvil, which the contracts stage installs, is named in `TOMBOLA_ANVIL`.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,12 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     })?;
     // Documentation tests included: they are part of what `cargo test` runs.
     stages.run("run tests", || {
-        process::cargo(root).args(["test", "--workspace", "--locked"]).env("TOMBOLA_BIN", &binary).run()
+        let mut tests =
+            process::cargo(root).args(["test", "--workspace", "--locked"]).env("TOMBOLA_BIN", &binary);
+        if let Some(anvil) = contracts::anvil(workspace) {
+            tests = tests.env("TOMBOLA_ANVIL", anvil);
+        }
+        tests.run()
     })?;
     stages.run("run each benchmark once", || bench::run_once(workspace))?;
     stages.finish();

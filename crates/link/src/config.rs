@@ -10,9 +10,9 @@ use crate::address::{Address, AddressError};
 use crate::identity::{LinkSecret, peer_id_of};
 
 /// Protocol name between nodes.
-pub const NODE_PROTOCOL: &str = "/tombola/link/2";
+pub const NODE_PROTOCOL: &str = "/tombola/link/3";
 /// Protocol name between a client and its gateway.
-pub const CLIENT_PROTOCOL: &str = "/tombola/client/2";
+pub const CLIENT_PROTOCOL: &str = "/tombola/client/3";
 
 /// Whose connections are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,13 +16,13 @@ use tombola_protocol::frame::Frame;
 
 fn gateway_config(limits: ClientLimits, listen: &str) -> LinkConfig {
     let mut config = LinkConfig::new(secret(1), Policy::Clients(limits), CLIENT_PROTOCOL).listen_on(listen);
-    config.handshake_timeout = Duration::from_secs(2);
+    config.handshake_timeout = HANDSHAKE;
     config
 }
 
 async fn client(n: u8, gateway: &Node) -> Node {
     let mut config = LinkConfig::new(secret(n), Policy::DialOnly, CLIENT_PROTOCOL);
-    config.handshake_timeout = Duration::from_secs(2);
+    config.handshake_timeout = HANDSHAKE;
     Node::start(config, vec![gateway.as_peer()]).await
 }
 

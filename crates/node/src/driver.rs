@@ -70,6 +70,13 @@ pub struct Received<I> {
     wake: Arc<Notify>,
 }
 
+#[cfg(test)]
+impl<I> Received<I> {
+    pub(crate) fn try_take(&self) -> Option<I> {
+        self.inputs.try_recv().ok()
+    }
+}
+
 /// A bounded channel into a driver.
 #[must_use]
 pub fn inputs<I>(bound: usize) -> (Inputs<I>, Received<I>) {

@@ -65,6 +65,8 @@ pub struct Service {
     pub shutdown: Shutdown,
     /// Asks to bring to an end what was begun, and then to end.
     pub drain: Shutdown,
+    /// Asks to claim what was won, because the node leaves the network.
+    pub wind_up: Shutdown,
     metrics: Option<SocketAddr>,
 }
 
@@ -74,8 +76,9 @@ impl Service {
     /// # Errors
     /// The metrics address is unusable, or the operating system refused a handler.
     pub async fn start(flags: &RunFlags, metrics: Option<SocketAddr>) -> Result<Self> {
-        let (shutdown, drain) = (Shutdown::new(), Shutdown::new());
+        let (shutdown, drain, wind_up) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
         shutdown.on_signals_draining(drain.clone())?;
+        wind_up.on_user_signal()?;
         if flags.exit_with_stdin {
             shutdown.on_stdin_closed()?;
         }
@@ -83,7 +86,7 @@ impl Service {
             Some(address) => Some(metrics::serve(address, shutdown.clone()).await?),
             None => None,
         };
-        Ok(Self { shutdown, drain, metrics })
+        Ok(Self { shutdown, drain, wind_up, metrics })
     }
 
     /// Says on standard output, as one line of JSON, that the process is up and where. Addresses are its own: nothing
@@ -138,14 +141,55 @@ pub fn run(name: &str, body: impl FnOnce() -> Result<()>) -> ExitCode {
     match body() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{name}: {error:#}");
+            let _ = writeln!(std::io::stderr(), "{name}: {}", whole(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with everything that led to it, in one line, each thing once: many messages say what caused them, since they are also
+/// shown without what led to them.
+pub fn whole(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !line.contains(&cause) {
+            let colon = if line.is_empty() { "" } else { ": " };
+            line.push_str(colon);
+            line.push_str(&cause);
+        }
+    }
+    line
 }
 
 /// Writes one line to standard output at once. A reader that has gone is no error of ours.
 pub fn print_line(line: impl Display) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the file {path}: {source}; check the disk")]
+    struct Outer {
+        path: &'static str,
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn what_led_to_an_error_is_said_once() {
+        let source = std::io::Error::other("no space");
+        let error = anyhow::Error::from(Outer { path: "a", source }).context("saving");
+        assert_eq!(whole(&error), "saving: the file a: no space; check the disk");
+        assert_eq!(
+            format!("{error:#}"),
+            "saving: the file a: no space; check the disk: no space",
+            "as it would be"
+        );
+        let plain = anyhow::anyhow!("inner").context("middle").context("outer");
+        assert_eq!(whole(&plain), "outer: middle: inner", "what is not said yet is said");
+    }
 }

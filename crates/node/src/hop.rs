@@ -16,11 +16,12 @@ use crate::clock::{Clock, unix_time_now};
 use crate::data::DataFolder;
 use crate::driver::{DriverHandle, Inputs, Machine, Received, spawn, spawn_task};
 use crate::entry::Service;
-use crate::ingress::Ingress;
+use crate::ingress::{Ingress, InputSink, LinkChange};
 use crate::keyring::Keyring;
 use crate::keys::{Link, Secret, SecretFile};
 use crate::meters::LinkRegistry;
 use crate::opening::Openers;
+use crate::payment::{Bank, Paid, Payer, PaymentConfig};
 use crate::reload::{self, Documents, Lineage};
 use crate::rotation::{Rotation, RotationError, Standing};
 use crate::shutdown::{Cause, Shutdown};
@@ -60,6 +61,8 @@ pub struct HopConfig<'a> {
     pub link_threads: usize,
     /// Packets that may be in the node at one time.
     pub places: usize,
+    /// How it pays and is paid; `None` in a network without payment.
+    pub payment: Option<&'a PaymentConfig>,
 }
 
 /// A hop that has found its place in the network.
@@ -148,6 +151,31 @@ impl Hop {
         LinkSecret::from_seed(*self.secret.expose())
     }
 
+    /// Opens account and chain, if packets are paid for.
+    ///
+    /// # Errors
+    /// A key, a file or the chain is unusable; or configuration and document do not agree on whether there is payment.
+    pub async fn open_payment(&self, config: &HopConfig<'_>, service: &Service) -> Result<Option<Paid>> {
+        let network = self.moving.as_ref().map(|moving| moving.documents.current());
+        let is_paid = self.standing_now().send.current.epoch().payment().is_some();
+        let (Some(network), Some(payment)) = (network, config.payment) else {
+            if is_paid {
+                bail!("packets of this network are paid for: the configuration needs a section \"payment\"");
+            }
+            return Ok(None);
+        };
+        let payer = Payer {
+            base: config.base,
+            data: self.data.path(),
+            me: self.link_secret().identity(),
+            secret: self.secret.expose(),
+            clock: self.clock,
+        };
+        let paid = Paid::open(payment, payer, network, Arc::clone(&self.drops), &service.shutdown).await?;
+        self.opener.guard(paid.gate());
+        Ok(Some(paid))
+    }
+
     /// Starts who opens packets: what they open becomes inputs of the driver.
     ///
     /// # Errors
@@ -168,15 +196,27 @@ impl Hop {
         Ok(Openers::start(Arc::clone(&self.opener), threads, inputs, input_of, service.shutdown.clone())?)
     }
 
-    /// Starts the links to its neighbours, whose packets go to `openers`.
+    /// Starts the links to its neighbours, whose packets go to `openers`, and their control frames to `payment`.
     ///
     /// # Errors
     /// An address is malformed or in use.
-    pub async fn start_links(&self, config: &HopConfig<'_>, openers: &Openers) -> Result<Links> {
+    pub async fn start_links<I, F>(
+        &self,
+        config: &HopConfig<'_>,
+        openers: &Openers,
+        payment: Option<InputSink<I, F>>,
+    ) -> Result<Links>
+    where
+        I: Send + 'static,
+        F: Fn(LinkChange) -> I + Send + Sync + 'static,
+    {
         let mut links = LinkConfig::new(self.link_secret(), Policy::Neighbours, NODE_PROTOCOL);
         links.listen = config.listen.to_vec();
         links.outbound_queue = NEIGHBOUR_QUEUE;
-        let ingress = Ingress::new(self.clock, openers.way(), Arc::clone(&self.drops));
+        let mut ingress = Ingress::new(self.clock, openers.way(), Arc::clone(&self.drops));
+        if let Some(sink) = payment {
+            ingress = ingress.with_payment(sink);
+        }
         let neighbours = self.standing.borrow().neighbours.clone();
         let links = tombola_link::start(links, neighbours, Arc::new(ingress)).await?;
         self.links.add(links.clone());
@@ -184,13 +224,16 @@ impl Hop {
     }
 
     /// From now on follows the wall clock and the document: keys, neighbours, and [`Hop::standing`]. To be called when the
-    /// links to neighbours are there.
+    /// links to neighbours are there. `bank`: who asks the chain what the classes of later documents are.
     ///
     /// # Errors
     /// The operating system gave no handler for SIGHUP.
-    pub fn start_rotation(&mut self, links: &Links, service: &Service) -> Result<()> {
+    pub fn start_rotation(&mut self, links: &Links, bank: Option<Bank>, service: &Service) -> Result<()> {
         let Some(Moving { rotation, documents, sender }) = self.moving.take() else { return Ok(()) };
         let networks = reload::watch(documents, service.shutdown.clone(), |_| {})?;
+        if let Some(bank) = bank {
+            tokio::spawn(follow_classes(bank, networks.clone()));
+        }
         let (links, stop) = (links.clone(), service.shutdown.clone());
         self.rotating = Some(tokio::spawn(rotate(rotation, networks, sender, links, stop)));
         Ok(())
@@ -242,6 +285,16 @@ impl Hop {
         }
         ended?;
         service.result()
+    }
+}
+
+/// Has the chain asked for the classes of each document that comes, until none comes any more.
+async fn follow_classes(bank: Bank, mut networks: watch::Receiver<Arc<Network>>) {
+    loop {
+        bank.network(&networks.borrow_and_update());
+        if networks.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -124,6 +124,15 @@ impl FormatTime for WholeSeconds {
     }
 }
 
+/// A time in Unix seconds as `2026-03-21T14:05:09Z`.
+#[must_use]
+pub fn utc(unix: u64) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_utc(&mut text, unix);
+    text
+}
+
 /// The proleptic Gregorian calendar, counted from 1 March so that the leap day ends the year (H. Hinnant, "chrono-compatible
 /// low-level date algorithms", `civil_from_days`).
 fn write_utc(writer: &mut impl fmt::Write, unix: u64) -> fmt::Result {
@@ -143,12 +152,6 @@ fn write_utc(writer: &mut impl fmt::Write, unix: u64) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn utc(unix: u64) -> String {
-        let mut text = String::new();
-        write_utc(&mut text, unix).unwrap();
-        text
-    }
 
     #[test]
     fn dates_of_known_seconds() {

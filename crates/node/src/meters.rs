@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tombola_link::{LinkStats, Links};
 use tombola_protocol::drops::DropCounters;
+use tombola_protocol::payment::Payments;
 
 use crate::metrics::{
     CONNECTIONS_REFUSED_TOTAL, DIALS_FAILED_TOTAL, FRAME_LENGTHS_TOTAL, FRAMES_IN_TOTAL, FRAMES_OUT_TOTAL,
     LINK_FRAMES_DROPPED_TOTAL, LINKS_CONNECTED, LINKS_ENDED_TOTAL, PACKETS_DROPPED_TOTAL,
+    PAYMENT_SLOWED_NEIGHBOURS, PAYMENT_UNHEARD_TOTAL, PAYMENT_VIOLATIONS_TOTAL, PAYMENT_WAITING_PACKETS,
+    TICKET_STORES_IN_TROUBLE, TICKET_VALUE, TICKETS_TOTAL,
 };
 use crate::shutdown::Shutdown;
 
@@ -18,6 +21,46 @@ pub fn publish_drops(drops: &DropCounters) {
     for (reason, count) in drops.iter().filter(|(_, count)| *count > 0) {
         ::metrics::counter!(PACKETS_DROPPED_TOTAL, "reason" => reason.label()).absolute(count);
     }
+}
+
+/// What an account pays and earns.
+pub fn publish_payments(payments: &Payments) {
+    let counts = payments.counts();
+    let sum = payments.ledger().sum();
+    for (stage, count) in [
+        ("issued", sum.issued),
+        ("redeemed", sum.redeemed),
+        ("withheld", counts.withheld),
+        ("accepted", sum.listed),
+        ("signed", sum.batched),
+        ("opened", sum.opened),
+        ("unopened", sum.unopened),
+        ("won", sum.won.tickets),
+        ("paid", sum.paid.tickets),
+        ("lost", sum.lost.tickets),
+        ("expired", sum.expired.tickets),
+    ] {
+        ::metrics::counter!(TICKETS_TOTAL, "stage" => stage).absolute(count);
+    }
+    // Counters are of 64 bits, which a few tokens of 18 decimals fill.
+    for (stage, value) in [
+        ("won", sum.won.value),
+        ("paid", sum.paid.value),
+        ("lost", sum.lost.value),
+        ("expired", sum.expired.value),
+        ("spent", sum.spent),
+    ] {
+        ::metrics::gauge!(TICKET_VALUE, "stage" => stage).set(value as f64);
+    }
+    ::metrics::counter!(PAYMENT_VIOLATIONS_TOTAL).absolute(counts.violations);
+    ::metrics::counter!(PAYMENT_UNHEARD_TOTAL).absolute(counts.unheard);
+    ::metrics::gauge!(PAYMENT_WAITING_PACKETS).set(counts.waiting as f64);
+    ::metrics::gauge!(PAYMENT_SLOWED_NEIGHBOURS).set(counts.slowed as f64);
+}
+
+/// How many of a node's stores of tickets take nothing.
+pub fn publish_trouble(stores: usize) {
+    ::metrics::gauge!(TICKET_STORES_IN_TROUBLE).set(stores as f64);
 }
 
 /// All links of a process. Some come and go with the epochs; what those that went have counted stays in the sums.

@@ -42,6 +42,32 @@ pub const LOOP_ALARM: &str = "tombola_loop_alarm";
 pub const RELEASE_LATENESS_SECONDS: &str = "tombola_release_lateness_seconds";
 /// Packets that waited for the disk.
 pub const TAGS_LATE_TOTAL: &str = "tombola_tags_late_total";
+/// Tickets, by how far they have come.
+pub const TICKETS_TOTAL: &str = "tombola_tickets_total";
+/// Stores of tickets that do not take what is to be kept.
+pub const TICKET_STORES_IN_TROUBLE: &str = "tombola_ticket_stores_in_trouble";
+/// What they are worth.
+pub const TICKET_VALUE: &str = "tombola_ticket_value";
+/// What neighbours and clients said about payment that they must not.
+pub const PAYMENT_VIOLATIONS_TOTAL: &str = "tombola_payment_violations_total";
+/// Control frames that were not heard.
+pub const PAYMENT_UNHEARD_TOTAL: &str = "tombola_payment_unheard_total";
+/// Packets that cannot be paid for yet.
+pub const PAYMENT_WAITING_PACKETS: &str = "tombola_payment_waiting_packets";
+/// Own accounts whose reserve is low and cannot be filled.
+pub const ACCOUNT_RESERVES_LACKING: &str = "tombola_account_reserves_lacking";
+/// How often reserves of own accounts were topped up.
+pub const ACCOUNT_RESERVES_TOPPED_UP_TOTAL: &str = "tombola_account_reserves_topped_up_total";
+/// Neighbours of whose packets only a share is let in.
+pub const PAYMENT_SLOWED_NEIGHBOURS: &str = "tombola_payment_slowed_neighbours";
+/// Whether the chain's server answers.
+pub const CHAIN_REACHABLE: &str = "tombola_chain_reachable";
+/// Requests to it that failed.
+pub const CHAIN_ERRORS_TOTAL: &str = "tombola_chain_errors_total";
+/// The last final block.
+pub const CHAIN_FINAL_BLOCK: &str = "tombola_chain_final_block";
+/// Blocks that were final and are gone.
+pub const CHAIN_REORGANISATIONS_TOTAL: &str = "tombola_chain_reorganisations_total";
 /// The epoch of a node's own packets.
 pub const EPOCH: &str = "tombola_epoch";
 /// Serial number of the document in force.
@@ -96,7 +122,7 @@ pub const PROCESS_CPU_SECONDS_TOTAL: &str = "tombola_process_cpu_seconds_total";
 /// What sort of number a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows; starts at zero with the process.
+    /// Only grows; starts at zero with the process, unless it is kept on disk.
     Counter,
     /// Goes up and down.
     Gauge,
@@ -165,7 +191,7 @@ pub const DESCRIPTIONS: &[Description] = {
             Counter,
             "packets",
             &[],
-            "Sphinx packets handed to a link, own cover included.",
+            "Sphinx packets handed to a link, own cover included; control frames are not counted.",
         ),
         row(
             PACKETS_DROPPED_TOTAL,
@@ -217,6 +243,91 @@ pub const DESCRIPTIONS: &[Description] = {
             "packets",
             &[],
             "Packets whose delay was over before their replay tag was safe on disk, so that they left late.",
+        ),
+        row(
+            TICKETS_TOTAL,
+            Counter,
+            "tickets",
+            &["stage"],
+            "Tickets, by how far they have come: what it pays with is `issued`, `redeemed`, `withheld`; what it is paid with `accepted`, `signed`, `opened`, `unopened`, `won`, `paid`, `lost`, `expired`. `issued`, `redeemed`, `won`, `paid`, `lost` and `expired` are kept on disk, and count earlier processes too.",
+        ),
+        row(
+            TICKET_STORES_IN_TROUBLE,
+            Gauge,
+            "stores",
+            &[],
+            "Stores of tickets, a mix node's accounts included, whose disk does not take what is to be kept: nothing is signed, won or claimed until it does. The log says why.",
+        ),
+        row(
+            TICKET_VALUE,
+            Gauge,
+            "smallest units",
+            &["stage"],
+            "What winners were worth that are `won`, `paid`, `lost` or `expired`, and what was `spent` on others', of earlier processes too. Only grows. Rounded to 53 bits: `tombola account earnings` is exact.",
+        ),
+        row(
+            PAYMENT_VIOLATIONS_TOTAL,
+            Counter,
+            "records",
+            &[],
+            "What neighbours and clients said about payment that they must not: damaged records, wrong batches, wrong acknowledgements. Not what comes again after a restart, or too late.",
+        ),
+        row(
+            PAYMENT_UNHEARD_TOTAL,
+            Counter,
+            "frames",
+            &[],
+            "Control frames that were not heard, because a neighbour or client sent more than fit on its link, or too much that was wrong.",
+        ),
+        row(
+            PAYMENT_WAITING_PACKETS,
+            Gauge,
+            "packets",
+            &[],
+            "Packets that wait until the next hop can be paid for.",
+        ),
+        row(
+            ACCOUNT_RESERVES_LACKING,
+            Gauge,
+            "accounts",
+            &[],
+            "A mix node's own accounts at gateways whose reserve is low and cannot be filled: the log says what is lacking.",
+        ),
+        row(
+            ACCOUNT_RESERVES_TOPPED_UP_TOTAL,
+            Counter,
+            "payments",
+            &[],
+            "How often the reserves of a mix node's own accounts at gateways were topped up.",
+        ),
+        row(
+            PAYMENT_SLOWED_NEIGHBOURS,
+            Gauge,
+            "neighbours",
+            &[],
+            "Neighbours of whose packets only a share is let in, because their tickets do not open or because they do not acknowledge.",
+        ),
+        row(
+            CHAIN_REACHABLE,
+            Gauge,
+            "0 or 1",
+            &[],
+            "1 while the chain's server answers. Nothing is redeemed while it does not.",
+        ),
+        row(
+            CHAIN_ERRORS_TOTAL,
+            Counter,
+            "requests",
+            &[],
+            "Requests to the chain's server, of watcher and redeemer, that failed.",
+        ),
+        row(CHAIN_FINAL_BLOCK, Gauge, "number", &[], "Number of the last final block that was read."),
+        row(
+            CHAIN_REORGANISATIONS_TOTAL,
+            Counter,
+            "times",
+            &[],
+            "Times that blocks which were final were replaced by others: the chain or its server is not to be trusted.",
         ),
         row(EPOCH, Gauge, "number", &[], "Number of the epoch that nearly all packets of senders use now."),
         row(DOCUMENT_SERIAL, Gauge, "number", &[], "Serial number of the network document in force."),
@@ -412,7 +523,7 @@ mod tests {
         for row in DESCRIPTIONS {
             for label in row.labels {
                 assert!(
-                    ["reason", "queue", "half", "gateway", "bytes", "kind"].contains(label),
+                    ["reason", "queue", "half", "gateway", "bytes", "kind", "stage"].contains(label),
                     "{}: {label}",
                     row.name
                 );

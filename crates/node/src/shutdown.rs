@@ -182,6 +182,22 @@ impl Shutdown {
         Ok(())
     }
 
+    /// Triggers on SIGUSR1. Must be called inside a tokio runtime, as [`on_signals`](Self::on_signals).
+    ///
+    /// # Errors
+    /// The operating system refused to install a handler.
+    pub fn on_user_signal(&self) -> io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut user = signal(SignalKind::user_defined1())?;
+        let token = self.clone();
+        tokio::spawn(async move {
+            if user.recv().await.is_some() {
+                token.trigger(Cause::Requested("told to wind up (SIGUSR1)"));
+            }
+        });
+        Ok(())
+    }
+
     /// Triggers when standard input ends. A parent keeps the writing end of a pipe open and needs to do nothing else: when
     /// it dies, however it dies, the kernel closes the pipe and its children end. What is written to the pipe is thrown away.
     /// Under a service manager that connects standard input to `/dev/null` this ends the process at once; that is why it

@@ -1,4 +1,5 @@
-//! The driver with real time, on real threads. Bounds are generous: the machine that runs this may be busy.
+//! The driver with real time, on real threads. Bounds are generous: the machine that runs this may be busy. How late releases
+//! are on one that is not, `examples/lateness.rs` measures.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failure must stop the test")]
 
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 use tombola_mixing::{DelayPool, PoissonClock, Rng, Time};
 use tombola_node::clock::Clock;
 use tombola_node::driver::{self, DriverHandle, Inputs, Machine};
+use tombola_node::lateness::LatenessReport;
 use tombola_node::shutdown::{Cause, Shutdown};
 
 /// What a machine was asked for, and when.
@@ -108,7 +110,19 @@ impl Run {
     }
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
+/// The target is 50 us. A busy machine lets a thread wait for some milliseconds; a driver that did not sleep until the
+/// timeout, but looked every now and then, would be later than this.
+const ON_TIME: Duration = Duration::from_millis(20);
+/// Other processes may keep all cores busy for a while.
+const ATTEMPTS: u8 = 10;
+/// A loop that is awake all the time calls a machine a hundred thousand times a second.
+const CALLS_A_SECOND: usize = 100;
+
+/// So many calls are few since `begin`.
+fn few(begin: Instant) -> usize {
+    CALLS_A_SECOND * (1 + usize::try_from(begin.elapsed().as_secs()).unwrap())
+}
 
 #[test]
 fn releases_are_on_time() {
@@ -124,29 +138,33 @@ fn releases_are_on_time() {
             Some(self.0.poll_timeout())
         }
     }
-    // The target is 50 us. Three attempts, because another process may keep both cores busy for a while.
-    let medians: Vec<_> = (0..3)
-        .map(|seed| {
-            let clock = Clock::start();
-            let machine =
-                Ticks(PoissonClock::new(clock.now(), Duration::from_millis(5), Rng::from_seed([seed; 32])));
-            let (_inputs, receiver) = driver::inputs(1);
-            let (sender, outputs) = bounded(10_000);
-            let stop = Shutdown::new();
-            let deliver = move |due| sender.try_send((due, clock.now())).unwrap();
-            let handle = driver::spawn("ticks", clock, machine, receiver, deliver, stop.clone()).unwrap();
-            thread::sleep(Duration::from_secs(1));
-            stop.trigger(Cause::Requested("test"));
-            let reported = handle.lateness();
-            handle.join().unwrap();
-            let mut late: Vec<Duration> = outputs.try_iter().map(|(due, at)| at - due).collect();
-            assert!(late.len() > 100, "200 releases a second were due, {} came", late.len());
-            assert!(reported.count > 100, "{reported:?}");
-            late.sort_unstable();
-            late[late.len() / 2]
-        })
-        .collect();
-    assert!(medians.iter().any(|median| *median < Duration::from_millis(2)), "{medians:?}");
+    let mut medians = Vec::new();
+    for seed in 0..ATTEMPTS {
+        let clock = Clock::start();
+        let machine =
+            Ticks(PoissonClock::new(clock.now(), Duration::from_millis(5), Rng::from_seed([seed; 32])));
+        let (_inputs, receiver) = driver::inputs(1);
+        let (sender, outputs) = bounded(10_000);
+        let stop = Shutdown::new();
+        let deliver = move |due| {
+            let _ = sender.try_send((due, clock.now()));
+        };
+        let handle = driver::spawn("ticks", clock, machine, receiver, deliver, stop.clone()).unwrap();
+        // 200 a second are due.
+        let mut late: Vec<Duration> =
+            (0..200).map(|_| outputs.recv_timeout(SOON).map(|(due, at)| at - due).unwrap()).collect();
+        let reported = handle.lateness();
+        assert!(reported.count >= 100, "{reported:?}");
+        stop.trigger(Cause::Requested("test"));
+        handle.join().unwrap();
+        late.sort_unstable();
+        let median = late[late.len() / 2];
+        if median < ON_TIME {
+            return;
+        }
+        medians.push(median);
+    }
+    panic!("{medians:?}");
 }
 
 #[test]
@@ -170,48 +188,58 @@ fn nothing_leaves_early_and_everything_leaves_once() {
 fn a_driver_that_is_a_task_releases_on_time_and_takes_inputs_at_once() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (inputs, receiver) = driver::inputs(1000);
-        let (sender, outputs) = bounded(1000);
-        let stop = Shutdown::new();
-        let deliver = move |item| sender.try_send(item).unwrap();
-        let probe = Probe::new();
-        let calls = Arc::clone(&probe.calls);
-        let handle =
-            driver::spawn_task("probe", Clock::start(), probe, receiver, deliver, stop.clone()).unwrap();
-        for item in 0..500 {
-            assert_eq!(inputs.room(), 1000 - usize::try_from(item).unwrap(), "nobody takes them in between");
-            inputs.send((Duration::from_micros(400 * item), item)).unwrap();
-        }
-        let begin = Instant::now();
-        let mut seen = Vec::new();
-        while seen.len() < 500 && begin.elapsed() < SOON {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            seen.extend(outputs.try_iter());
-        }
-        assert!(begin.elapsed() >= Duration::from_micros(400 * 499), "nothing leaves early");
-        seen.sort_unstable();
-        assert!(seen.into_iter().eq(0..500));
-        let lateness = handle.lateness();
-        assert!(lateness.count > 100 && lateness.p50 < Duration::from_millis(2), "{lateness:?}");
-
-        // A task that is asleep is woken by an input and by the end.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        inputs.send((Duration::ZERO, 7)).unwrap();
-        tokio::time::timeout(SOON, async {
-            while outputs.try_recv() != Ok(7) {
-                tokio::task::yield_now().await;
+        let mut reports = Vec::new();
+        while reports.len() < usize::from(ATTEMPTS) {
+            let lateness = drive_a_task().await;
+            if lateness.p50 < ON_TIME {
+                return;
             }
-        })
-        .await
-        .unwrap();
-        stop.trigger(Cause::Requested("test"));
-        tokio::time::timeout(SOON, handle.ended()).await.unwrap().unwrap();
-        assert!(
-            calls.lock().unwrap().iter().any(|(_, call)| *call == Call::Publish),
-            "a last time at the end"
-        );
-        assert!(inputs.send((Duration::ZERO, 8)).is_err(), "nobody is there any more");
+            reports.push(lateness);
+        }
+        panic!("{reports:?}");
     });
+}
+
+/// Everything that a driver that is a task must do; how late it was.
+async fn drive_a_task() -> LatenessReport {
+    let (inputs, receiver) = driver::inputs(1000);
+    let (sender, outputs) = bounded(1000);
+    let stop = Shutdown::new();
+    let deliver = move |item| sender.try_send(item).unwrap();
+    let probe = Probe::new();
+    let calls = Arc::clone(&probe.calls);
+    let handle = driver::spawn_task("probe", Clock::start(), probe, receiver, deliver, stop.clone()).unwrap();
+    for item in 0..500 {
+        assert_eq!(inputs.room(), 1000 - usize::try_from(item).unwrap(), "nobody takes them in between");
+        inputs.send((Duration::from_micros(400 * item), item)).unwrap();
+    }
+    let begin = Instant::now();
+    let mut seen = Vec::new();
+    while seen.len() < 500 && begin.elapsed() < SOON {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        seen.extend(outputs.try_iter());
+    }
+    assert!(begin.elapsed() >= Duration::from_micros(400 * 499), "nothing leaves early");
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..500));
+    let lateness = handle.lateness();
+    assert!(lateness.count > 100, "{lateness:?}");
+
+    // A task that is asleep is woken by an input and by the end.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    inputs.send((Duration::ZERO, 7)).unwrap();
+    tokio::time::timeout(SOON, async {
+        while outputs.try_recv() != Ok(7) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    stop.trigger(Cause::Requested("test"));
+    tokio::time::timeout(SOON, handle.ended()).await.unwrap().unwrap();
+    assert!(calls.lock().unwrap().iter().any(|(_, call)| *call == Call::Publish), "a last time at the end");
+    assert!(inputs.send((Duration::ZERO, 8)).is_err(), "nobody is there any more");
+    lateness
 }
 
 #[test]
@@ -229,30 +257,37 @@ fn time_never_goes_backwards_between_calls() {
 
 #[test]
 fn a_flood_of_inputs_does_not_delay_releases() {
-    let run = start(Probe::new());
-    run.inputs.send((Duration::from_millis(50), 7)).unwrap();
-    let flooding = {
-        let (inputs, stop) = (run.inputs.clone(), run.stop.clone());
-        thread::spawn(move || {
-            // Far in the future: these fill the pool and are never released.
-            for _ in 0..90_000 {
-                if stop.is_triggered() || inputs.send((Duration::from_secs(60), 0)).is_err() {
-                    return;
-                }
-            }
-        })
-    };
+    const FLOOD: usize = 20_000;
+    let probe = Probe::new();
+    let calls = Arc::clone(&probe.calls);
+    // The machine stands still until all of them wait.
+    let held = calls.lock().unwrap();
+    let run = start(probe);
+    run.inputs.send((Duration::ZERO, 7)).unwrap();
+    for _ in 0..FLOOD {
+        // Far in the future: these fill the pool.
+        run.inputs.send((Duration::from_secs(3600), 0)).unwrap();
+    }
+    drop(held);
     assert_eq!(run.outputs.recv_timeout(SOON).unwrap(), 7);
-    let late = run.handle.lateness().max;
-    flooding.join().unwrap();
-    run.finish();
-    assert!(late < Duration::from_secs(1), "{late:?}");
+    let calls = run.finish();
+    // Outputs are asked for again and again in between, so that what is due waits for some inputs and not for all.
+    let first = calls.iter().position(|(_, call)| *call == Call::Handle).unwrap();
+    let in_a_row = calls[first..]
+        .split(|(_, call)| *call == Call::Poll)
+        .map(|between| between.iter().filter(|(_, call)| *call == Call::Handle).count());
+    assert!(in_a_row.max().unwrap() <= 100);
 }
 
 #[test]
 fn a_flood_of_outputs_does_not_delay_inputs() {
-    let run = start(Probe { burst: 50_000, ..Probe::new() });
+    let probe = Probe { burst: 50_000, ..Probe::new() };
+    let calls = Arc::clone(&probe.calls);
+    // The machine stands still until the input waits.
+    let held = calls.lock().unwrap();
+    let run = start(probe);
     run.inputs.send((Duration::ZERO, 1)).unwrap();
+    drop(held);
     for _ in 0..50_001 {
         run.outputs.recv_timeout(SOON).unwrap();
     }
@@ -270,7 +305,12 @@ fn work_is_done_ahead_of_time_but_never_close_to_a_timeout() {
     for _ in 0..300 {
         run.outputs.recv_timeout(SOON).unwrap();
     }
-    thread::sleep(Duration::from_millis(50));
+    let is_work = |call: &Call| matches!(call, Call::Work(_));
+    let begin = Instant::now();
+    while run.calls.lock().unwrap().iter().filter(|(_, call)| is_work(call)).count() <= 2000 {
+        assert!(begin.elapsed() < SOON, "all of the work gets done");
+        thread::sleep(Duration::from_millis(5));
+    }
     let calls = run.finish();
     let work: Vec<Duration> = calls
         .iter()
@@ -279,51 +319,63 @@ fn work_is_done_ahead_of_time_but_never_close_to_a_timeout() {
             _ => None,
         })
         .collect();
-    assert!(work.len() > 2000, "all of the work gets done: {}", work.len());
     let closest = work.iter().min().unwrap();
     assert!(*closest > Duration::from_micros(400), "{closest:?}");
 }
 
 #[test]
 fn an_idle_machine_is_left_alone() {
+    let begin = Instant::now();
     let run = start(Probe::new());
     thread::sleep(Duration::from_millis(400));
     let polls = run.count(Call::Poll);
-    assert!(polls <= 3, "{polls} calls in 0.4 s without anything to do");
+    assert!(polls <= few(begin), "{polls} calls in {:?} without anything to do", begin.elapsed());
     run.finish();
 }
 
 #[test]
 fn without_senders_the_timeouts_go_on_and_nothing_spins() {
+    let begin = Instant::now();
     let Run { inputs, outputs, calls, stop, handle } = start(Probe::new());
     inputs.send((Duration::from_millis(200), 5)).unwrap();
     drop(inputs);
     assert_eq!(outputs.recv_timeout(SOON).unwrap(), 5);
     thread::sleep(Duration::from_millis(100));
     let polls = calls.lock().unwrap().iter().filter(|(_, call)| *call == Call::Poll).count();
-    assert!(polls < 20, "{polls} calls for one release");
+    assert!(polls <= few(begin), "{polls} calls for one release");
     stop.trigger(Cause::Requested("test"));
     handle.join().unwrap();
 }
 
 #[test]
 fn the_end_comes_at_once_and_with_a_last_report() {
-    let run = start(Probe::new());
-    run.inputs.send((Duration::from_secs(50), 1)).unwrap();
-    thread::sleep(Duration::from_millis(20));
-    let begin = Instant::now();
-    let calls = run.finish();
-    // A few milliseconds when the machine is idle; the requirement is 100 ms.
-    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
-    assert_eq!(calls.last().unwrap().1, Call::Publish);
+    // A few milliseconds when the machine is idle; the requirement is 100 ms. Whoever sleeps on wakes after a second.
+    let mut times = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let run = start(Probe::new());
+        run.inputs.send((Duration::from_secs(3600), 1)).unwrap();
+        thread::sleep(Duration::from_millis(20));
+        let begin = Instant::now();
+        let calls = run.finish();
+        times.push(begin.elapsed());
+        assert_eq!(calls.last().unwrap().1, Call::Publish);
+        if times.last() < Some(&Duration::from_millis(500)) {
+            return;
+        }
+    }
+    panic!("{times:?}");
 }
 
 #[test]
 fn counters_are_published_once_a_second() {
+    let begin = Instant::now();
     let run = start(Probe::new());
-    thread::sleep(Duration::from_millis(2500));
-    let published = run.count(Call::Publish);
-    assert!((1..=2).contains(&published), "{published} times in 2.5 s");
+    while run.count(Call::Publish) < 2 {
+        assert!(begin.elapsed() < SOON, "it publishes nothing");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let published = run.count(Call::Publish) as u64;
+    assert!(published <= begin.elapsed().as_secs(), "{published} times in {:?}", begin.elapsed());
     run.finish();
 }
 

@@ -14,7 +14,7 @@ use tombola_node::keyring::{Keyring, public_key, short_id};
 use tombola_node::keys::{KeyError, SecretFile, Sphinx};
 use tombola_node::reload::{Documents, Lineage, ReloadError};
 use tombola_node::rotation::{KeyTrouble, Rotation, RotationError, Standing};
-use tombola_protocol::frame::Parity;
+use tombola_protocol::frame::{ClientMeta, LinkMeta, Parity};
 use tombola_protocol::opener::{Inbound, Occupancy, Opened, Opener};
 use tombola_protocol::packet::{End, FirstLink, PacketBuilder};
 use tombola_protocol::view::EpochView;
@@ -54,6 +54,7 @@ fn entry(number: u8, role: Role, epoch: u64, key: SphinxKey) -> Node {
         sphinx_key: key,
         addresses: vec![format!("/ip4/127.0.0.{epoch}/tcp/{}", 1000 + u16::from(number))],
         client_addresses: if role == Role::Gateway { vec!["/ip4/127.0.0.1/tcp/1".into()] } else { vec![] },
+        account: None,
     }
 }
 
@@ -72,6 +73,7 @@ fn epoch(number: u64, mine: Option<SphinxKey>) -> EpochDraft {
         number: EpochNumber(number),
         valid_from: UnixTime(START + (number - 1) * LENGTH),
         valid_until: UnixTime(START + number * LENGTH),
+        payment: None,
         nodes,
     }
 }
@@ -180,9 +182,12 @@ impl Running {
         let mut builder = PacketBuilder::new(tombola_mixing::Rng::from_seed([seed; 32]));
         let filler = builder.filler(0);
         let end = End::Node(view.draw_gateway(builder.rng()));
-        let prepared = builder.build(&view, FirstLink::FromNode, &[me], &end, [1; 16], &filler);
+        let mut frame = builder.build(&view, FirstLink::FromClient, &[me], &end, [1; 16], &filler).frame;
+        // As the gateway passes it on.
+        let ClientMeta { challenge, ack_check, .. } = frame.client_meta();
+        frame.set_link_packet(frame.parity(), &LinkMeta { challenge, ack_check });
         let from = identity(3);
-        let inbound = Inbound { arrived: tombola_mixing::Time::ZERO, from, frame: prepared.frame };
+        let inbound = Inbound { arrived: tombola_mixing::Time::ZERO, from, frame };
         let (mut opened, mut spare) = (vec![], vec![]);
         self.opener.open_batch(&mut vec![inbound], &mut opened, &mut spare);
         opened
@@ -280,7 +285,7 @@ fn a_packet_waits_for_its_tag_and_not_for_ever_when_the_key_dies() {
     node.step(&network, 0);
     let opened = node.opens(&network, 1, 1).pop().unwrap();
     opened.tag.need(Duration::ZERO);
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + Duration::from_secs(120);
     while !opened.tag.is_durable() {
         assert!(std::time::Instant::now() < deadline, "never durable");
         std::thread::sleep(Duration::from_millis(1));

@@ -10,6 +10,7 @@
 
 mod delivery;
 mod event;
+mod paying;
 mod receive;
 mod send;
 mod stored;
@@ -31,6 +32,7 @@ use crate::inbox::Inbox;
 use crate::outbox::{Outbox, Pace, Part, SendError, SendLimits, Target};
 use crate::packet::{Identifier, PacketBuilder, Prepared};
 use crate::payload::Report;
+use crate::payment::Payments;
 use crate::records::{self, Restore, tables};
 use crate::replay::{TagFilter, capacity_for};
 use crate::replyblocks::{Conversation, Conversations, Keyring, Pools};
@@ -211,6 +213,11 @@ pub struct Client {
     events: VecDeque<ClientEvent>,
     counts: ClientCounts,
     drops: Arc<DropCounters>,
+    payments: Option<Payments>,
+    /// Ticks since the last control frame.
+    since_control: u32,
+    /// Nothing is emitted but what there is to say about payment.
+    silent: bool,
 }
 
 impl Client {
@@ -292,6 +299,9 @@ impl Client {
             events: VecDeque::new(),
             counts: ClientCounts::default(),
             drops: Arc::default(),
+            payments: None,
+            since_control: 0,
+            silent: false,
             views,
             keys,
         })
@@ -304,6 +314,11 @@ impl Client {
             gateway: self.keys.gateway,
             mailbox: self.mailbox,
         }
+    }
+
+    /// Its link identity.
+    pub fn identity(&self) -> IdentityKey {
+        self.keys.identity
     }
 
     /// Its Sphinx key, as packets to it use it.
@@ -319,7 +334,7 @@ impl Client {
     /// From now on these epochs are used. Returns whether its gateway is still part of the network.
     ///
     /// What was built ahead for others is built again; reply blocks whose keys are dead are forgotten.
-    pub fn handle_views(&mut self, views: impl Into<SendViews>) -> bool {
+    pub fn handle_views(&mut self, now: Time, views: impl Into<SendViews>) -> bool {
         self.views = views.into();
         for ready in core::mem::take(&mut self.ready).into_iter().rev() {
             match ready.content {
@@ -338,17 +353,19 @@ impl Client {
         self.ready_drop = None;
         self.ready_blocks.clear();
         self.forget_blocks();
+        self.agree_on_terms(now);
         self.views.current.gateway(&self.keys.gateway).is_some()
     }
 
     /// The gateway's link came up or went down. While it is down nothing is emitted: ticks pass, messages wait.
-    pub fn handle_link(&mut self, connected: bool) {
+    pub fn handle_link(&mut self, now: Time, connected: bool) {
         self.connected = connected;
         self.out.clear();
         if connected {
             self.out.push_back(Frame::collect(self.collects, self.collected));
             self.told = self.collects;
         }
+        self.handle_payment_link(now, connected);
     }
 
     /// Whether mail is wanted; without it the gateway keeps everything. Wanted from the start.
@@ -505,7 +522,8 @@ impl Client {
             }
             Ok(FrameKind::Padding) => self.counts.padding += 1,
             Ok(FrameKind::Displaced) => self.events.push_back(ClientEvent::Displaced),
-            Ok(FrameKind::Packet | FrameKind::Collect | FrameKind::Hold) => {
+            Ok(FrameKind::Control) if self.payments.is_some() => self.handle_control(now, frame),
+            Ok(FrameKind::Packet | FrameKind::Control | FrameKind::Collect | FrameKind::Hold) => {
                 self.drops.count(DropReason::WrongDirection);
             }
             Err(_) => self.drops.count(DropReason::BadFrame),
@@ -520,10 +538,10 @@ impl Client {
         if due.is_some_and(|due| due <= now) {
             self.tend(now);
         }
+        self.tend_payments(now);
         while let Some((due, stream)) = self.schedule.poll(now) {
             if self.connected {
-                let frame = self.emit(due, stream);
-                self.out.push_back(frame);
+                self.tick(now, due, stream);
             }
         }
         self.out.pop_front()

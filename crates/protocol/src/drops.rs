@@ -39,6 +39,15 @@ reasons! {
     FilterFull => "filter_full",
     /// The header names a next hop that this role does not have.
     BadNextHop => "bad_next_hop",
+    /// The challenge beside the packet is not the one that its sender meant: no ticket, no work. The peer is at fault, or the
+    /// sender.
+    BadTicket => "bad_ticket",
+    /// Whoever sent it does not pay for it: nothing is agreed, its credit is used up, or its guarantee is.
+    Unpaid => "unpaid",
+    /// Too many tickets of this neighbour's packets do not open: a share of its packets is let in.
+    Slowed => "slowed",
+    /// The next hop could not be paid for so long that the packet was given up: its link is down, or our deposit is used up.
+    CannotPay => "cannot_pay",
     /// A final-hop packet that nobody here expects: drop cover, or somebody's mistake.
     Discarded => "discarded",
     /// The node is full; shed before its header was processed.

@@ -13,14 +13,16 @@
 //!
 //! | kind, direction | meta |
 //! |---|---|
-//! | packet, client to gateway | next hop 4, ack check 8, challenge 20, opener 16 ([`ClientMeta`]) |
-//! | packet, gateway to layer 1 | challenge 20, ack check 8, zero 20 ([`LinkMeta`]) |
-//! | packet, node to node | challenge 20, zero 28 ([`LinkMeta`], ack check zero) |
+//! | packet, client to gateway | next hop 4, ack check 8, challenge 20, number 8, zero 8 ([`ClientMeta`]) |
+//! | packet, gateway to layer 1 | challenge 20, ack check 8, zero 4, number 8, zero 8 ([`LinkMeta`]) |
+//! | packet, node to node | challenge 20, zero 12, number 8, zero 8 ([`LinkMeta`], ack check zero) |
+//! | control | zero 48 |
 //! | mail, gateway to client | held 8 (nanoseconds that the gateway held it), number 8, previous 8, zero 24 |
 //! | padding, displaced, gateway to client | zero 48 |
 //! | collect, hold, client to gateway | number 8 of the last mail that is safe there, zero 40 |
 //!
-//! The payment fields (ack check, challenge, opener) are random in an unpaid network, and nobody reads them.
+//! Challenge and ack check are those of tickets: see `tombola_tickets::por`. The number names the packet in acknowledgements
+//! (session 4, counter 4); zero in a network without payment. The body of a control frame: see [`control`](crate::control).
 //! Integers are big-endian.
 
 use core::time::Duration;
@@ -42,18 +44,22 @@ pub const FRAME_LEN: usize = BODY_OFFSET + PACKET_LEN;
 pub const CHALLENGE_LEN: usize = 20;
 /// Length of the check of `ack_1` that travels on the first link.
 pub const ACK_CHECK_LEN: usize = 8;
-/// Length of the opener of the gateway's ticket.
-pub const OPENER_LEN: usize = 16;
+/// Length of a packet's number on its link.
+pub const NUMBER_LEN: usize = 8;
+/// Offset of that number in the meta field, whoever sends the packet.
+const NUMBER_AT: usize = 4 + ACK_CHECK_LEN + CHALLENGE_LEN;
 
 const _: () = assert!(FRAME_LEN == 2448);
-const _: () = assert!(4 + ACK_CHECK_LEN + CHALLENGE_LEN + OPENER_LEN == META_LEN);
+const _: () = assert!(NUMBER_AT + NUMBER_LEN <= META_LEN);
 
-/// What a frame carries. `0x02` is kept for control frames (acknowledgements, batches, commitments).
+/// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
     /// A Sphinx packet on its way.
     Packet = 0x01,
+    /// What the two ends of a link owe each other: acknowledgements, batches, commitments.
+    Control = 0x02,
     /// A Sphinx packet that a gateway hands to its recipient.
     Mail = 0x03,
     /// Nothing: keeps the downlink's pace when there is no mail.
@@ -106,8 +112,6 @@ pub struct ClientMeta {
     pub ack_check: [u8; ACK_CHECK_LEN],
     /// Challenge of the first hop's ticket.
     pub challenge: [u8; CHALLENGE_LEN],
-    /// Opener of the gateway's own ticket.
-    pub opener: [u8; OPENER_LEN],
 }
 
 /// Meta of a packet frame between nodes.
@@ -117,6 +121,11 @@ pub struct LinkMeta {
     pub challenge: [u8; CHALLENGE_LEN],
     /// On the link into layer 1 only; zero elsewhere.
     pub ack_check: [u8; ACK_CHECK_LEN],
+}
+
+impl LinkMeta {
+    /// All zero.
+    pub const NONE: Self = Self { challenge: [0; CHALLENGE_LEN], ack_check: [0; ACK_CHECK_LEN] };
 }
 
 /// One frame in a buffer of its own. Moving it moves a pointer.
@@ -143,6 +152,7 @@ impl Frame {
     pub fn kind(&self) -> Result<FrameKind, FrameError> {
         let kind = match self.0[0] {
             0x01 => FrameKind::Packet,
+            0x02 => FrameKind::Control,
             0x03 => FrameKind::Mail,
             0x04 => FrameKind::Padding,
             0x05 => FrameKind::Collect,
@@ -164,16 +174,16 @@ impl Frame {
         Parity(self.0[1] & 1 == 1)
     }
 
-    /// Turns the frame into a packet frame from a client to its gateway. The body stays.
+    /// Turns the frame into a packet frame from a client to its gateway, without a number. The body stays.
     pub fn set_client_packet(&mut self, parity: Parity, meta: &ClientMeta) {
         self.set_head(FrameKind::Packet, parity);
         let (next, rest) = self.meta_mut().split_at_mut(4);
         next.copy_from_slice(&meta.next.0.to_be_bytes());
         let (ack_check, rest) = rest.split_at_mut(ACK_CHECK_LEN);
         ack_check.copy_from_slice(&meta.ack_check);
-        let (challenge, opener) = rest.split_at_mut(CHALLENGE_LEN);
+        let (challenge, rest) = rest.split_at_mut(CHALLENGE_LEN);
         challenge.copy_from_slice(&meta.challenge);
-        opener.copy_from_slice(&meta.opener);
+        rest.fill(0);
     }
 
     /// Reads the meta of a packet frame from a client.
@@ -183,11 +193,29 @@ impl Frame {
             next: NodeIndex(u32::from_be_bytes(array(&meta[..4]))),
             ack_check: array(&meta[4..12]),
             challenge: array(&meta[12..32]),
-            opener: array(&meta[32..48]),
         }
     }
 
-    /// Turns the frame into a packet frame between nodes. The body stays.
+    /// Names the packet to the other end of this link: session and counter.
+    pub fn set_number(&mut self, session: u32, counter: u32) {
+        let field = &mut self.meta_mut()[NUMBER_AT..NUMBER_AT + NUMBER_LEN];
+        field[..4].copy_from_slice(&session.to_be_bytes());
+        field[4..].copy_from_slice(&counter.to_be_bytes());
+    }
+
+    /// Session and counter of a packet on the link that it came on.
+    pub fn number(&self) -> (u32, u32) {
+        let field = &self.meta()[NUMBER_AT..NUMBER_AT + NUMBER_LEN];
+        (u32::from_be_bytes(array(&field[..4])), u32::from_be_bytes(array(&field[4..])))
+    }
+
+    /// Turns the frame into a control frame that says nothing yet.
+    pub fn set_control(&mut self) {
+        self.0.fill(0);
+        self.set_head(FrameKind::Control, Parity(false));
+    }
+
+    /// Turns the frame into a packet frame between nodes, without a number. The body stays.
     pub fn set_link_packet(&mut self, parity: Parity, meta: &LinkMeta) {
         self.set_head(FrameKind::Packet, parity);
         let field = self.meta_mut();
@@ -320,7 +348,7 @@ mod tests {
     #[test]
     fn unknown_kinds_parities_and_reserved_bytes_are_refused() {
         let mut frame = Frame::zeroed();
-        for kind in [0u8, 2, 8, 0x7f, 0xff] {
+        for kind in [0u8, 8, 0x7f, 0xff] {
             frame.as_bytes_mut()[0] = kind;
             assert_eq!(frame.kind(), Err(FrameError::Kind(kind)));
         }
@@ -339,14 +367,17 @@ mod tests {
     #[test]
     fn metas_come_back_as_they_were_set() {
         let mut frame = Frame::zeroed();
-        let meta = ClientMeta { next: NodeIndex(7), ack_check: [1; 8], challenge: [2; 20], opener: [3; 16] };
+        let meta = ClientMeta { next: NodeIndex(7), ack_check: [1; 8], challenge: [2; 20] };
         frame.set_client_packet(Parity::of(3), &meta);
         assert_eq!(frame.kind(), Ok(FrameKind::Packet));
         assert_eq!(frame.parity().index(), 1);
-        assert!(frame.client_meta() == meta);
+        frame.set_number(9, 70_000);
+        assert!(frame.client_meta() == meta && frame.number() == (9, 70_000));
         let meta = LinkMeta { challenge: [4; 20], ack_check: [5; 8] };
         frame.set_link_packet(Parity::of(2), &meta);
-        assert!(frame.link_meta() == meta);
+        assert_eq!(frame.number(), (0, 0), "a number means nothing on another link");
+        frame.set_number(u32::MAX, 1);
+        assert!(frame.link_meta() == meta && frame.number() == (u32::MAX, 1));
         assert_eq!(frame.parity().index(), 0);
         frame.set_mail(Parity::of(2), Duration::from_micros(1500), 70_000);
         assert_eq!(frame.mail_held(), Duration::from_micros(1500));

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tombola_mixing::{PacedSlots, Rng, Time};
+use tombola_tickets::por::{AckCheck, Challenge};
+use tombola_tickets::{Account, Address, WindowClaim};
 use tombola_topology::{IdentityKey, MailboxId, Parameters};
 
 use crate::drops::{DropCounters, DropReason};
@@ -13,6 +15,7 @@ use crate::durable::AwaitDurable;
 use crate::frame::{Frame, FrameKind, LinkMeta};
 use crate::mailbox::{Acknowledged, Fetch, MailSums, MailboxLimits, Mailboxes, Stored, StoredMail};
 use crate::opener::{Occupancy, Opened, Order};
+use crate::payment::{Fact, Owed, PaymentOutput, Payments};
 use crate::store::StoreOp;
 use crate::unix::WallClock;
 use crate::view::OpenViews;
@@ -22,6 +25,9 @@ const RATE_SLACK: f64 = 2.0;
 /// A client may send at once what the network's rate gives in this time, in seconds: what a suspended machine or a link
 /// that stood still has let accumulate.
 const BURST_S: f64 = 10.0;
+/// One slot of a client's downlink in so many carries what there is to say about payment, in a network in which packets are
+/// paid for. With the defaults that is room for more than twice the acknowledgements that a client can need.
+const CONTROL_SLOT: u32 = 16;
 /// And at least so many frames, in a network where clients send next to nothing.
 const BURST_LEAST: f64 = 64.0;
 
@@ -51,6 +57,21 @@ pub enum GatewayInput {
         /// By number.
         mails: Vec<StoredMail>,
     },
+    /// The link to a mix node came up or went down.
+    Link {
+        /// Who.
+        peer: IdentityKey,
+        /// Up or down.
+        up: bool,
+    },
+    /// A mix node sent a control frame.
+    Control(IdentityKey, Frame),
+    /// What the chain says.
+    Fact(Fact),
+    /// The first so many changes that payment asked for are durable.
+    PaymentDurable(u64),
+    /// It shall leave the network: what it has won is claimed.
+    WindUp,
 }
 
 /// What a gateway's operator decides, and what its disk holds.
@@ -81,6 +102,24 @@ pub enum GatewayOutput {
         /// The frame.
         frame: Frame,
     },
+    /// Winners to be claimed.
+    Claim(Box<WindowClaim>),
+    /// What the chain says of this account, and of this key of it, is wanted.
+    Watch {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
+    /// And is not any more.
+    Forget {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
+    /// Nothing is left to be claimed or paid after [`GatewayInput::WindUp`].
+    Settled(Box<Account>),
 }
 
 /// What a gateway did so far.
@@ -113,6 +152,10 @@ pub struct GatewayCounts {
 struct Session {
     mailbox: MailboxId,
     slots: PacedSlots,
+    /// Slots since the last that carried what there is to say about payment.
+    since_control: u32,
+    /// A control frame that the link did not take. What is in it is said once: it goes into the next control slot.
+    unsaid: Option<Frame>,
     allowance: f64,
     refilled: Time,
 }
@@ -136,6 +179,7 @@ pub struct Gateway {
     burst: f64,
     drops: Arc<DropCounters>,
     counts: GatewayCounts,
+    payments: Option<Payments>,
 }
 
 impl Gateway {
@@ -176,7 +220,21 @@ impl Gateway {
             drops,
             counts: GatewayCounts::default(),
             views,
+            payments: None,
         }
+    }
+
+    /// From now on packets are paid for.
+    #[must_use]
+    pub fn with_payments(mut self, now: Time, mut payments: Payments) -> Self {
+        payments.handle_views(now, &self.views);
+        self.payments = Some(payments);
+        self
+    }
+
+    /// What it pays and earns; `None` in a network without payment.
+    pub fn payments(&mut self) -> Option<&mut Payments> {
+        self.payments.as_mut()
     }
 
     /// Takes something in.
@@ -188,9 +246,14 @@ impl Gateway {
                     let (within, tag) = (self.downlink_interval, opened.tag.clone());
                     self.undurable.insert(now, opened.arrived, within, tag, opened);
                 }
-                _ => self.handle_opened(opened),
+                _ => self.handle_opened(now, opened),
             },
-            GatewayInput::Views(views) => self.views = *views,
+            GatewayInput::Views(views) => {
+                self.views = *views;
+                if let Some(payments) = &mut self.payments {
+                    payments.handle_views(now, &self.views);
+                }
+            }
             GatewayInput::ClientConnected(client) => self.handle_connected(now, client),
             GatewayInput::ClientDisconnected(client) => self.handle_disconnected(now, client),
             GatewayInput::ClientFrame(client, frame) => {
@@ -198,29 +261,51 @@ impl Gateway {
                     self.drops.count(reason);
                 }
             }
-            GatewayInput::Undelivered(client, frame) => {
-                if frame.kind() == Ok(FrameKind::Mail) {
-                    let (mailbox, number) = (MailboxId::of(&client), frame.mail_number());
-                    let again = self.mailboxes.put_back(mailbox, number, frame);
-                    self.counts.delivered = self.counts.delivered.saturating_sub(again as u64);
-                }
-            }
+            GatewayInput::Undelivered(client, frame) => self.handle_undelivered(client, frame),
             GatewayInput::Durable(count) => self.mailboxes.handle_durable(count),
             GatewayInput::StorageTrouble(trouble) => self.mailboxes.handle_trouble(trouble),
             GatewayInput::Fetched { mailbox, mails } => self.mailboxes.handle_fetched(mailbox, mails),
+            input => {
+                if let Some(payments) = &mut self.payments {
+                    handle_payment(payments, now, input);
+                }
+            }
+        }
+    }
+
+    fn handle_undelivered(&mut self, client: IdentityKey, frame: Frame) {
+        match frame.kind() {
+            Ok(FrameKind::Mail) => {
+                let (mailbox, number) = (MailboxId::of(&client), frame.mail_number());
+                let again = self.mailboxes.put_back(mailbox, number, frame);
+                self.counts.delivered = self.counts.delivered.saturating_sub(again as u64);
+            }
+            Ok(FrameKind::Control) => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.unsaid = Some(frame);
+                }
+            }
+            _ => {}
         }
     }
 
     fn take_durable(&mut self, now: Time) {
         self.undurable.look(now);
         while let Some((_, opened)) = self.undurable.pop() {
-            self.handle_opened(opened);
+            self.handle_opened(now, opened);
         }
     }
 
-    fn handle_opened(&mut self, opened: Opened) {
+    fn handle_opened(&mut self, now: Time, opened: Opened) {
         self.counts.opened += 1;
         self.occupancy.give_back();
+        // It is the last that is paid, whatever becomes of the packet here.
+        if let Some(payments) = &mut self.payments {
+            let (parity, number) = (opened.frame.parity(), opened.frame.number());
+            if payments.accept(now, &opened.from, parity, number, opened.ticket, None).is_err() {
+                return self.refuse(DropReason::Unpaid, opened.frame);
+            }
+        }
         match opened.order {
             // Held counts from the packet's arrival: it includes the gateway's own processing.
             Order::Store(mailbox) => {
@@ -241,14 +326,21 @@ impl Gateway {
         self.counts.without_mailbox += u64::from(!self.mailboxes.enter(self.clock.at(now), mailbox));
         let slots = PacedSlots::new(now, self.downlink_interval, self.rng.fork());
         self.slots.insert((slots.poll_timeout(), client));
-        let session = Session { mailbox, slots, allowance: self.burst, refilled: now };
+        let session =
+            Session { mailbox, slots, since_control: 0, unsaid: None, allowance: self.burst, refilled: now };
         self.sessions.insert(client, session);
+        if let Some(payments) = &mut self.payments {
+            payments.open_client(now, client);
+        }
     }
 
     fn handle_disconnected(&mut self, now: Time, client: IdentityKey) {
         if let Some(session) = self.sessions.remove(&client) {
             self.slots.remove(&(session.slots.poll_timeout(), client));
             self.mailboxes.leave(self.clock.at(now), session.mailbox);
+            if let Some(payments) = &mut self.payments {
+                payments.close_client(now, client);
+            }
         }
     }
 
@@ -273,7 +365,13 @@ impl Gateway {
                 self.count_acknowledged(acknowledged);
                 return Ok(());
             }
-            Ok(FrameKind::Mail | FrameKind::Padding | FrameKind::Displaced) => {
+            Ok(FrameKind::Control) if self.payments.is_some() => {
+                if let Some(payments) = &mut self.payments {
+                    payments.handle_control(now, &client, frame).map_err(|_| DropReason::BadFrame)?;
+                }
+                return Ok(());
+            }
+            Ok(FrameKind::Mail | FrameKind::Padding | FrameKind::Displaced | FrameKind::Control) => {
                 return Err(DropReason::WrongDirection);
             }
             Err(_) => return Err(DropReason::BadFrame),
@@ -282,9 +380,19 @@ impl Gateway {
         let parity = frame.parity();
         let seat = self.views.get(parity).ok_or(DropReason::NoKey)?;
         let to = seat.successor(meta.next).ok_or(DropReason::BadNextHop)?;
+        let mut owed = Owed::default();
+        if let Some(payments) = &mut self.payments {
+            let check = AckCheck::from_bytes(meta.ack_check);
+            let (number, first) = (frame.number(), Challenge::from_bytes(meta.challenge));
+            let accepted = payments.accept_first(now, &client, parity, number, check, &first);
+            owed = accepted.map_err(|_| DropReason::Unpaid)?;
+        }
         frame.set_link_packet(parity, &LinkMeta { challenge: meta.challenge, ack_check: meta.ack_check });
         self.counts.forwarded += 1;
-        self.out.push_back((now, GatewayOutput::Forward { to, frame }));
+        match &mut self.payments {
+            Some(payments) => payments.forward(now, to, frame, owed),
+            None => self.out.push_back((now, GatewayOutput::Forward { to, frame })),
+        }
         Ok(())
     }
 
@@ -292,6 +400,15 @@ impl Gateway {
     pub fn poll_output(&mut self, now: Time) -> Option<GatewayOutput> {
         if let Some((_, output)) = self.out.pop_front() {
             return Some(output);
+        }
+        if let Some(output) = self.payments.as_mut().and_then(|payments| payments.poll_output(now)) {
+            return Some(match output {
+                PaymentOutput::Send { to, frame } => GatewayOutput::Forward { to, frame },
+                PaymentOutput::Claim(claim) => GatewayOutput::Claim(Box::new(claim)),
+                PaymentOutput::Watch { account, signer } => GatewayOutput::Watch { account, signer },
+                PaymentOutput::Forget { account, signer } => GatewayOutput::Forget { account, signer },
+                PaymentOutput::Settled(sum) => GatewayOutput::Settled(sum),
+            });
         }
         self.take_durable(now);
         while let Some(&(due, client)) = self.slots.first() {
@@ -313,7 +430,8 @@ impl Gateway {
     /// When [`poll_output`](Self::poll_output) has something again.
     pub fn poll_timeout(&self) -> Option<Time> {
         let at_once = self.out.front().map(|(since, _)| *since);
-        let later = [self.undurable.poll_timeout(), self.slots.first().map(|(due, _)| *due)];
+        let payments = self.payments.as_ref().map(Payments::poll_timeout);
+        let later = [self.undurable.poll_timeout(), self.slots.first().map(|(due, _)| *due), payments];
         at_once.or_else(|| later.into_iter().flatten().min())
     }
 
@@ -347,7 +465,19 @@ impl Gateway {
     }
 
     fn next_for(&mut self, now: Time, client: IdentityKey) -> Option<Frame> {
-        let (mailbox, unix) = (self.sessions.get(&client)?.mailbox, self.clock.at(now));
+        let session = self.sessions.get_mut(&client)?;
+        let (mailbox, unix) = (session.mailbox, self.clock.at(now));
+        if let Some(payments) = &mut self.payments {
+            session.since_control += 1;
+            if session.since_control >= CONTROL_SLOT || payments.wants_slot(&client) {
+                session.since_control = 0;
+                if let Some(frame) = session.unsaid.take() {
+                    return Some(frame);
+                }
+                let frame = self.spare.pop().unwrap_or_else(Frame::zeroed);
+                return Some(payments.take_control(now, &client, frame));
+            }
+        }
         let expired = self.mailboxes.expire_one(unix, mailbox);
         self.count_expired(expired);
         Some(match self.mailboxes.take(unix, mailbox) {
@@ -399,6 +529,19 @@ impl Session {
         }
         self.allowance -= 1.0;
         Ok(())
+    }
+}
+
+/// What of a gateway's inputs is about payment; the others have been handled.
+fn handle_payment(payments: &mut Payments, now: Time, input: GatewayInput) {
+    match input {
+        GatewayInput::Link { peer, up } => payments.handle_link(now, peer, up),
+        // What is wrong in it is counted there.
+        GatewayInput::Control(from, frame) => drop(payments.handle_control(now, &from, frame)),
+        GatewayInput::Fact(fact) => payments.handle_fact(now, fact),
+        GatewayInput::PaymentDurable(count) => payments.set_durable(count),
+        GatewayInput::WindUp => payments.wind_up(now),
+        _ => {}
     }
 }
 

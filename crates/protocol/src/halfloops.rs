@@ -14,6 +14,7 @@ use crate::client::{Client, ClientCounts, ClientEvent, Probe};
 use crate::frame::Frame;
 use crate::packet::{End, FirstLink, Identifier, PacketBuilder, Prepared};
 use crate::payload::payload_type;
+use crate::payment::{Fact, Payments};
 use crate::relay::RelayOutput;
 use crate::view::{EpochView, Seat, SendViews};
 
@@ -82,6 +83,8 @@ pub struct HalfLoops {
     /// The next outbound loop, built ahead so that it leaves on its tick.
     ready: Option<Outbound>,
     turn: usize,
+    /// No loops any more.
+    silent: bool,
 }
 
 impl HalfLoops {
@@ -108,13 +111,21 @@ impl HalfLoops {
             ready: None,
             rng,
             turn: 0,
+            silent: false,
             views,
         }
     }
 
+    /// No loop leaves any more, and its accounts send nothing but what there is to say about payment.
+    pub(crate) fn fall_silent(&mut self) {
+        self.silent = true;
+        self.ready = None;
+        self.accounts.iter_mut().for_each(Client::fall_silent);
+    }
+
     /// The epochs have changed, and perhaps the accounts. What is under way through accounts that go is forgotten: it cannot
     /// come back, and nobody has lost it.
-    pub(crate) fn handle_views(&mut self, views: SendViews, accounts: Option<Vec<Client>>) {
+    pub(crate) fn handle_views(&mut self, now: Time, views: SendViews, accounts: Option<Vec<Client>>) {
         self.places = places_in(&views, &self.identity);
         self.ready = None;
         if let Some(accounts) = accounts {
@@ -122,12 +133,15 @@ impl HalfLoops {
             self.ended = self.account_counts();
             self.reachable = vec![Time::MAX; accounts.len()];
             self.accounts = accounts;
+            if self.silent {
+                self.accounts.iter_mut().for_each(Client::fall_silent);
+            }
             self.turn = 0;
             let first = self.first_account;
             self.monitor.retain(|(_, account)| *account >= first);
         }
         self.accounts.iter_mut().for_each(|account| {
-            account.handle_views(views.clone());
+            account.handle_views(now, views.clone());
         });
         self.views = views;
     }
@@ -144,15 +158,22 @@ impl HalfLoops {
 
     /// Whether it sends loops: it has accounts, and a place in the current epoch.
     fn sends(&self) -> bool {
-        !self.accounts.is_empty() && self.places[0].is_some()
+        !self.accounts.is_empty() && self.places[0].is_some() && !self.silent
     }
 
     pub(crate) fn handle_link(&mut self, now: Time, account: usize, connected: bool) {
         if let Some(account) = self.account_at(account) {
-            self.accounts[account].handle_link(connected);
+            self.accounts[account].handle_link(now, connected);
             if connected {
                 self.reachable[account] = self.reachable[account].min(now + SETTLED);
             }
+        }
+    }
+
+    /// What the chain says of an account.
+    pub(crate) fn handle_fact(&mut self, now: Time, account: usize, fact: Fact) {
+        if let Some(at) = self.account_at(account) {
+            self.accounts[at].handle_fact(now, fact);
         }
     }
 
@@ -242,6 +263,11 @@ impl HalfLoops {
 
     pub(crate) fn account_counts(&self) -> ClientCounts {
         self.accounts.iter().map(Client::counts).fold(self.ended, ClientCounts::plus)
+    }
+
+    /// What the accounts pay, by account, counted from 0.
+    pub(crate) fn payments(&mut self) -> impl Iterator<Item = Option<&mut Payments>> {
+        self.accounts.iter_mut().map(Client::payments)
     }
 
     pub(crate) fn gateways(&self) -> Vec<IdentityKey> {

@@ -5,7 +5,7 @@
 //! | mix node | next hop 4 (index into the epoch's node list), check 8, challenge for the next hop's ticket 20 |
 //! | recipient's gateway | `FF FF FF FF`, mailbox id 28 |
 //!
-//! A final hop has no such field. Check and challenge are random in an unpaid network, and nobody reads them.
+//! A final hop has no such field. For check and challenge see `tombola_tickets::por`.
 
 use tombola_sphinx::NEXT_HOP_LEN;
 use tombola_topology::{MailboxId, NodeIndex};

@@ -2,11 +2,13 @@
 
 mod changes;
 pub mod client;
+pub mod control;
 pub mod drops;
 pub mod durable;
 pub mod erasure;
 pub mod fragment;
 pub mod frame;
+pub mod gate;
 pub mod gateway;
 pub mod halfloops;
 pub mod hop;
@@ -16,6 +18,7 @@ pub mod opener;
 pub mod outbox;
 pub mod packet;
 pub mod payload;
+pub mod payment;
 pub mod reassembly;
 pub mod records;
 pub mod relay;

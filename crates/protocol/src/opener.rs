@@ -1,22 +1,26 @@
 //! Opens batches of packets: the stateless half of every hop, shared by its workers.
 //!
 //! The order is fixed by the types of `tombola-sphinx`: header MAC, then freshness, then admission (next hop of the
-//! right role; later the ticket), then the payload, in place. Load is shed before a header is processed: a packet
-//! takes its place in the node ([`Occupancy`]) first, and what was opened is never dropped for load.
+//! right role, the ticket that the sender meant), then the payload, in place. Load is shed before a header is processed: a packet
+//! takes its place in the node ([`Occupancy`]) first, and what was opened is never dropped for load. Before that it passes the
+//! [`Gate`], where packets are paid for.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tombola_mixing::Time;
 use tombola_sphinx::{
     Admission, Admitted, Destination, PACKET_LEN, RelaySecrets, ReplayFilter, Routing, SecretKey,
     UnwrapError, Verified, unwrap_batch, verify_batch,
 };
+use tombola_tickets::por::{self, Ack, AckCheck, Challenge, Check, Opener as TicketOpener, OwnSecret};
 use tombola_topology::{IdentityKey, MailboxId, Parameters, Role};
 
 use crate::drops::{DropCounters, DropReason};
 use crate::durable::TagPlace;
-use crate::frame::{CHALLENGE_LEN, Frame, FrameKind, Parity};
+use crate::frame::{CHALLENGE_LEN, Frame, FrameKind, LinkMeta, Parity};
+use crate::gate::{Doors, Gate};
 use crate::hop::NextHop;
 use crate::replay::{ReplayError, TagFilter, fingerprint};
 use crate::taglog::TagLog;
@@ -47,12 +51,37 @@ impl AsMut<[u8; PACKET_LEN]> for Inbound {
 pub struct Opened {
     /// When it had arrived: its delay counts from here.
     pub arrived: Time,
-    /// The frame, with the packet for the next hop; at a final hop with the payload. Its parity is still that of the key.
+    /// Who sent it.
+    pub from: IdentityKey,
+    /// The frame, with the packet for the next hop; at a final hop with the payload. Its head is still as it came: the parity of
+    /// the key, and the packet's number on that link.
     pub frame: Frame,
     /// What the header said.
     pub order: Order,
     /// When the packet may leave: not before this is durable.
     pub tag: TagPlace,
+    /// What this hop may earn with it.
+    pub ticket: Ticket,
+}
+
+/// What a hop knows of its ticket for a packet.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// The ticket's challenge, which came beside the packet and is the one that the sender meant.
+    pub challenge: Challenge,
+    /// What this hop reveals to the one before when it takes the packet.
+    pub ack: Ack,
+    /// What opens the ticket.
+    pub half: Half,
+}
+
+/// What a hop has of its ticket's opener.
+#[derive(Clone, Debug)]
+pub enum Half {
+    /// Its own half; the next hop's acknowledgement is the other one.
+    Own(OwnSecret),
+    /// All of it: it is the last hop that is paid.
+    Whole(TicketOpener),
 }
 
 /// What a header tells this node to do.
@@ -172,6 +201,8 @@ impl core::fmt::Debug for NodeKey {
 struct Slot {
     seat: Seat,
     key: Arc<NodeKey>,
+    /// Nanoseconds per packet at one neighbour's part of the network's rate.
+    part: u64,
 }
 
 /// Opens packets for one node. Shared by all its workers; keys come and go while they work.
@@ -181,6 +212,8 @@ pub struct Opener {
     draining: AtomicBool,
     occupancy: Occupancy,
     rate: RateLimit,
+    /// Who is let in, where packets are paid for.
+    gate: OnceLock<Arc<Gate>>,
     drops: Arc<DropCounters>,
 }
 
@@ -188,13 +221,20 @@ impl Opener {
     /// An opener without any key.
     pub fn new(parameters: &Parameters, occupancy: Occupancy, drops: Arc<DropCounters>) -> Self {
         let rate = RateLimit::new(parameters.admitted_rate);
-        Self { slots: RwLock::default(), draining: AtomicBool::new(false), occupancy, rate, drops }
+        let (slots, draining, gate) = (RwLock::default(), AtomicBool::new(false), OnceLock::new());
+        Self { slots, draining, occupancy, rate, gate, drops }
+    }
+
+    /// From now on lets in only what payment takes ([`Payments::gate`](crate::payment::Payments::gate)). The first gate stays.
+    pub fn guard(&self, gate: Arc<Gate>) {
+        let _ = self.gate.set(gate);
     }
 
     /// Takes packets of an epoch from now on, in the place of the one of the same parity.
     pub fn open(&self, seat: Seat, key: Arc<NodeKey>) {
         let parity = seat.view().parity();
-        self.set(parity, Some(Arc::new(Slot { seat, key })));
+        let part = self.rate.interval.saturating_mul(seat.predecessors().max(1) as u64);
+        self.set(parity, Some(Arc::new(Slot { seat, key, part })));
     }
 
     /// Takes packets of that parity no more. A batch that is being opened may hold the key for some milliseconds still.
@@ -220,9 +260,10 @@ impl Opener {
     pub fn open_batch(&self, batch: &mut Vec<Inbound>, out: &mut Vec<Opened>, spare: &mut Vec<Frame>) {
         // Two counts of references; the lock is written to a few times in an epoch.
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let doors = self.gate.get().map(|gate| gate.doors());
         let mut at = 0;
         while at < batch.len() {
-            match self.precheck(&slots, &batch[at]) {
+            match self.precheck(&slots, doors.as_deref(), &batch[at]) {
                 Ok(()) => at += 1,
                 Err(reason) => self.drop(reason, batch.swap_remove(at).frame, spare),
             }
@@ -230,12 +271,18 @@ impl Opener {
         // With one key, which is often, nothing moves.
         let [even, odd] = &slots;
         let old = partition(batch, |inbound| inbound.frame.parity().index() == 0);
-        self.open_under_key(odd.as_deref(), batch, old, out, spare);
-        self.open_under_key(even.as_deref(), batch, 0, out, spare);
+        let doors = doors.as_deref();
+        self.open_under_key(odd.as_deref(), doors, batch, old, out, spare);
+        self.open_under_key(even.as_deref(), doors, batch, 0, out, spare);
     }
 
-    /// What costs nothing: layout, direction, a key, a place.
-    fn precheck(&self, slots: &[Option<Arc<Slot>>; 2], inbound: &Inbound) -> Result<(), DropReason> {
+    /// What costs nothing: layout, direction, a key, that it is paid for, a place.
+    fn precheck(
+        &self,
+        slots: &[Option<Arc<Slot>>; 2],
+        doors: Option<&Doors>,
+        inbound: &Inbound,
+    ) -> Result<(), DropReason> {
         match inbound.frame.kind() {
             // What clients say there is said to their gateway only.
             Ok(FrameKind::Packet) if inbound.frame.acknowledged() == 0 => {}
@@ -249,21 +296,36 @@ impl Opener {
         if !slot.seat.takes_from(&inbound.from) {
             return Err(DropReason::WrongDirection);
         }
+        // Whoever does not pay takes no place from those who do.
+        if let Some(doors) = doors {
+            let door = doors.get(&inbound.from).ok_or(DropReason::Unpaid);
+            door.and_then(|door| door.enter(inbound.frame.parity(), inbound.arrived, slot.part))
+                .inspect_err(|reason| self.count_refused(*reason))?;
+        }
         // A place first: what is shed for overload does not use up the rate.
         if !self.occupancy.take() {
+            leave(doors, &inbound.from, inbound.frame.parity());
             return Err(DropReason::Overload);
         }
         if !self.rate.admit(inbound.arrived) {
+            leave(doors, &inbound.from, inbound.frame.parity());
             self.occupancy.give_back();
             return Err(DropReason::RateLimited);
         }
         Ok(())
     }
 
+    fn count_refused(&self, reason: DropReason) {
+        if let (DropReason::Unpaid, Some(gate)) = (reason, self.gate.get()) {
+            gate.count_refused();
+        }
+    }
+
     /// Opens everything from `start` on under the key of that slot, and takes it out of the batch.
     fn open_under_key(
         &self,
         slot: Option<&Slot>,
+        doors: Option<&Doors>,
         batch: &mut Vec<Inbound>,
         start: usize,
         out: &mut Vec<Opened>,
@@ -275,15 +337,19 @@ impl Opener {
         };
         while batch.len() > start {
             let count = (batch.len() - start).min(BATCH_MAX);
-            let mut orders = [Err(DropReason::BadMac); BATCH_MAX];
+            let mut orders = [const { Err(DropReason::BadMac) }; BATCH_MAX];
             let mut admitted = [const { None }; BATCH_MAX];
             let mut tags = Tags { fingerprints: [0; BATCH_MAX], count: 0 };
+            let mut metas = [LinkMeta::NONE; BATCH_MAX];
+            for (meta, inbound) in metas.iter_mut().zip(&batch[start..start + count]) {
+                *meta = inbound.frame.link_meta();
+            }
             verify_batch(
                 &mut batch[start..start + count],
                 |_| &slot.key.secret,
-                |at, verified| match slot.admit(&mut tags, verified) {
-                    Ok((order, packet)) => {
-                        orders[at] = Ok(order);
+                |at, verified| match slot.admit(&mut tags, &metas[at], verified) {
+                    Ok((order, ticket, packet)) => {
+                        orders[at] = Ok((order, ticket));
                         admitted[at] = Some(packet);
                     }
                     Err(reason) => orders[at] = Err(reason),
@@ -300,10 +366,13 @@ impl Opener {
                     TagPlace::default()
                 }
             };
-            for (Inbound { arrived, frame, .. }, order) in batch.drain(start..start + count).zip(orders) {
+            for (Inbound { arrived, from, frame }, order) in batch.drain(start..start + count).zip(orders) {
                 match order {
-                    Ok(order) => out.push(Opened { arrived, frame, order, tag: tag.clone() }),
+                    Ok((order, ticket)) => {
+                        out.push(Opened { arrived, from, frame, order, tag: tag.clone(), ticket });
+                    }
                     Err(reason) => {
+                        leave(doors, &from, frame.parity());
                         self.occupancy.give_back();
                         self.drop(reason, frame, spare);
                     }
@@ -315,6 +384,13 @@ impl Opener {
     fn drop(&self, reason: DropReason, frame: Frame, spare: &mut Vec<Frame>) {
         self.drops.count(reason);
         spare.push(frame);
+    }
+}
+
+/// A packet that was let in goes no further: its place is free again.
+fn leave(doors: Option<&Doors>, from: &IdentityKey, parity: Parity) {
+    if let Some(door) = doors.and_then(|doors| doors.get(from)) {
+        door.leave(parity);
     }
 }
 
@@ -343,15 +419,19 @@ impl Slot {
     fn admit<'p>(
         &self,
         tags: &mut Tags,
+        meta: &LinkMeta,
         verified: Result<Verified<'p>, UnwrapError>,
-    ) -> Result<(Order, Admitted<'p>), DropReason> {
+    ) -> Result<(Order, Ticket, Admitted<'p>), DropReason> {
         let verified = verified.map_err(reason_of)?;
         let tag = verified.replay_tag();
         let fresh = verified.check_fresh(&self.key.seen).map_err(reason_of_replay)?;
         tags.fingerprints[tags.count] = fingerprint(&tag);
         tags.count += 1;
         let order = self.order_of(fresh.routing())?;
-        Ok((order, fresh.admit(&Unpaid)?))
+        let toll = Toll { meta, role: self.seat.role(), ticket: Cell::new(None) };
+        let packet = fresh.admit(&toll)?;
+        let ticket = toll.ticket.take().ok_or(DropReason::BadTicket)?;
+        Ok((order, ticket, packet))
     }
 
     /// What a header asks for, if this role does it.
@@ -370,7 +450,41 @@ impl Slot {
     }
 }
 
-/// Admission in an unpaid network: everybody. The ticket's check belongs here, between replay and payload.
+/// Looks, between replay and payload, whether the ticket that came beside a packet is the one that its sender meant.
+struct Toll<'m> {
+    meta: &'m LinkMeta,
+    role: Role,
+    ticket: Cell<Option<Ticket>>,
+}
+
+impl Admission for Toll<'_> {
+    type Refused = DropReason;
+
+    fn admit(&self, relay: &RelaySecrets, routing: &Routing) -> Result<(), DropReason> {
+        let bad = |_| DropReason::BadTicket;
+        let (challenge, ack) = (Challenge::from_bytes(self.meta.challenge), Ack::of(relay));
+        // Gateway and client recognise the first hop's acknowledgement by what came with the packet.
+        if self.role == (Role::Mix { layer: 1 }) {
+            ack.verify(&AckCheck::from_bytes(self.meta.ack_check)).map_err(bad)?;
+        }
+        let next = match routing {
+            Routing::Forward { next, .. } => Some(NextHop::from_bytes(next)),
+            Routing::Final(_) => None,
+        };
+        let half = match next {
+            Some(NextHop::Node { check, .. }) => {
+                por::verify_check(relay, &challenge, &Check::from_bytes(check)).map_err(bad)?;
+                Half::Own(OwnSecret::of(relay))
+            }
+            // A mailbox's gateway, or a final hop: nobody behind it is paid.
+            _ => Half::Whole(por::verify_last(relay, &challenge).map_err(bad)?),
+        };
+        self.ticket.set(Some(Ticket { challenge, ack, half }));
+        Ok(())
+    }
+}
+
+/// A client's own layer: nobody is paid for it.
 struct Unpaid;
 
 impl Admission for Unpaid {

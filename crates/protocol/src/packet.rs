@@ -7,6 +7,7 @@ use tombola_sphinx::{
     Destination, HopField, IDENTIFIER_LEN, MAX_HOPS, NEXT_HOP_LEN, PLAINTEXT_MAX, PublicKey, ReplyKeys,
     RouteSecrets, SURB_LEN, Surb, build, build_surb,
 };
+use tombola_tickets::por::RouteTickets;
 use tombola_topology::{MailboxId, NodeIndex, Role};
 
 use crate::frame::{ClientMeta, Frame, LinkMeta, array};
@@ -111,7 +112,7 @@ impl PacketBuilder {
         let mut frame = Frame::zeroed();
         build(&route.secrets, route.fields(), &destination, self.rng.seed(), plaintext, frame.packet_mut())
             .expect("as many fields as hops less one, and a plaintext that fits");
-        self.set_meta(&mut frame, view, link, route.first);
+        self.set_meta(&mut frame, view, link, &route);
         Prepared { frame, first: route.first, delays: route.delays }
     }
 
@@ -127,7 +128,7 @@ impl PacketBuilder {
     ) -> ([u8; SURB_LEN], ReplyKeys) {
         let route = self.route(view, mixes, end);
         let destination = Destination { address: self.rng.seed(), identifier: self.identifier() };
-        let first = self.first_hop(route.first);
+        let first = route.first_hop();
         let (surb, keys) = build_surb(&route.secrets, route.fields(), first, &destination, self.rng.seed())
             .expect("as many fields as hops less one, and an identifier that is not zero");
         (*surb.to_bytes(), keys)
@@ -153,9 +154,7 @@ impl PacketBuilder {
         }
         let mut frame = Frame::zeroed();
         surb.reply(plaintext, frame.packet_mut()).expect("callers' plaintexts fit");
-        let mut opener = [0; 16];
-        self.rng.fill(&mut opener);
-        frame.set_client_packet(view.parity(), &ClientMeta { next: first, ack_check, challenge, opener });
+        frame.set_client_packet(view.parity(), &ClientMeta { next: first, ack_check, challenge });
         // Whoever made the block knows the delays.
         Some(Prepared { frame, first, delays: Duration::ZERO })
     }
@@ -187,46 +186,32 @@ impl PacketBuilder {
 
         let mut delays = Duration::ZERO;
         let mut fields = [HopField { next: [0; 32], delay_ns: 0 }; MAX_HOPS];
-        for (field, next) in fields.iter_mut().zip(&nodes[1..]) {
+        let secrets =
+            RouteSecrets::derive(self.rng.seed(), &keys[..hops]).expect("one to MAX_HOPS checked keys");
+        // Every node is paid, a client is not.
+        let tickets = RouteTickets::of(&secrets, count);
+        for ((field, next), at) in fields.iter_mut().zip(&nodes[1..]).zip(0..) {
             let delay = self.rng.exponential(view.parameters().mean_delay).min(view.parameters().max_delay);
             delays += delay;
             field.delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-            field.next = self.next_hop(*next).to_bytes();
+            let (check, challenge) = (*tickets.check(at).as_bytes(), *tickets.challenge(at + 1).as_bytes());
+            field.next = NextHop::Node { index: *next, check, challenge }.to_bytes();
         }
         if let End::Client { mailbox, .. } = end {
             fields[hops - 2].next = NextHop::Mailbox(*mailbox).to_bytes();
         }
-        let secrets =
-            RouteSecrets::derive(self.rng.seed(), &keys[..hops]).expect("one to MAX_HOPS checked keys");
-        Route { secrets, fields, hops, first: nodes[0], delays }
+        Route { secrets, tickets, fields, hops, first: nodes[0], delays }
     }
 
-    /// The first-hop field of a reply block: next hop 4 | ack check 8 | challenge 20, as in a client's frame.
-    fn first_hop(&mut self, index: NodeIndex) -> [u8; NEXT_HOP_LEN] {
-        self.next_hop(index).to_bytes()
-    }
-
-    fn next_hop(&mut self, index: NodeIndex) -> NextHop {
-        let mut check = [0; 8];
-        let mut challenge = [0; 20];
-        self.rng.fill(&mut check);
-        self.rng.fill(&mut challenge);
-        NextHop::Node { index, check, challenge }
-    }
-
-    fn set_meta(&mut self, frame: &mut Frame, view: &EpochView, link: FirstLink, next: NodeIndex) {
-        let mut challenge = [0; 20];
-        self.rng.fill(&mut challenge);
+    fn set_meta(&mut self, frame: &mut Frame, view: &EpochView, link: FirstLink, route: &Route) {
+        let challenge = *route.tickets.challenge(0).as_bytes();
         match link {
             FirstLink::FromNode => {
                 frame.set_link_packet(view.parity(), &LinkMeta { challenge, ack_check: [0; 8] });
             }
             FirstLink::FromClient => {
-                let mut ack_check = [0; 8];
-                let mut opener = [0; 16];
-                self.rng.fill(&mut ack_check);
-                self.rng.fill(&mut opener);
-                frame.set_client_packet(view.parity(), &ClientMeta { next, ack_check, challenge, opener });
+                let (next, ack_check) = (route.first, *route.tickets.first_ack().as_bytes());
+                frame.set_client_packet(view.parity(), &ClientMeta { next, ack_check, challenge });
             }
         }
     }
@@ -235,6 +220,7 @@ impl PacketBuilder {
 /// A route with all that was drawn for it.
 struct Route {
     secrets: RouteSecrets,
+    tickets: RouteTickets,
     fields: [HopField; MAX_HOPS],
     hops: usize,
     first: NodeIndex,
@@ -244,6 +230,13 @@ struct Route {
 impl Route {
     fn fields(&self) -> &[HopField] {
         &self.fields[..self.hops - 1]
+    }
+
+    /// The first-hop field of a reply block: next hop 4 | ack check 8 | challenge 20, as in a client's frame.
+    fn first_hop(&self) -> [u8; NEXT_HOP_LEN] {
+        let (check, challenge) =
+            (*self.tickets.first_ack().as_bytes(), *self.tickets.challenge(0).as_bytes());
+        NextHop::Node { index: self.first, check, challenge }.to_bytes()
     }
 }
 

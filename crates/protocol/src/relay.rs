@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use tombola_mixing::{DelayPool, Rng, Time};
+use tombola_tickets::{Account, Address, WindowClaim};
 use tombola_topology::IdentityKey;
 
 use crate::client::{Client, ClientCounts};
@@ -13,7 +14,8 @@ use crate::durable::{AwaitDurable, TagPlace};
 use crate::frame::{Frame, LinkMeta};
 use crate::halfloops::{Half, HalfLoops};
 use crate::opener::{Occupancy, Opened, Order};
-use crate::view::{EpochView, SendViews};
+use crate::payment::{Fact, Owed, PaymentOutput, Payments};
+use crate::view::{EpochView, OpenViews, SendViews};
 
 /// What a mix node takes in.
 #[derive(Debug)]
@@ -36,6 +38,30 @@ pub enum RelayInput {
     },
     /// The epochs that senders use have changed.
     Views(Box<NewViews>),
+    /// The epochs whose packets are taken have changed, and what is paid in them.
+    Open(Box<OpenViews>),
+    /// The link to a neighbour came up or went down.
+    Link {
+        /// Who.
+        peer: IdentityKey,
+        /// Up or down.
+        up: bool,
+    },
+    /// A neighbour sent a control frame.
+    Control(IdentityKey, Frame),
+    /// What the chain says.
+    Fact(Fact),
+    /// What the chain says of one of its accounts.
+    AccountFact {
+        /// Which account.
+        account: usize,
+        /// What it says.
+        fact: Fact,
+    },
+    /// The first so many changes that payment asked for are durable.
+    Durable(u64),
+    /// It shall leave the network: no loops any more, and what it has won is claimed.
+    WindUp,
 }
 
 /// What changes for a mix node with the epochs that senders use.
@@ -65,6 +91,24 @@ pub enum RelayOutput {
         /// The frame.
         frame: Frame,
     },
+    /// Winners to be claimed.
+    Claim(Box<WindowClaim>),
+    /// What the chain says of this account, and of this key of it, is wanted.
+    Watch {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
+    /// And is not any more.
+    Forget {
+        /// The account.
+        account: Address,
+        /// The key.
+        signer: Address,
+    },
+    /// Nothing is left to be claimed or paid after [`RelayInput::WindUp`].
+    Settled(Box<Account>),
 }
 
 /// A packet in the pool.
@@ -73,6 +117,7 @@ struct Held {
     to: IdentityKey,
     tag: TagPlace,
     frame: Frame,
+    owed: Owed,
 }
 
 /// What a mix node did so far.
@@ -97,6 +142,7 @@ pub struct Relay {
     loops: HalfLoops,
     drops: Arc<DropCounters>,
     counts: RelayCounts,
+    payments: Option<Payments>,
 }
 
 impl Relay {
@@ -121,7 +167,26 @@ impl Relay {
             counts: RelayCounts::default(),
             occupancy,
             drops,
+            payments: None,
         }
+    }
+
+    /// From now on packets are paid for; `views` are the epochs whose packets are taken.
+    #[must_use]
+    pub fn with_payments(mut self, now: Time, mut payments: Payments, views: &OpenViews) -> Self {
+        payments.handle_views(now, views);
+        self.payments = Some(payments);
+        self
+    }
+
+    /// What its accounts pay at their gateways, by account; `None` in a network without payment.
+    pub fn account_payments(&mut self) -> impl Iterator<Item = Option<&mut Payments>> {
+        self.loops.payments()
+    }
+
+    /// What it pays and earns; `None` in a network without payment.
+    pub fn payments(&mut self) -> Option<&mut Payments> {
+        self.payments.as_mut()
     }
 
     /// Takes something in.
@@ -130,12 +195,39 @@ impl Relay {
             RelayInput::Opened(opened) => self.handle_opened(now, opened),
             RelayInput::AccountLink { account, connected } => self.loops.handle_link(now, account, connected),
             RelayInput::AccountFrame { account, frame } => self.loops.handle_frame(now, account, frame),
-            RelayInput::Views(new) => self.loops.handle_views(new.views, new.accounts),
+            RelayInput::AccountFact { account, fact } => self.loops.handle_fact(now, account, fact),
+            RelayInput::Views(new) => self.loops.handle_views(now, new.views, new.accounts),
+            RelayInput::WindUp => {
+                self.loops.fall_silent();
+                if let Some(payments) = &mut self.payments {
+                    payments.wind_up(now);
+                }
+            }
+            input => {
+                if let Some(payments) = &mut self.payments {
+                    handle_payment(payments, now, input);
+                }
+            }
         }
     }
 
     fn handle_opened(&mut self, now: Time, opened: Opened) {
         self.counts.opened += 1;
+        let next = match &opened.order {
+            Order::Forward { next, .. } => Some(*next),
+            Order::Store(_) | Order::End { .. } => None,
+        };
+        let mut owed = Owed::default();
+        if let Some(payments) = &mut self.payments {
+            let (parity, number) = (opened.frame.parity(), opened.frame.number());
+            match payments.accept(now, &opened.from, parity, number, opened.ticket, next.as_ref()) {
+                Ok(accepted) => owed = accepted,
+                Err(_) => {
+                    self.drops.count(DropReason::Unpaid);
+                    return self.occupancy.give_back();
+                }
+            }
+        }
         match opened.order {
             Order::Forward { next, delay_ns, challenge } => {
                 let mut frame = opened.frame;
@@ -144,7 +236,7 @@ impl Relay {
                 frame.set_link_packet(frame.parity(), &LinkMeta { challenge, ack_check: [0; 8] });
                 let delay = Duration::from_nanos(delay_ns);
                 opened.tag.need(opened.arrived + delay - now);
-                let held = Box::new(Held { to: next, tag: opened.tag, frame });
+                let held = Box::new(Held { to: next, tag: opened.tag, frame, owed });
                 if self.pool.insert(opened.arrived, delay, held).is_err() {
                     // The pool has as many places as the node: only reached if they were counted wrongly.
                     self.drops.count(DropReason::Overload);
@@ -166,20 +258,39 @@ impl Relay {
 
     /// The next thing that is due.
     pub fn poll_output(&mut self, now: Time) -> Option<RelayOutput> {
-        if let Some(held) = self.release(now) {
-            let Held { to, frame, .. } = *held;
-            self.occupancy.give_back();
+        loop {
+            if let Some(output) = self.payments.as_mut().and_then(|payments| payments.poll_output(now)) {
+                return Some(match output {
+                    PaymentOutput::Send { to, frame } => RelayOutput::Forward { to, frame },
+                    PaymentOutput::Claim(claim) => RelayOutput::Claim(Box::new(claim)),
+                    PaymentOutput::Watch { account, signer } => RelayOutput::Watch { account, signer },
+                    PaymentOutput::Forget { account, signer } => RelayOutput::Forget { account, signer },
+                    PaymentOutput::Settled(sum) => RelayOutput::Settled(sum),
+                });
+            }
+            let (to, frame, owed) = match self.release(now) {
+                Some(held) => {
+                    self.occupancy.give_back();
+                    (held.to, held.frame, held.owed)
+                }
+                None => match self.loops.poll_output(now)? {
+                    RelayOutput::Forward { to, frame } => (to, frame, Owed::default()),
+                    other => return Some(other),
+                },
+            };
             self.counts.forwarded += 1;
-            return Some(RelayOutput::Forward { to, frame });
+            match &mut self.payments {
+                Some(payments) => payments.forward(now, to, frame, owed),
+                None => return Some(RelayOutput::Forward { to, frame }),
+            }
         }
-        let output = self.loops.poll_output(now)?;
-        self.counts.forwarded += u64::from(matches!(output, RelayOutput::Forward { .. }));
-        Some(output)
     }
 
     /// When [`poll_output`](Self::poll_output) has something again.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let timeouts = [self.pool.poll_timeout(), self.undurable.poll_timeout(), self.loops.poll_timeout()];
+        let payments = self.payments.as_ref().map(Payments::poll_timeout);
+        let timeouts =
+            [self.pool.poll_timeout(), self.undurable.poll_timeout(), self.loops.poll_timeout(), payments];
         timeouts.into_iter().flatten().min()
     }
 
@@ -240,6 +351,19 @@ impl Relay {
     /// The epoch that nearly all of its own packets use.
     pub fn view(&self) -> &Arc<EpochView> {
         self.loops.view()
+    }
+}
+
+/// What of a node's inputs is about payment; the others have been handled.
+fn handle_payment(payments: &mut Payments, now: Time, input: RelayInput) {
+    match input {
+        RelayInput::Open(views) => payments.handle_views(now, &views),
+        RelayInput::Link { peer, up } => payments.handle_link(now, peer, up),
+        // What is wrong in it is counted there.
+        RelayInput::Control(from, frame) => drop(payments.handle_control(now, &from, frame)),
+        RelayInput::Fact(fact) => payments.handle_fact(now, fact),
+        RelayInput::Durable(count) => payments.set_durable(count),
+        _ => {}
     }
 }
 

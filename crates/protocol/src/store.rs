@@ -4,6 +4,8 @@
 //! order, as many at a time as it likes, each group wholly or not at all, and says up to which they are durable. What must
 //! not be seen before it is durable (an acknowledgement, a message for the application) the machine holds back until then.
 
+use tombola_tickets::Change;
+
 /// A table of a store; each state machine names its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Table(pub u8);
@@ -36,6 +38,16 @@ pub enum StoreOp {
         /// The last key.
         to: Box<[u8]>,
     },
+}
+
+/// What payment asks for, in tables of its own store.
+impl From<Change> for StoreOp {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Put { table, key, value } => Self::Put { table: Table(table.0), key, value },
+            Change::Delete { table, key } => Self::Delete { table: Table(table.0), key },
+        }
+    }
 }
 
 impl core::fmt::Debug for StoreOp {

@@ -17,7 +17,7 @@ impl UnixNanos {
 }
 
 /// What the wall clock showed at the origin of [`Time`]. Fixed for the life of a process: a step of the wall clock shows in
-/// nothing that a state machine does until the next start.
+/// nothing that a state machine does until the next start. Payment alone is told what time it is: classes expire by the chain's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WallClock {
     /// The wall clock at [`Time::ZERO`].

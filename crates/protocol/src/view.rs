@@ -207,6 +207,11 @@ impl Seat {
         epoch.index_of(identity).is_some_and(|from| epoch.is_successor(from, self.me))
     }
 
+    /// How many nodes packets come from.
+    pub fn predecessors(&self) -> usize {
+        self.view.epoch().predecessors(self.me).len()
+    }
+
     /// Who that node is, if packets go there from here.
     pub fn successor(&self, next: NodeIndex) -> Option<IdentityKey> {
         let epoch = self.view.epoch();
@@ -225,6 +230,11 @@ impl OpenViews {
         let slot = seat.view.parity().index();
         self.0[slot] = Some(seat);
         self
+    }
+
+    /// The epochs, with its place in each.
+    pub fn iter(&self) -> impl Iterator<Item = &Seat> {
+        self.0.iter().flatten()
     }
 
     /// The epoch of that parity.

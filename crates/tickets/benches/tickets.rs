@@ -153,7 +153,7 @@ impl Hop {
                 RecipientMessage::Commitment { window, commitment } => {
                     self.issuer.commitment(window, commitment, &mut self.books).unwrap();
                 }
-                RecipientMessage::End { window } => self.issuer.end(window),
+                RecipientMessage::End { window } => self.issuer.end(window, &self.books),
                 RecipientMessage::Received { window, next } => {
                     self.issuer.received(window, next, &mut self.books).unwrap();
                 }

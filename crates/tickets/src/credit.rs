@@ -36,6 +36,15 @@ impl Credit {
         self.at_risk().saturating_add(face_value) <= self.guaranteed
     }
 
+    /// How many tickets may be worked for that are worth `value` each on average, and `face_value` if they win.
+    #[must_use]
+    pub fn room(&self, face_value: u128, value: u128) -> u64 {
+        let least = self.at_risk().saturating_add(face_value);
+        let Some(left) = self.guaranteed.checked_sub(least) else { return 0 };
+        let more = left.checked_div(value).unwrap_or(u128::MAX);
+        u64::try_from(more).map_or(u64::MAX, |more| more.saturating_add(1))
+    }
+
     pub(crate) const fn open(&mut self, value: u128) {
         self.open = self.open.saturating_add(value);
     }
@@ -85,5 +94,21 @@ mod tests {
         assert_eq!(credit.at_risk(), 30);
         credit.won(u128::MAX);
         assert!(!credit.allows(0));
+    }
+
+    #[test]
+    fn as_many_tickets_as_there_is_room_for_are_allowed_one_by_one() {
+        for guaranteed in 0..200 {
+            let mut credit = Credit::default();
+            credit.set_guaranteed(guaranteed);
+            let room = credit.room(50, 7);
+            let mut taken = 0;
+            while credit.allows(50) {
+                credit.open(7);
+                taken += 1;
+            }
+            assert_eq!(room, taken, "{guaranteed}");
+        }
+        assert_eq!(Credit { guaranteed: 1, ..Credit::default() }.room(1, 0), u64::MAX);
     }
 }

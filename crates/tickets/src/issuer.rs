@@ -31,6 +31,10 @@ const MOST_UNRECEIVED: usize = 4;
 const MOST_BATCHES: u16 = 256;
 /// Windows of a link that hold a batch and are neither claimed nor expired.
 const MOST_WINDOWS: usize = 4096;
+/// What the recipient has to answer is waited for so long at first; then both agree again, because the answer or what it answers was
+/// lost. Each time that is of no use it is waited for twice as long, up to the last.
+const PATIENCE: Duration = Duration::from_secs(10);
+const MOST_PATIENCE: Duration = Duration::from_secs(160);
 /// So many tickets are set aside of the deposit at a time.
 const RESERVE: u64 = 32;
 
@@ -53,10 +57,10 @@ pub enum Stop {
     /// The recipient has sent no commitment, or wants the window to end.
     #[error("there is no window")]
     NoWindow,
-    /// The list has to be agreed on first.
+    /// The list has to be agreed on first, or the link is down.
     #[error("the list is not agreed on")]
     NoAgreement,
-    /// Two batches are unsigned, packets on their way included.
+    /// Two batches are unsigned, packets on their way and batches that were not handed out included.
     #[error("two batches are unsigned")]
     Unsigned,
     /// Four signed batches were not received.
@@ -82,10 +86,13 @@ pub enum IssuerError {
     /// The acknowledgement of the first hop is not the one that the client told.
     #[error("an acknowledgement does not match its check")]
     WrongAck,
+    /// The recipient has acknowledged more than came here: it says so again when both agree again, and the list stands.
+    #[error("acknowledgements are missing")]
+    Missing,
     /// Count or hash of the list is another one than ours. Nothing is signed until both have agreed again.
     #[error("the lists differ")]
     OtherList,
-    /// Acknowledgements came before the list was agreed on.
+    /// Acknowledgements came before the list was agreed on: they were on their way. They are repeated, or void.
     #[error("the list is not agreed on")]
     NoAgreement,
     /// A commitment for a window that is not above all earlier ones, or another one for the same window.
@@ -100,6 +107,17 @@ pub enum IssuerError {
     UnknownBatch,
 }
 
+/// What was said, and is not answered. While it is the same, it is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    /// The answer to `resume` of this session.
+    Answer(u64),
+    /// That this batch was received.
+    Received(WindowNumber, u8),
+    /// A commitment, without which nothing can be signed.
+    Commitment,
+}
+
 #[derive(Debug)]
 struct Sent {
     packet: PacketId,
@@ -107,6 +125,8 @@ struct Sent {
     check: Option<AckCheck>,
     at: Time,
     listed: bool,
+    /// Counted as withheld.
+    late: bool,
 }
 
 /// The paying side of one link under one key epoch: challenges of packets on their way, the list of those that the
@@ -139,7 +159,13 @@ pub struct Issuer {
     session: u64,
     /// The answer to the last `resume` has not come.
     asked: bool,
+    /// Since when none has come, also to those before it.
+    unanswered: Option<Time>,
     withheld: u64,
+    awaited: Option<Awaited>,
+    /// Since when.
+    since: Time,
+    patience: Duration,
 }
 
 impl Issuer {
@@ -165,7 +191,11 @@ impl Issuer {
             messages: Gated::default(),
             session: 0,
             asked: false,
+            unanswered: None,
             withheld: 0,
+            awaited: None,
+            since: Time::MAX,
+            patience: PATIENCE,
         }
     }
 
@@ -227,7 +257,8 @@ impl Issuer {
     ///
     /// See [`Stop`]. Nothing is dropped: what cannot be sent waits.
     pub fn may_send(&mut self, now: Now, books: &mut Books) -> Result<(), Stop> {
-        if !self.agreed {
+        // What was agreed on holds when the link is back: until then whatever is sent goes nowhere.
+        if !self.agreed || self.down {
             return Err(Stop::NoAgreement);
         }
         if self.current.is_none() || self.ending {
@@ -240,8 +271,9 @@ impl Issuer {
             return Err(Stop::Unreceived);
         }
         let open = self.in_flight + self.leaves.len();
-        // What was sent stays in the queue while an earlier one waits.
-        if open >= MOST_UNSIGNED || self.sent.len() >= 2 * MOST_UNSIGNED {
+        // The recipient takes no more than this, and what is signed counts for it only when it has it.
+        let signed: usize = self.unreceived.iter().map(|batch| usize::from(batch.header.count.get())).sum();
+        if open + signed >= MOST_UNSIGNED {
             return Err(Stop::Unsigned);
         }
         if (open as u64) < self.reserved {
@@ -274,7 +306,11 @@ impl Issuer {
             return Err(Stop::Number);
         }
         self.last = Some(packet);
-        self.sent.push_back(Sent { packet, challenge, check, at: now.time, listed: false });
+        if self.sent.len() >= 2 * MOST_UNSIGNED {
+            // Those that are listed stayed behind one that is waited for.
+            self.sent.retain(|sent| !sent.listed);
+        }
+        self.sent.push_back(Sent { packet, challenge, check, at: now.time, listed: false, late: false });
         self.in_flight += 1;
         Ok(())
     }
@@ -288,6 +324,10 @@ impl Issuer {
     pub fn acknowledged(&mut self, now: Now, acks: &[PacketAck], list: &AckList) -> Result<(), IssuerError> {
         if !self.agreed {
             return Err(IssuerError::NoAgreement);
+        }
+        if list.count() > self.list.count().saturating_add(acks.len() as u64) {
+            self.agreed = false;
+            return Err(IssuerError::Missing);
         }
         let found = acks
             .iter()
@@ -356,9 +396,16 @@ impl Issuer {
         Ok(())
     }
 
-    /// The recipient wants the window to end, and opens no other. What is on its way is waited for.
-    pub fn end(&mut self, window: WindowNumber) {
+    /// The recipient wants the window to end, and opens no other. What is on its way is waited for. If the last window has ended, it is
+    /// told so again.
+    pub fn end(&mut self, window: WindowNumber, books: &Books) {
         self.ending |= self.current == Some(window);
+        let last = self.windows.last_key_value().filter(|(last, record)| **last == window && record.closed);
+        let Some(batches) = last.map(|(_, record)| record.batches) else { return };
+        let closed = IssuerMessage::Closed { window, batches };
+        if !self.messages.iter().any(|message| *message == closed) {
+            self.messages.push(&books.journal, closed);
+        }
     }
 
     /// All batches of the window before `next` were received.
@@ -448,13 +495,15 @@ impl Issuer {
 
     /// Gives up packets that were not acknowledged, answers the end of a window, forgets what has expired.
     pub fn handle_timeout(&mut self, now: Now, books: &mut Books) {
+        self.watch(now);
+        self.count_late(now);
         // While the link is down no acknowledgement can come.
         while self.agreed
             && !self.down
             && let Some(sent) = self.sent.pop_front_if(|sent| sent.listed || now.time >= sent.at + ACK_WITHIN)
         {
             if !sent.listed {
-                self.withheld += 1;
+                self.withheld += u64::from(!sent.late);
                 self.in_flight -= 1;
             }
         }
@@ -465,6 +514,7 @@ impl Issuer {
             self.close(books);
             for (window, mut record) in core::mem::take(&mut self.windows) {
                 books.ledger.with(self.link.recipient).lapse(record.tickets.into());
+                books.keep_over(&self.link.recipient);
                 if books.is_highest(&self.link.recipient, window) {
                     // Else its number could be used again after a restart.
                     record.tickets = 0;
@@ -478,6 +528,62 @@ impl Issuer {
             self.leaves.clear();
             self.reserved = 0;
         }
+    }
+
+    /// Whoever does not answer either withholds what was sent before it was asked. It is still waited for: should the recipient answer, it
+    /// may have it.
+    fn count_late(&mut self, now: Now) {
+        if !self.asked {
+            self.unanswered = None;
+            return;
+        }
+        if now.time < *self.unanswered.get_or_insert(now.time) + ACK_WITHIN {
+            return;
+        }
+        for sent in self.sent.iter_mut().filter(|sent| !sent.listed && !sent.late) {
+            sent.late = true;
+            self.withheld += 1;
+        }
+    }
+
+    fn awaited(&self, now: Now) -> Option<Awaited> {
+        if self.asked {
+            let said = !self.messages.iter().any(|message| matches!(message, IssuerMessage::Resume { .. }));
+            return said.then_some(Awaited::Answer(self.session));
+        }
+        if !self.agreed || self.down || now.unix > self.link.price.expiry {
+            return None;
+        }
+        let unsaid =
+            self.messages.iter().filter(|message| matches!(message, IssuerMessage::Batch(_))).count();
+        if let Some(batch) = self.unreceived.front().filter(|_| unsaid < self.unreceived.len()) {
+            return Some(Awaited::Received(batch.header.window, batch.header.number));
+        }
+        let window = self.current.and_then(|window| self.windows.get(&window));
+        window.is_none_or(|window| window.batches >= MOST_BATCHES).then_some(Awaited::Commitment)
+    }
+
+    fn watch(&mut self, now: Now) {
+        let awaited = self.awaited(now);
+        if awaited == self.awaited {
+            return;
+        }
+        if matches!(self.awaited, Some(Awaited::Received(..))) && now.time < self.since + self.patience / 4 {
+            self.patience = (self.patience / 2).max(PATIENCE);
+        }
+        self.awaited = awaited;
+        self.since = now.time;
+    }
+
+    /// Whether something was lost on the link, by all that can be known: an answer does not come. Then [`resume`](Self::resume) heals it,
+    /// with another session. Ask after [`handle_timeout`](Self::handle_timeout).
+    pub fn wants_resume(&mut self, now: Now) -> bool {
+        let wants = self.awaited.is_some() && now.time >= self.since + self.patience;
+        if wants {
+            self.patience = (self.patience * 2).min(MOST_PATIENCE);
+            self.since = now.time;
+        }
+        wants
     }
 
     /// When [`sign`](Self::sign) and [`handle_timeout`](Self::handle_timeout) want to be called again.
@@ -502,6 +608,7 @@ impl Issuer {
         let tickets = core::mem::take(&mut record.tickets);
         books.solvency.claimed(self.link.recipient, window);
         books.ledger.with(self.link.recipient).redeem(tickets.into(), spent);
+        books.keep_over(&self.link.recipient);
         if books.is_highest(&self.link.recipient, window) {
             // Else its number could be used again after a restart.
             books.journal.put_issued(&self.link.recipient, window, record);
@@ -544,6 +651,8 @@ impl Issuer {
     pub const fn disconnected(&mut self) {
         self.down = true;
         self.asked = false;
+        self.unanswered = None;
+        self.patience = PATIENCE;
     }
 
     /// The link is new, or new again: signed batches that were not received come again byte for byte, then the ends of

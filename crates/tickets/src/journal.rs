@@ -98,6 +98,11 @@ impl<T> Gated<T> {
         self.0.pop_front_if(|(after, _)| *after <= journal.durable).map(|(_, thing)| thing)
     }
 
+    /// What did not come out yet.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|(_, thing)| thing)
+    }
+
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.0.retain(|(_, thing)| keep(thing));
     }

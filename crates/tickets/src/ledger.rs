@@ -32,7 +32,8 @@ impl Winners {
     }
 }
 
-/// What is between us and one peer since the process began; what was won before is carried over.
+/// What is between us and one peer. Winners, and tickets that we signed, are counted over all processes that kept them on disk;
+/// the rest since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Tickets that we acknowledged.
@@ -83,6 +84,42 @@ impl Account {
             && self.batched == self.waiting + self.opened + self.unopened
             && self.won == winners
             && self.issued == self.outstanding + self.redeemed + self.lapsed
+    }
+
+    /// Adds what is between us and another peer.
+    pub fn add(&mut self, other: &Self) {
+        self.listed += other.listed;
+        self.unsigned += other.unsigned;
+        self.void += other.void;
+        self.batched += other.batched;
+        self.waiting += other.waiting;
+        self.opened += other.opened;
+        self.unopened += other.unopened;
+        self.won.add(other.won);
+        self.pending.add(other.pending);
+        self.claimed.add(other.claimed);
+        self.paid.add(other.paid);
+        self.lost.add(other.lost);
+        self.expired.add(other.expired);
+        self.issued += other.issued;
+        self.outstanding += other.outstanding;
+        self.redeemed += other.redeemed;
+        self.lapsed += other.lapsed;
+        self.spent = self.spent.saturating_add(other.spent);
+    }
+
+    /// What is over, as another process has left it.
+    pub(crate) fn restore(&mut self, over: &Over) {
+        (self.paid, self.lost, self.expired) = (over.paid, over.lost, over.expired);
+        [over.paid, over.lost, over.expired].into_iter().for_each(|part| self.won.add(part));
+        (self.redeemed, self.lapsed, self.spent) = (over.redeemed, over.lapsed, over.spent);
+        self.issued += over.redeemed + over.lapsed;
+    }
+
+    /// What is over, and in no window any more.
+    pub(crate) const fn over(&self) -> Over {
+        let Self { paid, lost, expired, redeemed, lapsed, spent, .. } = *self;
+        Over { paid, lost, expired, redeemed, lapsed, spent }
     }
 
     pub(crate) const fn list(&mut self) {
@@ -156,6 +193,28 @@ impl Account {
     }
 }
 
+/// What of an account is over: no window has it any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Over {
+    pub(crate) paid: Winners,
+    pub(crate) lost: Winners,
+    pub(crate) expired: Winners,
+    pub(crate) redeemed: u64,
+    pub(crate) lapsed: u64,
+    pub(crate) spent: u128,
+}
+
+impl Over {
+    /// The claim of so many winners is final on the chain, which has paid `amount` for them.
+    pub(crate) fn settle(&mut self, winners: u32, face_value: u128, amount: u128) {
+        let worth = |tickets: u64| Winners { tickets, value: face_value.saturating_mul(tickets.into()) };
+        let paid = amount.checked_div(face_value).unwrap_or_default();
+        let paid = u64::try_from(paid).unwrap_or(u64::MAX).min(winners.into());
+        self.paid.add(worth(paid));
+        self.lost.add(worth(u64::from(winners) - paid));
+    }
+}
+
 /// The accounts with all peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger(BTreeMap<Address, Account>);
@@ -170,6 +229,14 @@ impl Ledger {
     /// All accounts, by peer.
     pub fn accounts(&self) -> impl Iterator<Item = (&Address, &Account)> {
         self.0.iter()
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn sum(&self) -> Account {
+        let mut sum = Account::default();
+        self.0.values().for_each(|account| sum.add(account));
+        sum
     }
 
     /// Whether everything is somewhere.

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod account;
 mod ack_list;
 mod batch;
 mod books;
@@ -9,6 +10,7 @@ mod class;
 mod credit;
 mod issuer;
 mod journal;
+mod kept;
 mod ledger;
 mod lottery;
 pub mod merkle;
@@ -21,6 +23,7 @@ pub mod records;
 mod signature;
 mod solvency;
 
+pub use account::AccountProof;
 pub use ack_list::{AckList, ListHash};
 pub use batch::{BatchError, BatchHeader, Digest, Domain, Salt, SignedBatch};
 pub use books::{Books, Now, SKIPPED_WINDOWS};
@@ -32,10 +35,11 @@ pub use class::{ClassNumber, PriceClass, ProbabilityError, UnixSeconds, WinProba
 pub use credit::Credit;
 pub use issuer::{Issuer, IssuerError, IssuerLink, Stop};
 pub use journal::{Change, Journal, Table};
+pub use kept::{KeptWindow, KeptWindows};
 pub use ledger::{Account, Ledger, Winners};
 pub use lottery::{Commitment, Randomness, WindowNumber, wins};
 pub use merkle::{CountError, Node, PathError, Root, TicketCount};
-pub use messages::{IssuerMessage, PacketAck, PacketId, RecipientMessage};
+pub use messages::{IssuerMessage, PacketAck, PacketId, RecipientMessage, session_offset};
 pub use opening::{Neighbour, Openings};
 pub use por::{Ack, AckCheck, Challenge, Check, Opener, OwnSecret, PorError};
 pub use recipient::{
@@ -43,7 +47,7 @@ pub use recipient::{
 };
 pub use records::{RecordError, Restore};
 pub use signature::{CompactSignature, KeyError, SignatureError, SignerKey};
-pub use solvency::Solvency;
+pub use solvency::{Solvency, rough_quantile};
 
 /// Of an issuer, a recipient, a signer or a contract.
 pub use alloy_primitives::Address;

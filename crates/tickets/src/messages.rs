@@ -2,8 +2,20 @@
 
 use crate::ack_list::AckList;
 use crate::batch::SignedBatch;
+use crate::bytes::{concat, keccak};
 use crate::lottery::{Commitment, WindowNumber};
 use crate::por::Ack;
+
+const LABEL: &[u8; 17] = b"tombola/session/1";
+
+/// How far ahead of the Unix time sessions with a neighbour are numbered: `keccak("tombola/session/1" | secret | neighbour)[..4]`, of
+/// which 28 bits count, eight years. It is always the same for a neighbour, so that sessions grow over restarts, and another one for each,
+/// so that links which come up in the same second have no number in common.
+#[must_use]
+pub fn session_offset(secret: &[u8; 32], neighbour: &[u8; 32]) -> u32 {
+    let hash = keccak::<4>(&*concat::<81>(&[LABEL, secret, neighbour]));
+    u32::from_be_bytes([hash[0] & 0x0f, hash[1], hash[2], hash[3]])
+}
 
 /// Names a packet between two neighbours: the link's session, and the packet's number in it. Both grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

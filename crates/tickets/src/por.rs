@@ -12,7 +12,7 @@
 
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use tombola_sphinx::RelaySecrets;
+use tombola_sphinx::{MAX_HOPS, RelaySecrets, RouteSecrets};
 
 use crate::bytes::{concat, keccak, methods, redacted, secret_bytes, tag_bytes};
 
@@ -156,9 +156,83 @@ pub fn verify_last(hop: &RelaySecrets, challenge: &Challenge) -> Result<Opener, 
     if opener.opens(challenge) { Ok(opener) } else { Err(PorError::NotLast) }
 }
 
+/// The opener of the ticket that a client owes its gateway for a packet, from the challenge of the first hop and the packet's
+/// number on their link. The two know it alike and at once: what the gateway waits for is the first hop's acknowledgement.
+/// It is another one for each packet, and none of the two can choose it after the other.
+#[must_use]
+pub fn first_link_opener(first: &Challenge, number: u64) -> Opener {
+    Opener(keccak(&*concat::<28>(&[&first.0, &number.to_be_bytes()])))
+}
+
+/// What a sender puts beside and into a packet for the hops that are paid: those from the first on, all but a recipient who is
+/// a client.
+#[derive(Clone, Debug)]
+pub struct RouteTickets {
+    challenges: [Challenge; MAX_HOPS],
+    checks: [Check; MAX_HOPS],
+    first_ack: AckCheck,
+    paid: usize,
+}
+
+impl RouteTickets {
+    /// The tickets of the first `paid` hops of a route.
+    ///
+    /// # Panics
+    ///
+    /// If `paid` is 0 or the route has fewer hops.
+    #[must_use]
+    pub fn of(route: &RouteSecrets, paid: usize) -> Self {
+        assert!((1..=route.hops()).contains(&paid), "a route of {} hops pays 1 to all of them", route.hops());
+        let mut tickets = Self {
+            challenges: [Challenge([0; 20]); MAX_HOPS],
+            checks: [Check([0; 8]); MAX_HOPS],
+            first_ack: Ack::of(route.relay_secrets(0)).ack_check(),
+            paid,
+        };
+        for at in 0..paid {
+            let hop = route.relay_secrets(at);
+            let opener = if at + 1 < paid {
+                opener(hop, &Ack::of(route.relay_secrets(at + 1)))
+            } else {
+                last_opener(hop)
+            };
+            tickets.challenges[at] = opener.challenge();
+            tickets.checks[at] = check(hop, &tickets.challenges[at]);
+        }
+        tickets
+    }
+
+    /// The challenge of hop `hop`, counted from 0.
+    ///
+    /// # Panics
+    ///
+    /// If that hop is not paid.
+    #[must_use]
+    pub fn challenge(&self, hop: usize) -> Challenge {
+        self.challenges[..self.paid][hop]
+    }
+
+    /// The check of that challenge, for the hop's header.
+    ///
+    /// # Panics
+    ///
+    /// As [`challenge`](Self::challenge).
+    #[must_use]
+    pub fn check(&self, hop: usize) -> Check {
+        self.checks[..self.paid][hop]
+    }
+
+    /// By which the first link recognises the first hop's acknowledgement.
+    #[must_use]
+    pub fn first_ack(&self) -> AckCheck {
+        self.first_ack
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tombola_sphinx::SecretKey;
 
     fn hop(at: u8) -> RelaySecrets {
         RelaySecrets { own: [at; 16], ack: [at + 1; 16], chk: [at + 2; 16] }
@@ -221,6 +295,21 @@ mod tests {
         let ack = Ack::of(&hop(1));
         assert_eq!(ack.verify(&ack.ack_check()), Ok(()));
         assert_eq!(Ack::of(&hop(2)).verify(&ack.ack_check()), Err(PorError::WrongAck));
+    }
+
+    #[test]
+    fn each_hop_of_a_route_finds_its_own_ticket_and_no_other() {
+        let keys: Vec<_> = (1..=4).map(|at| SecretKey::from_bytes([at; 32]).public_key()).collect();
+        let route = RouteSecrets::derive([9; 32], &keys).unwrap();
+        let tickets = RouteTickets::of(&route, 3);
+        assert_eq!(Ack::of(route.relay_secrets(0)).verify(&tickets.first_ack()), Ok(()));
+        for at in 0..3 {
+            let (this, challenge) = (route.relay_secrets(at), tickets.challenge(at));
+            assert_eq!(verify_check(this, &challenge, &tickets.check(at)), Ok(()));
+            let by_the_next = opener(this, &Ack::of(route.relay_secrets(at + 1))).opens(&challenge);
+            assert_eq!(by_the_next, at < 2, "hop {at}");
+            assert_eq!(verify_last(this, &challenge).is_ok(), at == 2, "hop {at}");
+        }
     }
 
     #[test]

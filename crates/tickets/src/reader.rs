@@ -29,6 +29,14 @@ impl<'b> Reader<'b> {
         self.array().map(u32::from_be_bytes)
     }
 
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    pub(crate) fn u128(&mut self) -> Option<u128> {
+        self.array().map(u128::from_be_bytes)
+    }
+
     /// How many bytes were taken.
     pub(crate) const fn offset(&self) -> usize {
         self.len - self.rest.len()

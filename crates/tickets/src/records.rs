@@ -7,22 +7,30 @@
 //! |---|---|---|
 //! | 1 signed batches that the recipient does not have yet | recipient 20, window 4, number 1 | signed batch 182 |
 //! | 2 windows in which we issue | recipient 20, window 4 | class 4, commitment 32, batches signed 2, tickets in them 4, closed 1 |
-//! | 3 the number of our next window | issuer 20 | window 4 |
+//! | 3 the number of our next window; of issuer 0: all series begin there, because what there was before was lost | issuer 20 | window 4 |
 //! | 4 windows in which we earn | issuer 20, window 4 | class 4, state 1 (0 open, 1 claimed) |
 //! | 5 batches with winners | issuer 20, window 4, number 1 | signed batch 182 |
 //! | 6 winners | issuer 20, window 4, number 1, k 1 | opener 16, siblings 20 each |
+//! | 7 what is over with a peer: winners that were paid, lost, expired, tickets that were redeemed, that lapsed, what was spent | peer 20 | each of the three: tickets 8, value 16; then 8, 8, 16 |
+//! | 8 the highest window in which a commitment counts for nothing, because a number may be signed there that was lost | recipient 20 | window 4 |
+//! | 9 batches that were accepted, as long as their window is kept | issuer 20, window 4, number 1 | digest 32 |
+//!
+//! Table 9 came later: of a window that an earlier version kept, only batches with winners are known to be accepted.
 //!
 //! The tables are those of one account on the chain. Every beginning of the journal can be restored: a batch is put before
-//! the window counts it, the number of the next window before a window is opened, a batch before its winners.
+//! the window counts it, the number of the next window before a window is opened, a
+//! batch before its winners. A window is deleted after whatever else is kept of it.
 
 use alloy_primitives::Address;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-use crate::batch::SignedBatch;
+use crate::batch::{Digest, SignedBatch};
+use crate::books::SKIPPED_WINDOWS;
 use crate::claim::WinnerClaim;
 use crate::class::ClassNumber;
 use crate::journal::{Journal, Table};
+use crate::ledger::{Over, Winners};
 use crate::lottery::{Commitment, WindowNumber};
 use crate::merkle::{MAX_DEPTH, Node, depth};
 use crate::por::Opener;
@@ -44,8 +52,14 @@ pub mod tables {
     pub const WON: Table = Table(5);
     /// Winners.
     pub const WINNERS: Table = Table(6);
+    /// What is over, by peer: sums of windows that are in no other table any more.
+    pub const OVER: Table = Table(7);
+    /// The highest windows in which commitments of recipients count for nothing, after a loss.
+    pub const SKIPPED: Table = Table(8);
+    /// Digests of batches that were accepted.
+    pub const ACCEPTED: Table = Table(9);
     /// All of them.
-    pub const ALL: [Table; 6] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS];
+    pub const ALL: [Table; 9] = [SIGNED, ISSUED, SERIES, WINDOWS, WON, WINNERS, OVER, SKIPPED, ACCEPTED];
 }
 
 const VERSION: u8 = 1;
@@ -92,9 +106,21 @@ pub struct Restore {
     pub(crate) windows: BTreeMap<Place, WindowRecord>,
     pub(crate) won: BTreeMap<(Place, u8), SignedBatch>,
     pub(crate) winners: BTreeMap<(Place, u8), Vec<WinnerClaim>>,
+    pub(crate) over: BTreeMap<Address, Over>,
+    pub(crate) skipped: BTreeMap<Address, WindowNumber>,
+    pub(crate) accepted: BTreeMap<(Place, u8), Digest>,
+    pub(crate) lost: bool,
 }
 
 impl Restore {
+    /// Whether nothing was kept: the account is new here, or what it had is lost. That a loss was dealt with is written last: what was
+    /// left out before that alone does not count.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let rest = Self { series: BTreeMap::new(), skipped: BTreeMap::new(), ..self.clone() };
+        rest == Self::default()
+    }
+
     /// Takes one record in. Keys of one table must come in their order.
     ///
     /// # Errors
@@ -114,8 +140,23 @@ impl Restore {
 
     fn read(&mut self, table: Table, key: &mut Reader<'_>, value: &mut Reader<'_>) -> Option<()> {
         let peer = Address::from(key.array()?);
+        if table == tables::SERIES && peer == Address::ZERO {
+            self.lost = true;
+            return value.u32().filter(|next| *next == SKIPPED_WINDOWS).map(drop);
+        }
         if table == tables::SERIES {
             self.series.insert(peer, value.u32()?);
+            return Some(());
+        }
+        if table == tables::SKIPPED {
+            self.skipped.insert(peer, WindowNumber(value.u32()?));
+            return Some(());
+        }
+        if table == tables::OVER {
+            let mut winners = || Some(Winners { tickets: value.u64()?, value: value.u128()? });
+            let (paid, lost, expired) = (winners()?, winners()?, winners()?);
+            let (redeemed, lapsed, spent) = (value.u64()?, value.u64()?, value.u128()?);
+            self.over.insert(peer, Over { paid, lost, expired, redeemed, lapsed, spent });
             return Some(());
         }
         let place = (peer, WindowNumber(key.u32()?));
@@ -144,6 +185,9 @@ impl Restore {
                 }
                 to.insert((place, number), batch);
             }
+            tables::ACCEPTED => {
+                self.accepted.insert((place, key.u8()?), Digest::from_bytes(value.array()?));
+            }
             _ => {
                 let (number, k) = (key.u8()?, key.u8()?);
                 let opener = Opener::from_bytes(value.array()?);
@@ -159,6 +203,16 @@ impl Restore {
             }
         }
         Some(())
+    }
+
+    /// Recipients and classes of the windows in which we issue.
+    pub fn issued_places(&self) -> BTreeSet<(Address, ClassNumber)> {
+        self.issued.iter().map(|((peer, _), record)| (*peer, record.class)).collect()
+    }
+
+    /// Issuers and classes of the windows in which we earn.
+    pub fn earned_places(&self) -> BTreeSet<(Address, ClassNumber)> {
+        self.windows.iter().map(|((peer, _), record)| (*peer, record.class)).collect()
     }
 
     /// A batch's winners of which everything was kept.
@@ -181,7 +235,7 @@ fn boolean(value: &mut Reader<'_>) -> Option<bool> {
     }
 }
 
-fn window_key(peer: &Address, window: WindowNumber) -> [u8; 24] {
+pub(crate) fn window_key(peer: &Address, window: WindowNumber) -> [u8; 24] {
     let mut key = [0; 24];
     key[..20].copy_from_slice(peer.as_slice());
     key[20..].copy_from_slice(&window.0.to_be_bytes());
@@ -227,8 +281,29 @@ impl Journal {
         self.delete(tables::ISSUED, &window_key(recipient, window));
     }
 
+    pub(crate) fn put_lost(&mut self) {
+        self.put_series(&Address::ZERO, SKIPPED_WINDOWS);
+    }
+
     pub(crate) fn put_series(&mut self, issuer: &Address, next: u32) {
         self.put(tables::SERIES, issuer.as_slice(), versioned(&[&next.to_be_bytes()]));
+    }
+
+    pub(crate) fn put_skipped(&mut self, recipient: &Address, highest: WindowNumber) {
+        self.put(tables::SKIPPED, recipient.as_slice(), versioned(&[&highest.0.to_be_bytes()]));
+    }
+
+    pub(crate) fn put_over(&mut self, peer: &Address, over: &Over) {
+        let Over { paid, lost, expired, redeemed, lapsed, spent } = over;
+        let mut value = versioned(&[]);
+        for winners in [paid, lost, expired] {
+            value.extend_from_slice(&winners.tickets.to_be_bytes());
+            value.extend_from_slice(&winners.value.to_be_bytes());
+        }
+        value.extend_from_slice(&redeemed.to_be_bytes());
+        value.extend_from_slice(&lapsed.to_be_bytes());
+        value.extend_from_slice(&spent.to_be_bytes());
+        self.put(tables::OVER, peer.as_slice(), value);
     }
 
     pub(crate) fn put_window(&mut self, issuer: &Address, window: WindowNumber, record: &WindowRecord) {
@@ -250,11 +325,23 @@ impl Journal {
         self.put(tables::WINNERS, &key, value);
     }
 
+    pub(crate) fn put_accepted(
+        &mut self,
+        issuer: &Address,
+        window: WindowNumber,
+        number: u8,
+        digest: &Digest,
+    ) {
+        let value = versioned(&[digest.as_bytes()]);
+        self.put(tables::ACCEPTED, &batch_key(issuer, window, number), value);
+    }
+
     /// Winners first: what is left of a crash in between is still whole.
     pub(crate) fn delete_window<'w>(
         &mut self,
         issuer: &Address,
         window: WindowNumber,
+        accepted: impl IntoIterator<Item = u8>,
         winners: impl IntoIterator<Item = (u8, &'w [WinnerClaim])>,
     ) {
         for (number, winners) in winners {
@@ -265,6 +352,9 @@ impl Journal {
                 key.pop();
             }
             self.delete(tables::WON, &key);
+        }
+        for number in accepted {
+            self.delete(tables::ACCEPTED, &batch_key(issuer, window, number));
         }
         self.delete(tables::WINDOWS, &window_key(issuer, window));
     }

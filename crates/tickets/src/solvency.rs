@@ -40,14 +40,21 @@ const fn float(number: u128) -> f64 {
     number as f64
 }
 
+/// What payments of at most 1, which come to `mean` on average, exceed with a probability of less than 10^-9 (Bernstein): a little
+/// more than what an issuer stops at.
+#[must_use]
+pub fn rough_quantile(mean: f64) -> f64 {
+    let third = RISK / 3.0;
+    mean + third + (third * third + 2.0 * mean * RISK).sqrt()
+}
+
 /// What `mean` on average, in payments of at most `face`, exceeds with a probability of 10^-9 at most.
 fn quantile(mean: f64, face: f64) -> f64 {
     if mean <= 0.0 {
         return 0.0;
     }
     let l = mean / face;
-    let third = RISK / 3.0;
-    let mut u = l + third + (third * third + 2.0 * l * RISK).sqrt();
+    let mut u = rough_quantile(l);
     for _ in 0..8 {
         let slope = (u / l).ln();
         u -= (u * slope - u + l - RISK) / slope;
@@ -172,6 +179,10 @@ mod tests {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
             let least = bound.ceil() as u32;
             assert!(poisson_tail(mean, least) <= 1e-9, "{mean}: {bound}");
+            assert!(
+                bound < rough_quantile(mean) && rough_quantile(mean) < bound + 2.0 * bound.sqrt() + 9.0,
+                "{mean}"
+            );
             // Six standard deviations are 10^-9 for a normal number; a Poisson number has a longer tail.
             assert!(bound < mean + 7.5 * mean.sqrt() + 12.0, "{mean}: {bound}");
         }

@@ -66,7 +66,7 @@ fn hear(link: &mut Link, says: &Says) {
             let commitment = Commitment::from_bytes([1; 32]);
             let _ = link.issuer.commitment(WindowNumber(window), commitment, &mut link.payer.books);
         }
-        Says::End(window) => link.issuer.end(WindowNumber(window)),
+        Says::End(window) => link.issuer.end(WindowNumber(window), &link.payer.books),
         Says::Received(window, next) => {
             let _ = link.issuer.received(WindowNumber(window), next, &mut link.payer.books);
         }

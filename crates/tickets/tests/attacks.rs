@@ -12,6 +12,7 @@ use tombola_sphinx::RelaySecrets;
 use tombola_tickets::{
     Ack, BatchHeader, BatchRefused, Neighbour, OpenError, PacketId, Randomness, Recipient, Refused, Root,
     Salt, Secret, SignedBatch, SignerKey, Stop, TicketCount, VerifyError, WindowNumber, merkle, por,
+    records::tables,
 };
 
 /// What the escrow says of a claim.
@@ -135,10 +136,13 @@ fn nothing_is_accepted_under_a_randomness_that_is_known() {
     assert_eq!(link.claims.len(), 1);
     let more = sign_again(&last, |header| header.number += 1, &key());
     let now = link.now();
-    assert_eq!(link.recipient.batch(now, &more, &mut link.payee.books), Err(BatchRefused::Claimed));
+    // The issuer has said itself that the window has ended.
+    assert_eq!(link.recipient.batch(now, &more, &mut link.payee.books), Err(BatchRefused::NoWindow));
     link.crash_recipient();
-    link.connect();
+    // It has not said so yet, and may not know.
     assert_eq!(link.recipient.batch(now, &more, &mut link.payee.books), Err(BatchRefused::Claimed));
+    link.connect();
+    assert_eq!(link.recipient.batch(now, &more, &mut link.payee.books), Err(BatchRefused::NoWindow));
     assert_eq!(link.claims[0], link.claims[1], "and it is claimed again as it was");
 }
 
@@ -303,6 +307,44 @@ fn a_recipient_that_lost_its_disk_leaves_out_what_may_have_been_claimed() {
     assert_eq!(link.accepted.last().unwrap().header.window, WindowNumber(highest.0 + 512));
 }
 
+#[test]
+fn an_issuer_that_lost_its_disk_signs_under_another_window() {
+    for says_so in [false, true] {
+        let mut link = Link::new(11);
+        link.work(512);
+        let before = link.accepted.last().unwrap().header;
+        link.payer.store = common::Store::default();
+        link.crash_issuer();
+        if says_so {
+            // It has looked what the chain knows: beyond that it leaves out 512 windows.
+            link.payer.books.lose();
+            link.payer.books.skip_issued(RECIPIENT, Some(before.window));
+        }
+        link.connect();
+        link.work(256);
+        let after = link.accepted.last().unwrap().header;
+        assert_eq!(after.number, 0);
+        let least = before.window.0 + if says_so { 512 } else { 1 };
+        assert_eq!(after.window, WindowNumber(least));
+        // What it had signed before is not lost.
+        link.finish();
+        assert!(link.claims.iter().any(|claim| claim.window == before.window));
+    }
+}
+
+#[test]
+fn what_is_signed_and_not_handed_out_is_unsigned_to_the_recipient() {
+    let mut link = Link::new(12);
+    link.send_many(512);
+    link.acks(usize::MAX);
+    // Two batches are signed, and wait for the disk.
+    link.tick();
+    assert_eq!((link.issuer.unsigned().len(), link.recipient.unsigned()), (0, 512));
+    assert_eq!(link.send(), Err(Stop::Unsigned), "it would be refused");
+    link.pump();
+    link.send_many(512);
+}
+
 /// What the hop before and the hop behind an honest one see of one packet, everything that is ever claimed included.
 struct Views {
     before: Vec<Vec<u8>>,
@@ -404,4 +446,24 @@ fn the_neighbours_of_an_honest_hop_link_its_packets_no_better_than_by_guessing()
 fn the_distinguisher_would_notice_a_hop_that_leaks_its_half() {
     // With the honest hop's own secret the opener on the chain follows from the next hop's acknowledgement.
     assert_eq!(right(200, |views| vec![views.own.to_vec()]), 200);
+}
+
+#[test]
+fn an_issuer_that_names_ever_higher_windows_fills_nothing() {
+    let mut link = Link::new(60);
+    let kept = |link: &Link| link.payee.store.0.keys().filter(|(table, _)| *table == tables::WINDOWS).count();
+    let now = link.now();
+    for session in 10..6000 {
+        let highest = link.recipient.current_window().map(|window| WindowNumber(window.0 + 1));
+        let (list, books) = (link.recipient.list(), &mut link.payee.books);
+        link.recipient.resume(now, session, true, &list, highest, books);
+        link.payee.commit(usize::MAX);
+        while link.recipient.poll_event(&mut link.payee.books).is_some() {}
+        assert!(kept(&link) <= 1, "{session}: {}", kept(&link));
+    }
+    // Whoever means well after that is worked for.
+    link.session = 6000;
+    link.connect();
+    link.work(256);
+    assert_eq!(link.accepted.len(), 1, "{:?} {:?}", link.errors, link.refused);
 }

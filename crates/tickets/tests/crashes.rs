@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use common::Link;
 use proptest::prelude::*;
-use tombola_tickets::{IssuerError, RecordError, Restore, Table, WindowClaim, WindowNumber, records::tables};
+use tombola_tickets::{
+    Books, Change, IssuerError, KeptWindows, RecordError, Restore, Table, WindowClaim, WindowNumber,
+    records::tables,
+};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -127,6 +130,8 @@ fn run(link: &mut Link, steps: &[Step]) {
         seen.check_end(link);
     }
     assert!(link.errors.iter().all(|error| *error == IssuerError::UnknownPacket), "{:?}", link.errors);
+    // Whatever came again or too late, both were honest.
+    assert!(link.refused.iter().all(|refused| !refused.is_fault()), "{:?}", link.refused);
 }
 
 proptest! {
@@ -175,6 +180,7 @@ fn a_crash_after_any_change_loses_no_winner() {
             seen.check(&after);
             seen.check_end(&after);
             assert!(after.errors.is_empty(), "{:?}", after.errors);
+            assert!(after.refused.iter().all(|refused| !refused.is_fault()), "{:?}", after.refused);
             crashes += 1;
         }
     }
@@ -183,10 +189,74 @@ fn a_crash_after_any_change_loses_no_winner() {
 }
 
 #[test]
+fn what_was_kept_is_claimed_without_the_machines() {
+    let mut link = Link::new(3);
+    link.work(3000);
+    link.pump();
+    let mut kept = link.payee.store.restore();
+    let windows = kept.won_windows();
+    let won: u32 = windows.iter().map(|window| window.winners).sum();
+    assert_eq!(won, link.won.values().sum::<u32>());
+    assert!(won > 5 && windows.iter().any(|window| !window.claimed), "{windows:?}");
+    assert!(kept.is_claimable_with(&common::SECRET, &common::domain()));
+    assert!(!kept.is_claimable_with(&[0xee; 32], &common::domain()), "won with another secret");
+    let mut seen = Seen { at: (link.batches.len(), 0, 0, link.commitments.len()), ..Seen::default() };
+    let mut store = common::Store(link.payee.store.0.clone());
+    let mut followed = KeptWindows::new(&kept);
+    assert_eq!(followed.won_windows(), windows);
+    for window in &windows {
+        let claim = kept.claim_of(window, &common::SECRET, &common::domain()).unwrap();
+        assert_eq!(claim.winners(), window.winners);
+        for change in kept.mark_claimed(window) {
+            assert!(followed.apply(&change));
+            store.apply(change);
+        }
+        seen.claims.insert(window.window, claim.clone());
+        link.claims.push(claim);
+    }
+    link.verify_claims();
+    assert!(store.restore().won_windows().iter().all(|window| window.claimed));
+    assert_eq!(followed.won_windows(), store.restore().won_windows());
+    // The machines that come after take nothing more under what has left, and claim the same.
+    let mut after = Link::on(&link.payer.store, &store, &link);
+    seen.at = (link.batches.len(), 0, 0, link.commitments.len());
+    after.connect();
+    seen.check(&after);
+    after.work(1000);
+    after.finish();
+    seen.check(&after);
+    assert!(windows.iter().all(|window| after.claims.iter().any(|claim| claim.window == window.window)));
+    // When it is final nothing of it is left.
+    for window in &windows {
+        let amount = u128::from(window.winners) * common::FACE;
+        for change in kept.forget_settled(window.issuer, window.window, common::FACE, amount) {
+            followed.apply(&change);
+            store.apply(change);
+        }
+        assert_eq!(followed.won_windows(), store.restore().won_windows());
+    }
+    assert_eq!(store.restore().won_windows(), []);
+    // What it came to is in the books of whoever earns next; saying it twice changes nothing.
+    let first = windows[0];
+    let again = kept.forget_settled(first.issuer, first.window, common::FACE, 0);
+    assert!(!again.iter().any(|change| matches!(change, Change::Put { .. })), "it counts once");
+    let books = Books::restore(common::domain(), 0, &store.restore());
+    let account = books.ledger.account(&common::issuer());
+    assert_eq!(
+        (account.paid.tickets, account.won.tickets, account.lost.tickets),
+        (won.into(), won.into(), 0)
+    );
+    assert!(account.is_conserved());
+    let of_winners =
+        |(table, _): &&(Table, Vec<u8>)| [tables::WON, tables::WINNERS, tables::ACCEPTED].contains(table);
+    assert_eq!(store.0.keys().filter(of_winners).count(), 0);
+}
+
+#[test]
 fn damaged_records_are_errors_and_never_passed_over() {
     let mut link = Link::new(2);
     link.work(1024);
-    let mut fed = [0; 6];
+    let mut fed = [0; tables::ALL.len()];
     for ((table, key), value) in link.payer.store.0.iter().chain(&link.payee.store.0) {
         fed[usize::from(table.0) - 1] += 1;
         let feed = |key: &[u8], value: &[u8]| Restore::default().feed(*table, key, value);
@@ -203,8 +273,9 @@ fn damaged_records_are_errors_and_never_passed_over() {
         assert_eq!(feed(&key[1..], value), Err(RecordError::Damaged(*table)));
         assert_eq!(feed(key, &[&value[..], &[0]].concat()), Err(RecordError::Damaged(*table)));
     }
-    assert!(fed[1..].iter().all(|count| *count > 0), "{fed:?}");
-    assert_eq!(Restore::default().feed(Table(9), &[], &[1]), Err(RecordError::Table(Table(9))));
+    // Everything is received; nothing is over, or was lost.
+    assert!((0..fed.len()).all(|at| (fed[at] > 0) != [0, 6, 7].contains(&at)), "{fed:?}");
+    assert_eq!(Restore::default().feed(Table(10), &[], &[1]), Err(RecordError::Table(Table(10))));
 }
 
 /// The batch is on disk and its window does not count it; then the batch is received and forgotten, and the next crash comes.

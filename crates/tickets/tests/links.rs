@@ -33,7 +33,11 @@ fn packets_are_listed_signed_opened_and_claimed() {
     assert_eq!(link.payer.books.ledger.account(&RECIPIENT).redeemed, 1000);
     assert!(link.payer.books.solvency.at_risk() < 1.0 + 1000.0 * 32.0, "what is claimed is no risk");
     assert!(link.is_conserved() && link.recipient.is_settled());
-    assert_eq!(link.payee.store.0.len(), 1, "only the number of the next window is left");
+    assert_eq!(
+        link.payee.store.0.len(),
+        2,
+        "the number of the next window is left, and the sums of what is over"
+    );
     assert!(link.refused.is_empty() && link.errors.is_empty());
 }
 
@@ -69,6 +73,23 @@ fn two_batches_are_the_credit() {
         Ack::from_bytes([1; 16]),
     );
     assert_eq!(found, Err(Refused::Unsigned), "and the recipient stops one that does not");
+}
+
+/// Regression: batches that were on their way did not count, so that after a burst the recipient refused what followed, and
+/// the issuer waited half a minute for acknowledgements that never came.
+#[test]
+fn what_is_signed_counts_until_it_is_received() {
+    let mut link = Link::new(12);
+    link.send_many(512);
+    link.acks(512);
+    link.tick();
+    assert_eq!(link.issuer.unsigned().len(), 0, "two batches are signed");
+    assert_eq!(link.recipient.unsigned(), 512, "and have not arrived");
+    assert_eq!(link.send(), Err(Stop::Unsigned));
+    link.pump();
+    assert_eq!((link.recipient.unsigned(), link.accepted.len()), (0, 2));
+    link.send_many(512);
+    assert!(link.refused.is_empty() && link.errors.is_empty());
 }
 
 #[test]
@@ -151,7 +172,8 @@ fn an_issuer_that_never_confirms_delays_a_claim_until_the_expiry() {
     let mut link = Link::new(8);
     link.work(512);
     link.recipient.finish(&link.payee.books);
-    link.disconnect();
+    // It is there, and says nothing.
+    link.up = false;
     link.pump();
     link.wait(80_000);
     link.pump();
@@ -162,12 +184,30 @@ fn an_issuer_that_never_confirms_delays_a_claim_until_the_expiry() {
     assert!(link.verify_claims() > 0);
     link.wait(601);
     link.pump();
+    assert!(!link.recipient.is_settled(), "the claim may have been made in time");
+    link.wait(2700);
+    link.pump();
     assert!(link.is_conserved() && link.recipient.is_settled());
     assert!(
         link.payee.books.ledger.account(&issuer()).expired.tickets > 0,
         "and what is not paid then is lost"
     );
     assert_eq!(link.payer.books.ledger.account(&RECIPIENT).lapsed, 512);
+}
+
+#[test]
+fn a_recipient_that_ends_does_not_wait_for_an_issuer_that_has_gone() {
+    let mut link = Link::new(8);
+    link.work(512);
+    link.disconnect();
+    link.recipient.finish(&link.payee.books);
+    link.wait(u32::try_from(SETTLED.as_secs()).unwrap() - 1);
+    link.pump();
+    assert!(link.claims.is_empty(), "what is under way may still open");
+    link.wait(1);
+    link.pump();
+    assert_eq!(link.claims.len(), 1);
+    assert!(link.verify_claims() > 0);
 }
 
 #[test]
@@ -396,4 +436,44 @@ fn void_lists_are_held_against_an_issuer_until_their_class_expires() {
     link.wait(common::price().expiry.0 + 1 - link.unix.0);
     link.pump();
     assert_eq!(link.payee.books.credit(issuer()).at_risk(), 0);
+}
+
+#[test]
+fn the_end_of_a_window_is_said_again_until_it_is_confirmed() {
+    for answer_is_lost in [false, true] {
+        let mut link = Link::new(44);
+        link.work(512);
+        link.recipient.finish(&link.payee.books);
+        if answer_is_lost {
+            while link.recipient.poll_event(&mut link.payee.books).is_some() {}
+            link.issuer.end(link.recipient.current_window().unwrap(), &link.payer.books);
+            link.tick();
+            link.payer.commit(usize::MAX);
+        }
+        // Whatever comes out now gets lost.
+        while link.recipient.poll_event(&mut link.payee.books).is_some() {}
+        while link.issuer.poll_message(&link.payer.books).is_some() {}
+        for _ in 0..4 {
+            link.wait(11);
+            link.pump();
+        }
+        assert_eq!(link.claims.len(), 1, "{answer_is_lost}");
+        assert!(link.errors.is_empty() && link.refused.is_empty());
+    }
+}
+
+#[test]
+fn a_claim_that_is_final_only_after_its_class_has_expired_is_paid() {
+    let mut link = Link::new(45);
+    link.work(1000);
+    link.wait(common::price().expiry.0 - 600 - link.unix.0);
+    link.pump();
+    let won: u32 = link.won.values().sum();
+    assert!(won > 0 && link.claims.len() == 1);
+    link.wait(1500);
+    link.pump();
+    link.recipient.settled(link.claims[0].window, Settlement { paid: won }, &mut link.payee.books);
+    let account = link.payee.books.ledger.account(&issuer());
+    assert_eq!((account.paid.tickets, account.expired.tickets), (won.into(), 0));
+    assert!(link.is_conserved() && link.recipient.is_settled());
 }

@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod account;
 pub mod authority;
+pub mod devchain;
 pub mod local;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tombola::{authority, local};
+use tombola::{account, authority, devchain, local};
 
 #[derive(Parser)]
 #[command(
@@ -29,6 +29,10 @@ enum Role {
     Client(tombola_client::cli::Args),
     /// Keys and documents of a network's authority and nodes.
     Network(authority::Args),
+    /// What a client or node has on the chain: balance, deposits, withdrawals, earnings.
+    Account(account::Args),
+    /// Run a chain for development.
+    Devchain(devchain::Args),
     /// Clears up after a local network whose own process has died. Started by it.
     #[command(hide = true)]
     Keeper(local::KeeperArgs),
@@ -43,6 +47,8 @@ fn main() -> ExitCode {
             Some(Role::Gateway(args)) => tombola_gateway::run(&args),
             Some(Role::Client(args)) => tombola_client::cli::run(&args),
             Some(Role::Network(args)) => authority::run(&args),
+            Some(Role::Account(args)) => account::run(&args),
+            Some(Role::Devchain(args)) => devchain::run(&args),
             Some(Role::Keeper(args)) => local::keep(&args),
         }
     })

@@ -305,6 +305,9 @@ fn validate_succession(path: &Path<'_>, before: &Epoch, draft: &EpochDraft) -> R
         let problem = Problem::EpochNumber { expected, found: draft.number };
         return Err(Path::Field(path, "number").invalid(problem));
     }
+    if draft.payment.is_some() != before.payment().is_some() {
+        return Err(Path::Field(path, "payment").invalid(Problem::MixedPayment));
+    }
     let (expected, found) = (before.valid_until(), draft.valid_from);
     let path = Path::Field(path, "valid_from");
     match found.cmp(&expected) {

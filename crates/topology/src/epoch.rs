@@ -5,6 +5,7 @@ use crate::ids::{EpochNumber, IdentityKey, NodeIndex, UnixTime};
 use crate::json::Json;
 use crate::node::{Node, Role};
 use crate::parameters::Parameters;
+use crate::payment::Payment;
 use crate::reader::{Path, Reader};
 use crate::route::MixRoute;
 use crate::strata::Strata;
@@ -21,6 +22,8 @@ pub struct EpochDraft {
     pub valid_from: UnixTime,
     /// The second after the last; the next epoch begins then.
     pub valid_until: UnixTime,
+    /// How packets are paid for; `None`: they are not.
+    pub payment: Option<Payment>,
     /// A node's position here is its [`NodeIndex`].
     pub nodes: Vec<Node>,
 }
@@ -35,6 +38,7 @@ pub struct Epoch {
     valid_from: UnixTime,
     valid_until: UnixTime,
     layers: u8,
+    payment: Option<Payment>,
     nodes: Vec<Node>,
     /// Sorted.
     by_identity: Vec<(IdentityKey, NodeIndex)>,
@@ -59,7 +63,7 @@ impl Epoch {
         parameters: &Parameters,
         path: &Path<'_>,
     ) -> Result<Self, Invalid> {
-        let EpochDraft { number, valid_from, valid_until, nodes } = draft;
+        let EpochDraft { number, valid_from, valid_until, payment, nodes } = draft;
         validate_times(path, parameters, valid_from, valid_until)?;
 
         let nodes_path = Path::Field(path, "nodes");
@@ -90,7 +94,11 @@ impl Epoch {
         }
         let layers = parameters.layers;
         let strata = Strata::new(strata);
-        Ok(Self { number, valid_from, valid_until, layers, nodes, by_identity, strata })
+        if let Some(payment) = &payment {
+            payment.validate_at(&Path::Field(path, "payment"), layers)?;
+            validate_accounts(&nodes_path, &nodes)?;
+        }
+        Ok(Self { number, valid_from, valid_until, layers, payment, nodes, by_identity, strata })
     }
 
     /// Its number.
@@ -115,6 +123,18 @@ impl Epoch {
     #[must_use]
     pub fn layers(&self) -> u8 {
         self.layers
+    }
+
+    /// How its packets are paid for; `None`: they are not.
+    #[must_use]
+    pub fn payment(&self) -> Option<&Payment> {
+        self.payment.as_ref()
+    }
+
+    /// The stratum of a node: 0 for gateways, else the layer.
+    #[must_use]
+    pub fn stratum_of(&self, node: NodeIndex) -> Option<usize> {
+        self.stratum(node)
     }
 
     /// All nodes in the order of their indices.
@@ -264,6 +284,18 @@ fn validate_times(
     Ok(())
 }
 
+/// Where packets are paid for, every node has an account of its own.
+fn validate_accounts(path: &Path<'_>, nodes: &[Node]) -> Result<(), Invalid> {
+    let wrong = |at: usize, problem| Path::Field(&Path::Index(path, at), "account").invalid(problem);
+    if let Some(at) = nodes.iter().position(|node| node.account.is_none()) {
+        return Err(wrong(at, Problem::NoAccount));
+    }
+    if let Some((first, second)) = first_duplicate(&sorted_by(nodes, |node| node.account)) {
+        return Err(wrong(second.as_usize(), Problem::DuplicateAccount { first: first.as_usize() }));
+    }
+    Ok(())
+}
+
 /// The nodes by some key of theirs, equal keys in the order of the nodes.
 fn sorted_by<K: Ord>(nodes: &[Node], key: impl Fn(&Node) -> K) -> Vec<(K, NodeIndex)> {
     let mut sorted: Vec<_> =
@@ -278,7 +310,7 @@ fn first_duplicate<K: Eq>(sorted: &[(K, NodeIndex)]) -> Option<(NodeIndex, NodeI
 }
 
 /// Names in the document.
-const FIELDS: &[&str] = &["nodes", "number", "valid_from", "valid_until"];
+const FIELDS: &[&str] = &["nodes", "number", "payment", "valid_from", "valid_until"];
 
 impl EpochDraft {
     pub(crate) fn read(reader: &Reader<'_>) -> Result<Self, Invalid> {
@@ -288,16 +320,22 @@ impl EpochDraft {
             number: EpochNumber(object.required("number")?.integer()?),
             valid_from: UnixTime(object.required("valid_from")?.integer()?),
             valid_until: UnixTime(object.required("valid_until")?.integer()?),
+            payment: object.optional("payment").map(|payment| Payment::read(&payment)).transpose()?,
             nodes: nodes.array(MAX_NODES)?.map(|node| Node::read(&node)).collect::<Result<_, _>>()?,
         })
     }
 
     pub(crate) fn to_json(&self) -> Json {
-        Json::object([
+        let nodes = Json::Array(self.nodes.iter().map(Node::to_json).collect());
+        let mut fields = vec![
             ("number", Json::Integer(self.number.0)),
             ("valid_from", Json::Integer(self.valid_from.0)),
             ("valid_until", Json::Integer(self.valid_until.0)),
-            ("nodes", Json::Array(self.nodes.iter().map(Node::to_json).collect())),
-        ])
+            ("nodes", nodes),
+        ];
+        if let Some(payment) = &self.payment {
+            fields.push(("payment", payment.to_json()));
+        }
+        Json::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }

@@ -58,6 +58,30 @@ pub struct Invalid {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
+    /// A network with payment has a price class for each link of a route.
+    #[error(
+        "{found} classes, but a route has {expected} links that are paid for: client to gateway, gateway to layer 1, and so on to the recipient's gateway"
+    )]
+    Classes {
+        /// Layers and two.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// Packets of two epochs go over the same links at the same time: links are paid for, or they are not.
+    #[error(
+        "either this epoch or the one before has this field, and the other does not: packets of all epochs of a document are paid for, or of none"
+    )]
+    MixedPayment,
+    /// A network with payment has an account for every node.
+    #[error("missing: packets of this epoch are paid for, so every node needs an account on the chain")]
+    NoAccount,
+    /// Two nodes with one account could not be told apart on the chain.
+    #[error("the account of node {first} too; each node needs one of its own")]
+    DuplicateAccount {
+        /// Index of the node that has it first.
+        first: usize,
+    },
     // ---- form
     /// A string where an array belongs, and the like.
     #[error("expected {expected}, found {found}")]

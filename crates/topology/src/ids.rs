@@ -116,6 +116,34 @@ bytes_newtype! {
     MailboxId, 28
 }
 
+/// An account or a contract on an EVM chain. Its text form is `0x` and 40 hexadecimal characters, whose case says nothing; a text
+/// without `0x` counts as too short.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChainAddress(pub [u8; 20]);
+
+impl fmt::Display for ChainAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0x")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ChainAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChainAddress({self})")
+    }
+}
+
+impl FromStr for ChainAddress {
+    type Err = HexError;
+
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        let digits = text.strip_prefix("0x");
+        let digits = digits.ok_or(HexError::Length { expected: 42, found: text.chars().count() })?;
+        parse_hex(digits).map(Self)
+    }
+}
+
 impl IdentityKey {
     /// The public key of an ed25519 seed (RFC 8032, section 5.1.5).
     #[must_use]

@@ -1,7 +1,7 @@
 //! One node of an epoch.
 
 use crate::error::{Invalid, Problem};
-use crate::ids::{IdentityKey, SphinxKey};
+use crate::ids::{ChainAddress, IdentityKey, SphinxKey};
 use crate::json::Json;
 use crate::parameters::MAX_LAYERS;
 use crate::reader::{Path, Reader, excerpt};
@@ -37,10 +37,13 @@ pub struct Node {
     pub addresses: Vec<String>,
     /// Where clients reach it: multiaddr text, at least one at a gateway, none at a mix node.
     pub client_addresses: Vec<String>,
+    /// Where it is paid, and pays from, in a network with payment.
+    pub account: Option<ChainAddress>,
 }
 
 /// Names in the document.
-const FIELDS: &[&str] = &["addresses", "client_addresses", "identity", "layer", "role", "sphinx_key"];
+const FIELDS: &[&str] =
+    &["account", "addresses", "client_addresses", "identity", "layer", "role", "sphinx_key"];
 
 impl Node {
     pub(crate) fn read(reader: &Reader<'_>) -> Result<Self, Invalid> {
@@ -74,6 +77,7 @@ impl Node {
                 Role::Mix { .. } => Vec::new(),
                 Role::Gateway => strings(object.required("client_addresses")?)?,
             },
+            account: object.optional("account").map(|account| account.chain_address()).transpose()?,
         })
     }
 
@@ -111,6 +115,9 @@ impl Node {
                 fields.push(("layer", Json::Integer(layer.into())));
             }
             Role::Gateway => fields.push(("role", Json::text("gateway"))),
+        }
+        if let Some(account) = self.account {
+            fields.push(("account", Json::text(account)));
         }
         // A mix node's are written as well, if there are any: reading them back then names the mistake.
         if self.role == Role::Gateway || !self.client_addresses.is_empty() {

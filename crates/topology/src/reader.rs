@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::duration;
 use crate::error::{Invalid, Problem};
-use crate::ids::parse_hex;
+use crate::ids::{ChainAddress, HexError, parse_hex};
 use crate::json::Json;
 
 /// Where a value stands, as a chain of stack frames: nothing is allocated unless something is wrong.
@@ -138,6 +138,11 @@ impl<'a> Reader<'a> {
     /// `N` bytes in hexadecimal.
     pub(crate) fn hex<const N: usize>(&self) -> Result<[u8; N], Invalid> {
         parse_hex(self.string()?).map_err(|error| self.path.invalid(error))
+    }
+
+    /// An address on a chain.
+    pub(crate) fn chain_address(&self) -> Result<ChainAddress, Invalid> {
+        self.string()?.parse().map_err(|error: HexError| self.path.invalid(error))
     }
 
     pub(crate) fn duration(&self) -> Result<Duration, Invalid> {

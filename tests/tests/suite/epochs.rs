@@ -1,6 +1,6 @@
 //! Epochs change, documents change, nodes die and come back, while packets are on their way.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tombola_protocol::view::EpochView;
 use tombola_sphinx::{Destination, HopField, RouteSecrets, build};
 use tombola_tests::hand::{HandNetwork, HandNode, Spec};
 use tombola_tests::{PATIENCE, eventually};
+use tombola_tickets::por::RouteTickets;
 use tombola_topology::{Draft, Network, NodeIndex, Role, UnixTime};
 
 /// Epochs so short that a test can wait for them. With L layers keys take (L + 1) x 600 ms to be retired.
@@ -74,7 +75,7 @@ async fn receive_all(client: &mut Client, mut expected: Vec<String>) {
 #[test]
 fn epochs_change_in_the_middle_of_traffic_and_nothing_is_lost() {
     tombola_client::install_crypto_provider();
-    let mut network = HandNetwork::new(&short(3, 1, 3, 20), |draft, _| {
+    let mut network = HandNetwork::new(&short(3, 1, 3, 30), |draft, _| {
         // Another index in each epoch.
         draft.epochs[1].nodes.rotate_right(2);
         draft.epochs[2].nodes.rotate_right(3);
@@ -87,8 +88,8 @@ fn epochs_change_in_the_middle_of_traffic_and_nothing_is_lost() {
         let mut alice = Client::connect(&homes[0]).await.unwrap();
         let mut bob = Client::connect(&homes[1]).await.unwrap();
         let [mut to_bob, mut to_alice] = [vec![], vec![]];
-        // From the first epoch until senders have gone over to the third.
-        while unix_time_now() < end_of(&network, 2) + Duration::from_secs(1) {
+        // From the first epoch until senders have gone over to the third, and longer if that is here already.
+        while unix_time_now() < end_of(&network, 2) + Duration::from_secs(1) || to_bob.len() <= 20 {
             for (from, to, sent) in [(&alice, &bob, &mut to_bob), (&bob, &alice, &mut to_alice)] {
                 let text = format!("at {}", unix_time_now().as_micros());
                 from.send(&to.address(), &Content::Text(text.clone())).await.unwrap();
@@ -96,7 +97,6 @@ fn epochs_change_in_the_middle_of_traffic_and_nothing_is_lost() {
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
-        assert!(to_bob.len() > 20);
         receive_all(&mut bob, to_bob).await;
         receive_all(&mut alice, to_alice).await;
         alice.close().await.unwrap();
@@ -107,7 +107,9 @@ fn epochs_change_in_the_middle_of_traffic_and_nothing_is_lost() {
         eventually(&format!("{} is in the third epoch", node.name), || {
             (node.metrics().sum("tombola_epoch") == 3.0).then_some(())
         });
-        assert_eq!(node.metrics().sum("tombola_keys_erased_total"), 1.0, "{}", node.name);
+        eventually(&format!("{} has erased a key", node.name), || {
+            (node.metrics().sum("tombola_keys_erased_total") == 1.0).then_some(())
+        });
     }
     // Accounts of the third epoch take part, so its loops come back.
     let mix = network.node("mix 2.1");
@@ -124,36 +126,58 @@ fn epochs_change_in_the_middle_of_traffic_and_nothing_is_lost() {
 
 // ---- memory
 
-/// Whether a process has these bytes in its memory.
-fn has_in_memory(pid: u32, wanted: &[u8]) -> bool {
+/// Whether these bytes, which do not begin with zero, are somewhere in a region.
+fn contains(mut region: &[u8], wanted: &[u8]) -> bool {
+    // The standard library's search for a byte is quick in a build for development too.
+    while region.skip_until(wanted[0]).unwrap() > 0 {
+        if region.starts_with(&wanted[1..]) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Which of these secrets a process has in its memory.
+fn in_memory<const N: usize>(pid: u32, secrets: [&Vec<u8>; N]) -> [bool; N] {
+    let mut found = [false; N];
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-    maps.lines().any(|line| {
+    for line in maps.lines() {
         let mut fields = line.split_ascii_whitespace();
         let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
         let (from, to) = range.split_once('-').unwrap();
         let [from, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).unwrap());
         // What nobody may write holds no key; and the kernel's own pages cannot be read.
         if !rights.starts_with("rw") || memory.seek(SeekFrom::Start(from)).is_err() {
-            return false;
+            continue;
         }
         let mut region = Vec::new();
         // A region that has just been given back ends early.
         let _ = (&mut memory).take(to - from).read_to_end(&mut region);
-        region.windows(wanted.len()).any(|bytes| bytes == wanted)
-    })
+        for (found, secret) in found.iter_mut().zip(secrets) {
+            *found |= contains(&region, secret);
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_in_memory_would_be_found() {
+    assert!(contains(b"abcabd", b"abd") && contains(b"abd", b"abd") && contains(b"aabd", b"abd"));
+    assert!(!contains(b"abcab", b"abd") && !contains(b"", b"abd"));
 }
 
 /// The bytes that every form of a secret contains: clamping changes the first and the last.
 fn core_of(key: &Path) -> Vec<u8> {
-    SecretFile::<Sphinx>::new(key).load().unwrap().expose()[1..31].to_vec()
+    let core = SecretFile::<Sphinx>::new(key).load().unwrap().expose()[1..31].to_vec();
+    core.into_iter().skip_while(|&byte| byte == 0).collect()
 }
 
 #[test]
 fn an_expired_key_is_in_no_memory_and_in_no_file() {
     tombola_client::install_crypto_provider();
     // The second mix node leaves with the first epoch.
-    let mut network = HandNetwork::new(&short(1, 2, 3, 16), |draft, nodes| {
+    let mut network = HandNetwork::new(&short(1, 2, 3, 40), |draft, nodes| {
         let leaving = nodes.iter().find(|node| node.name == "mix 1.2").unwrap().identity;
         for epoch in &mut draft.epochs[1..] {
             epoch.nodes.retain(|node| node.identity != leaving);
@@ -166,14 +190,13 @@ fn an_expired_key_is_in_no_memory_and_in_no_file() {
     let secrets = keys.each_ref().map(|keys| keys[..2].iter().map(|key| core_of(key)).collect::<Vec<_>>());
     let pid = |name: &str| network.node(name).process.as_ref().unwrap().pid();
     for (name, secrets) in names.iter().zip(&secrets) {
-        assert!(has_in_memory(pid(name), &secrets[0]), "{name}: this test sees what is there");
+        assert_eq!(in_memory(pid(name), [&secrets[0]]), [true], "{name}: this test sees what is there");
     }
     // Both keys have opened packets.
     until(end_of(&network, 1) + Duration::from_secs(5));
     for (name, secrets) in names.iter().zip(&secrets) {
-        for (secret, epoch) in secrets.iter().zip(1..) {
-            assert!(has_in_memory(pid(name), secret), "{name}: the key of epoch {epoch} is in use");
-        }
+        let found = in_memory(pid(name), [&secrets[0], &secrets[1]]);
+        assert_eq!(found, [true; 2], "{name}: the keys of epochs 1 and 2 are in use");
     }
     until(end_of(&network, 2));
     for ((name, secrets), keys) in names.iter().zip(&secrets).zip(&keys) {
@@ -187,9 +210,10 @@ fn an_expired_key_is_in_no_memory_and_in_no_file() {
         assert_eq!(logs.count(), 2, "{name}");
         // The threads that open packets have opened some under the other keys meanwhile.
         eventually(&format!("{name} has it in no memory"), || {
-            (!has_in_memory(pid(name), &secrets[0])).then_some(())
+            let found = in_memory(pid(name), [&secrets[0], &secrets[1]]);
+            assert!(found[1], "{name}: the key of epoch 2 lives");
+            (!found[0]).then_some(())
         });
-        assert!(has_in_memory(pid(name), &secrets[1]), "{name}: the key of epoch 2 lives");
     }
     // It served the overlap, and ended by itself.
     let mut left = network.node_mut("mix 1.2").process.take().unwrap();
@@ -236,13 +260,17 @@ impl Rogue {
 
     fn packet(&mut self, delay: Duration) -> Frame {
         let keys = self.mixes.map(|mix| *self.view.key(mix).unwrap());
-        let next = NextHop::Node { index: self.mixes[1], check: [1; 8], challenge: [2; 20] };
-        let field = HopField { next: next.to_bytes(), delay_ns: delay.as_nanos() as u64 };
         let secrets = RouteSecrets::derive(self.rng.seed(), &keys).unwrap();
+        let tickets = RouteTickets::of(&secrets, 2);
+        let [first, second] = [0, 1].map(|hop| *tickets.challenge(hop).as_bytes());
+        let check = *tickets.check(0).as_bytes();
+        let next = NextHop::Node { index: self.mixes[1], check, challenge: second };
+        let field = HopField { next: next.to_bytes(), delay_ns: delay.as_nanos() as u64 };
         let destination = Destination { address: self.rng.seed(), identifier: [7; 16] };
         let mut frame = Frame::zeroed();
         build(&secrets, &[field], &destination, self.rng.seed(), b"", frame.packet_mut()).unwrap();
-        frame.set_link_packet(self.view.parity(), &LinkMeta { challenge: [3; 20], ack_check: [0; 8] });
+        let meta = LinkMeta { challenge: first, ack_check: *tickets.first_ack().as_bytes() };
+        frame.set_link_packet(self.view.parity(), &meta);
         frame
     }
 
@@ -253,10 +281,15 @@ impl Rogue {
     }
 }
 
+/// How long packets are held: it takes some seconds until everything has been seen that happens meanwhile.
+const HELD: Duration = Duration::from_secs(30);
+
 /// Layers of one mix node; gateway 2 is the test.
 fn for_rogue() -> HandNetwork {
     tombola_client::install_crypto_provider();
-    let mut network = HandNetwork::new(&Spec::new(2, 1, 2), |_, _| {});
+    let mut spec = Spec::new(2, 1, 2);
+    (spec.parameters.max_delay, spec.parameters.loop_timeout) = (2 * HELD, 4 * HELD);
+    let mut network = HandNetwork::new(&spec, |_, _| {});
     network.start_without(&["gateway 2"]);
     network
 }
@@ -319,7 +352,7 @@ fn a_node_that_is_told_to_end_first_lets_go_of_what_it_holds() {
     let mut network = for_rogue();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let mut rogue = Rogue::new(&network, 5).await;
-        let held = rogue.packets(20, Duration::from_secs(6));
+        let held = rogue.packets(20, HELD);
         let late = rogue.packets(5, Duration::ZERO);
         let arrived = |network: &HandNetwork| dropped(network.node("mix 2.1"), "discarded");
         let pool = |network: &HandNetwork| network.node("mix 1.1").metrics().sum("tombola_pool_packets");
@@ -341,13 +374,13 @@ fn a_node_that_is_told_to_end_first_lets_go_of_what_it_holds() {
         mix.start();
         mix.wait_listening();
         let mut rogue = Rogue::new(&network, 6).await;
-        let held = rogue.packets(20, Duration::from_secs(9));
+        let held = rogue.packets(20, HELD);
         rogue.send(&network, &held);
         eventually("they are in the pool again", || (pool(&network) >= 20.0).then_some(()));
         let mut process = network.node_mut("mix 1.1").process.take().unwrap();
         process.signal(Signal::TERM);
         // Two signals at once are one.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        eventually("it drains again", || process.stderr().contains("draining").then_some(()));
         process.signal(Signal::TERM);
         assert!(process.wait().success());
         // Metrics are handed over once a second.
@@ -360,9 +393,16 @@ fn a_node_that_is_told_to_end_first_lets_go_of_what_it_holds() {
 
 #[test]
 fn a_new_document_brings_an_epoch_and_a_node_while_all_run() {
+    // What comes before the second epoch takes a few seconds, or longer on a machine that has much else to do.
+    let lengths = [40, 120, 360];
+    assert!(lengths.into_iter().any(new_document), "it is never done in time");
+}
+
+/// `false` if the first epoch, of so many seconds, has ended too early.
+fn new_document(length: u64) -> bool {
     tombola_client::install_crypto_provider();
     let mut later = None;
-    let mut network = HandNetwork::new(&short(1, 2, 2, 24), |draft, nodes| {
+    let mut network = HandNetwork::new(&short(1, 2, 2, length), |draft, nodes| {
         let new = nodes.iter().find(|node| node.name == "mix 1.2").unwrap().identity;
         draft.epochs[0].nodes.retain(|node| node.identity != new);
         let mut next = draft.clone();
@@ -388,7 +428,12 @@ fn a_new_document_brings_an_epoch_and_a_node_while_all_run() {
     new.start();
     new.wait_listening();
     let packets = |name: &str| network.node(name).metrics().sum("tombola_packets_in_total");
-    assert_eq!(packets("mix 1.2"), 0.0);
+    let is_late = || unix_time_now() >= end_of(&network, 1);
+    let too_early = packets("mix 1.2");
+    if is_late() {
+        return false;
+    }
+    assert_eq!(too_early, 0.0);
 
     // What must not follow is refused, and all goes on.
     let mut wrong = later.clone();
@@ -397,18 +442,24 @@ fn a_new_document_brings_an_epoch_and_a_node_while_all_run() {
     network.publish(&wrong);
     for node in &network.nodes {
         eventually(&format!("{} refuses it", node.name), || {
-            (node.metrics().sum("tombola_documents_refused_total") == 1.0).then_some(())
+            let refused = node.metrics().sum("tombola_documents_refused_total") == 1.0;
+            (refused || is_late()).then_some(())
         });
+        if is_late() {
+            return false;
+        }
         assert_eq!(node.metrics().sum("tombola_document_serial"), 2.0);
         let said = node.process.as_ref().unwrap().stderr();
         assert!(said.contains("epoch 1 has begun"), "{said}");
     }
-    assert!(unix_time_now() < end_of(&network, 1), "this machine is too slow for this test");
     eventually("the new node mixes", || (packets("mix 1.2") > 20.0).then_some(()));
     let mixes = network.nodes.iter().filter(|node| node.role != Role::Gateway);
     for node in mixes {
-        assert_eq!(node.metrics().sum("tombola_epoch"), 2.0);
+        eventually(&format!("{} is in the second epoch", node.name), || {
+            (node.metrics().sum("tombola_epoch") == 2.0).then_some(())
+        });
     }
     network.nodes.iter().for_each(assert_nothing_lost);
     network.stop();
+    true
 }

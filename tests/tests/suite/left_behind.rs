@@ -58,9 +58,9 @@ impl Run {
     /// Lets it run until the nodes are linked, and looks at what there is.
     fn wait_up(&mut self) {
         self.process.line_where("the links", |line| line.contains("All links are up"));
-        // 3 mix nodes, a gateway, 2 clients, the keeper.
+        // 3 mix nodes, a gateway, 2 clients, the chain, the keeper.
         let children = children_of(self.process.pid());
-        assert_eq!(children.len(), 7, "{children:?}");
+        assert_eq!(children.len(), 8, "{children:?}");
         let all = processes_of(self.folder.path());
         assert!(children.iter().all(|child| all.contains(child)), "{children:?} {all:?}");
         assert_eq!(self.files().len(), 1, "{:?}", self.files());

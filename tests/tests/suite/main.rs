@@ -3,14 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails, in its helpers too")]
 
+mod account;
+mod chain_faults;
+mod devchain;
 mod displaced;
 mod doors;
 mod epochs;
+mod insolvent;
 mod kills;
 mod left_behind;
 mod mailboxes;
 mod observed;
 mod operator;
+mod paid;
+mod paid_observed;
 mod report;
 mod sdk;
 mod sizes;

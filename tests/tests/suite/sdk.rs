@@ -119,7 +119,7 @@ fn mail_waits_for_a_client_that_is_away() {
     std::fs::write(&file, vec![9; 5000]).unwrap();
     client(&alice, &["send", &address, "--file", file.to_str().unwrap()]);
     let save = network.folder().join("saved");
-    let receive = ["receive", "--count", "2", "--timeout", "60", "--save", save.to_str().unwrap()];
+    let receive = ["receive", "--count", "2", "--timeout", "300", "--save", save.to_str().unwrap()];
     let printed = client(&bob, &receive);
     assert!(printed.contains("a text\u{fffd}[2J"), "{printed:?}");
     assert!(printed.contains("picture.bin (5000 bytes)"), "{printed:?}");

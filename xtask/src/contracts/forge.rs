@@ -1,6 +1,6 @@
 //! Forge and the Solidity compiler, from npm.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -34,19 +34,35 @@ pub(super) fn install(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the package for this platform has forge. There is none for some, whose users install it themselves.
-pub(super) fn programs(workspace: &Workspace) -> Option<PathBuf> {
-    let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
-        ("linux", "x86_64") => "linux-amd64",
-        ("macos", "aarch64") => "darwin-arm64",
-        _ => return None,
-    };
-    Some(folder(workspace).join(format!("node_modules/@foundry-rs/forge-{platform}/bin")))
+/// Anvil, if there is a package of it for this platform; its tests find another one in the path.
+pub(super) fn anvil(workspace: &Workspace) -> Option<PathBuf> {
+    Some(programs(&folder(workspace), "anvil")?.join("anvil"))
+}
+
+/// Where the installed package has forge. There is none for some platforms, whose users install it themselves.
+pub(super) fn forge_programs(workspace: &Workspace) -> Option<PathBuf> {
+    programs(&folder(workspace), "forge")
+}
+
+/// The folder of a program in its package for this platform: of those that the lock file names npm installs no other.
+fn programs(contracts: &Path, program: &str) -> Option<PathBuf> {
+    let packages = std::fs::read_dir(contracts.join("node_modules/@foundry-rs")).ok()?;
+    let mut found: Vec<PathBuf> = packages
+        .filter_map(|package| Some(package.ok()?.path()))
+        .filter(|package| {
+            let name = package.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.strip_prefix(program).is_some_and(|platform| platform.starts_with('-'))
+        })
+        .map(|package| package.join("bin"))
+        .filter(|programs| programs.join(program).is_file())
+        .collect();
+    found.sort();
+    found.into_iter().next()
 }
 
 /// Forge, in the folder of the contracts.
 pub(super) fn forge(workspace: &Workspace) -> Process {
-    let program = programs(workspace).map_or_else(|| "forge".into(), |programs| programs.join("forge"));
+    let program = forge_programs(workspace).map_or_else(|| "forge".into(), |programs| programs.join("forge"));
     Process::new(program, &folder(workspace))
 }
 
@@ -57,4 +73,28 @@ pub(super) fn forge(workspace: &Workspace) -> Process {
 /// They do not compile.
 pub(super) fn build(workspace: &Workspace) -> anyhow::Result<()> {
     forge(workspace).arg("build").run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_in_whichever_package_was_installed() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(programs(folder.path(), "anvil"), None);
+        let package = |name: &str, program: &str| {
+            let bin = folder.path().join("node_modules/@foundry-rs").join(name).join("bin");
+            std::fs::create_dir_all(&bin).unwrap();
+            std::fs::write(bin.join(program), "").unwrap();
+            bin
+        };
+        let anvil = package("anvil-linux-arm64", "anvil");
+        package("anvil-darwin-arm64", "README");
+        package("anvils", "anvil");
+        assert_eq!(programs(folder.path(), "anvil"), Some(anvil));
+        assert_eq!(programs(folder.path(), "forge"), None);
+        let forge = package("forge-darwin-arm64", "forge");
+        assert_eq!(programs(folder.path(), "forge"), Some(forge));
+    }
 }

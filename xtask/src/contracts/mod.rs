@@ -7,7 +7,7 @@ mod forge;
 mod gas;
 mod slither;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::metadata::Workspace;
 use crate::stages::Stages;
@@ -26,6 +26,11 @@ pub(crate) fn test(workspace: &Workspace, stages: &mut Stages) -> anyhow::Result
     })?;
     stages.run("contracts: gas", || gas::check(workspace))?;
     stages.run("contracts: artefacts", || artifacts::check(workspace))
+}
+
+/// Anvil, for the tests that compare it with our development chain. It is there after [`test()`].
+pub(crate) fn anvil(workspace: &Workspace) -> Option<PathBuf> {
+    forge::anvil(workspace)
 }
 
 /// `cargo xtask contracts`: these stages alone.

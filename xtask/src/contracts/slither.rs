@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::forge::{folder, programs};
+use super::forge::{folder, forge_programs};
 use crate::metadata::Workspace;
 use crate::process::Process;
 
@@ -37,7 +37,8 @@ pub(super) fn install(workspace: &Workspace) -> anyhow::Result<()> {
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let folder = folder(workspace);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(programs(workspace).into_iter().chain(std::env::split_paths(&path)))?;
+    let path =
+        std::env::join_paths(forge_programs(workspace).into_iter().chain(std::env::split_paths(&path)))?;
     Process::new(program(workspace, "slither"), &folder)
         .args([".", "--config-file", "slither.config.json"])
         .env("PATH", path)

@@ -63,6 +63,7 @@ const CRATES: &[(&str, Layer)] = &[
     ("tombola-sim", Layer::Simulation),
     ("tombola-link", Layer::Outside),
     ("tombola-storage", Layer::Outside),
+    ("tombola-chain", Layer::Outside),
     ("tombola-node", Layer::Runtime),
     ("tombola-mixnode", Layer::Role),
     ("tombola-gateway", Layer::Role),

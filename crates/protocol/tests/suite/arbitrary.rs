@@ -15,7 +15,7 @@ use tombola_protocol::relay::{RelayInput, RelayOutput};
 use tombola_sphinx::PLAINTEXT_MAX;
 use tombola_topology::{IdentityKey, MailboxId};
 
-use crate::common::{ByHand, Disk, Hop, Setup, at_layer_3, dropped};
+use crate::common::{ByHand, Disk, Hop, Setup, any_ticket, at_layer_3, dropped};
 
 fn config() -> ProptestConfig {
     ProptestConfig {
@@ -135,8 +135,9 @@ proptest! {
                     relay.handle(now, RelayInput::AccountFrame { account: account.into(), frame });
                 }
                 Event::Opened(order) if occupancy.take() => {
-                    let opened =
-                        Opened { arrived: now, frame: Frame::zeroed(), order, tag: TagPlace::default() };
+                    let (frame, tag, ticket) = (Frame::zeroed(), TagPlace::default(), any_ticket());
+                    let from = identity(9);
+                    let opened = Opened { arrived: now, from, frame, order, tag, ticket };
                     relay.handle(now, RelayInput::Opened(opened));
                 }
                 Event::Opened(_) => {}
@@ -182,8 +183,9 @@ proptest! {
                     gateway.handle(now, GatewayInput::Undelivered(identity(client), frame));
                 }
                 Event::Opened(order) if occupancy.take() => {
-                    let opened =
-                        Opened { arrived: now, frame: Frame::zeroed(), order, tag: TagPlace::default() };
+                    let (frame, tag, ticket) = (Frame::zeroed(), TagPlace::default(), any_ticket());
+                    let from = identity(9);
+                    let opened = Opened { arrived: now, from, frame, order, tag, ticket };
                     gateway.handle(now, GatewayInput::Opened(opened));
                 }
                 Event::Opened(_) => {}
@@ -203,6 +205,10 @@ proptest! {
                         prop_assert!([2, 3].map(|node| world.identity(node)).contains(&to));
                     }
                     GatewayOutput::Deliver { to, .. } => prop_assert!(connected.contains(&to)),
+                    GatewayOutput::Claim(_)
+                    | GatewayOutput::Watch { .. }
+                    | GatewayOutput::Forget { .. }
+                    | GatewayOutput::Settled(_) => prop_assert!(false, "nobody pays"),
                 }
             }
             prop_assert!(gateway.poll_timeout().is_none_or(|due| due > now));
@@ -241,7 +247,7 @@ proptest! {
             heard += 1;
         }
         prop_assert!(sum(client.drops()) + heard <= count as u64);
-        client.handle_link(true);
+        client.handle_link(Time::ZERO, true);
         while client.work(Time::ZERO) {}
         prop_assert!(client.poll_transmit(Time::ZERO).is_some(), "it goes on");
     }

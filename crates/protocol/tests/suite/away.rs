@@ -11,7 +11,7 @@ use tombola_protocol::gateway::{GatewayInput, GatewayOutput};
 use tombola_protocol::opener::{Occupancy, Opened, Order};
 use tombola_topology::{IdentityKey, NodeIndex};
 
-use crate::common::{ByHand, Hop, Net, Place, Post, Setup, dropped, marks};
+use crate::common::{ByHand, Hop, Net, Place, Post, Setup, any_ticket, dropped, marks};
 
 const CLIENT: Place = Place::Client(0);
 
@@ -253,6 +253,8 @@ fn padding_shows_one_client_nothing_of_what_was_meant_for_another() {
             frame,
             order,
             tag: TagPlace::default(),
+            ticket: any_ticket(),
+            from: other,
         }));
     }
     let down = post.wait(MOMENT);
@@ -313,7 +315,7 @@ fn a_client_that_wakes_up_is_not_taken_for_a_flood_at_any_rate_of_the_network() 
         let mut gateway = world.gateway(0, &occupancy, &drops);
         let (identity, mut client) = world.client(0);
         gateway.handle(Time::ZERO, GatewayInput::ClientConnected(identity));
-        client.handle_link(true);
+        client.handle_link(Time::ZERO, true);
         // Its machine was suspended for a minute; what is due then all leaves at once.
         let now = Time::ZERO + Duration::from_secs(60);
         let mut frames = 0;

@@ -209,8 +209,8 @@ fn emitted(
     let mut world = setup.world();
     let (_, mut client) = world.client(0);
     let [old, new] = [0, 1].map(|epoch| world.views[epoch].clone());
-    client.handle_views(SendViews { current: new, old: Some(old.clone()) });
-    client.handle_link(true);
+    client.handle_views(Time::ZERO, SendViews { current: new, old: Some(old.clone()) });
+    client.handle_link(Time::ZERO, true);
     assert!(client.poll_transmit(Time::ZERO).is_some(), "what it wants of its gateway");
     prepare(&world, &mut client);
     let (mut now, mut sent, mut share, mut stored) = (Time::ZERO, 0, 0, 0);

@@ -12,7 +12,9 @@
 
 mod arbitrary;
 mod away;
+mod beginning;
 mod common;
+mod contained;
 mod delivery;
 mod durable;
 mod epochs;
@@ -21,11 +23,14 @@ mod load;
 mod loops;
 mod mailboxes;
 mod messages;
+mod paid;
+mod proof;
 mod refusals;
 mod reliable;
 mod repeatable;
 mod replay;
 mod replies;
+mod resends;
 mod tampering;
 mod threads;
 mod unlinkable;

@@ -156,7 +156,7 @@ fn frames_of_unknown_layout_are_refused_everywhere() {
         frame
     };
     let bad = || -> Vec<Frame> {
-        [(0, 0), (0, 2), (0, 8), (0, 255), (1, 2), (1, 255)].map(|(at, value)| with(at, value)).into()
+        [(0, 0), (0, 9), (0, 8), (0, 255), (1, 2), (1, 255)].map(|(at, value)| with(at, value)).into()
     };
     let count = bad().len() as u64;
     // Between nodes, nobody acknowledges any mail.
@@ -177,7 +177,7 @@ fn frames_of_unknown_layout_are_refused_everywhere() {
             frame.as_bytes_mut()[at] = value;
             frame
         };
-        [(0, 0), (0, 2), (0, 8), (0, 255), (1, 2), (1, 255), (2, 1), (3, 128)]
+        [(0, 0), (0, 9), (0, 8), (0, 255), (1, 2), (1, 255), (2, 1), (3, 128)]
             .map(|(at, value)| with(at, value))
             .into()
     };

@@ -10,7 +10,7 @@ use tombola_protocol::gateway::GatewayInput;
 use tombola_protocol::opener::{Opened, Order};
 use tombola_topology::MailboxId;
 
-use crate::common::{Net, Place, Setup};
+use crate::common::{Net, Place, Setup, any_ticket};
 
 const CLIENT: Place = Place::Client(0);
 const GATEWAY: Place = Place::Node(0);
@@ -93,7 +93,9 @@ fn the_way_down_is_the_same_with_a_full_and_with_an_empty_mailbox_also_while_the
         net.disk_takes = Duration::from_millis(disk_takes);
         for _ in 0..mails {
             let order = Order::Store(MailboxId::of(&net.identity(CLIENT)));
-            let opened = Opened { arrived: net.now, frame: Frame::zeroed(), order, tag: TagPlace::default() };
+            let (frame, tag, ticket) = (Frame::zeroed(), TagPlace::default(), any_ticket());
+            let from = net.identity(Place::Client(0));
+            let opened = Opened { arrived: net.now, from, frame, order, tag, ticket };
             net.tell_gateway(0, GatewayInput::Opened(opened));
         }
         net.run_until(Time::ZERO + Duration::from_secs(3));

@@ -74,16 +74,15 @@ fn one_sync_covers_what_comes_together() {
 fn what_is_needed_is_durable_sooner() {
     let directory = tempfile::tempdir().unwrap();
     let Opened { log, durable, .. } = open(&directory.path().join("tags")).unwrap();
-    // The best of some attempts: the machine may be busy.
-    let best = (0..20).map(|tag| {
+    // One of many attempts: the machine, or its disk, may be busy.
+    let mut times = (0..200).map(|tag| {
         let position = log.append(&[tag]).unwrap();
         log.need(position, Duration::from_millis(20));
         let begun = Instant::now();
         while durable.recv_timeout(PATIENCE).unwrap() < position {}
         begun.elapsed()
     });
-    let best = best.min().unwrap();
-    assert!(best < taglog::LINGER / 2, "{best:?}");
+    assert!(times.any(|time| time < taglog::LINGER / 2), "it is never durable sooner");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The earning side of one link under one key epoch.
 
+mod batches;
+mod resuming;
 mod windows;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy_primitives::Address;
 use thiserror::Error;
@@ -24,6 +26,7 @@ use crate::opening::{Neighbour, Openings};
 use crate::por::{Ack, Challenge, Opener, OwnSecret};
 use crate::records::Restore;
 
+pub use batches::BatchRefused;
 use windows::{MOST_CLAIMED, WINDOW_LIFE, Window};
 
 /// Credit in tickets: two batches.
@@ -34,7 +37,7 @@ const MOST_UNSIGNED: usize = 2 * MAX_TICKETS;
 pub struct RecipientLink {
     /// Who pays.
     pub issuer: Address,
-    /// Who signs for it, as the chain says.
+    /// Who signs for it: its own key always does. [`Recipient::set_signers`] says who else.
     pub signer: Address,
     /// Our account on the chain.
     pub recipient: Address,
@@ -106,44 +109,6 @@ pub enum OpenError {
     NotOpening,
 }
 
-/// Why a batch counts for nothing. But for the first, the issuer did what it must not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum BatchRefused {
-    /// A batch of this number was accepted. It is only acknowledged again.
-    #[error("the number was used")]
-    Repeated,
-    /// Another batch of this number was accepted, which alone counts.
-    #[error("another batch has the number")]
-    Conflict,
-    /// Issuer, recipient or class are others.
-    #[error("the batch belongs to another link")]
-    OtherLink,
-    /// We sent no commitment of this window, or the window has ended.
-    #[error("the window is not open")]
-    NoWindow,
-    /// Its randomness is known.
-    #[error("the window was claimed")]
-    Claimed,
-    /// A number was left out.
-    #[error("batch {expected} comes next")]
-    Number {
-        /// The next one.
-        expected: u16,
-    },
-    /// The window's commitment is another one.
-    #[error("that is not our commitment")]
-    Commitment,
-    /// It has more tickets than we acknowledged.
-    #[error("we did not acknowledge so many tickets")]
-    Count,
-    /// Its tree is over other tickets, or in another order.
-    #[error("the root is not that of our list")]
-    Root,
-    /// Somebody else signed it.
-    #[error("its issuer did not sign it")]
-    Signer,
-}
-
 /// What becomes of a claim on the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settlement {
@@ -200,15 +165,19 @@ struct Pending {
 /// tickets wait for their openers, windows and their winners.
 ///
 /// **Bound.** Tickets: 512 unsigned, and those of the batches of [`Limits::settled_after`], since a ticket is given up then.
-/// Windows: until they are claimed and settled, or expire.
+/// Windows: until they are claimed and settled, or expire; of each the digests of 256 batches.
 #[derive(Debug)]
 pub struct Recipient {
     link: RecipientLink,
+    /// Whose signatures bind the issuer.
+    signers: BTreeSet<Address>,
     limits: Limits,
     secret: Zeroizing<[u8; 32]>,
     windows: BTreeMap<WindowNumber, Window>,
     current: Option<WindowNumber>,
     ended: bool,
+    /// When the issuer was told so last.
+    end_said: Option<Time>,
     tickets: VecDeque<Ticket>,
     /// Number of the first ticket that is kept.
     base: u64,
@@ -230,6 +199,8 @@ pub struct Recipient {
     scratch: Vec<Challenge>,
     events: Gated<Event>,
     agreed: bool,
+    /// Batches of this window before this number came, and were signed by a key that does not sign for the issuer.
+    unsigned_by_issuer: Option<(WindowNumber, u16)>,
     /// The answer to the issuer is out; acknowledgements come behind it.
     answered: bool,
     intact: bool,
@@ -242,11 +213,13 @@ impl Recipient {
     pub fn new(link: RecipientLink, limits: Limits, secret: [u8; 32]) -> Self {
         Self {
             link,
+            signers: BTreeSet::from([link.signer]),
             limits,
             secret: Zeroizing::new(secret),
             windows: BTreeMap::new(),
             current: None,
             ended: false,
+            end_said: None,
             tickets: VecDeque::with_capacity(2 * MOST_UNSIGNED),
             base: 0,
             signed: 0,
@@ -260,6 +233,7 @@ impl Recipient {
             pending: VecDeque::new(),
             scratch: Vec::with_capacity(MAX_TICKETS),
             events: Gated::default(),
+            unsigned_by_issuer: None,
             agreed: false,
             answered: false,
             intact: false,
@@ -288,9 +262,12 @@ impl Recipient {
             let mut window = recipient.window(*number, now, books);
             window.restored = true;
             window.claimed = record.claimed;
+            let accepted = kept.accepted.range((place, 0)..=(place, u8::MAX));
+            window.accepted.extend(accepted.map(|((_, at), digest)| (*at, *digest)));
             for ((_, at), batch) in kept.won.range((place, 0)..=(place, u8::MAX)) {
                 let winners = kept.winners_of(place, *at).to_vec();
-                window.next = u16::from(*at) + 1;
+                // Earlier versions kept those with winners alone.
+                window.accepted.entry(*at).or_insert_with(|| batch.header.digest(&books.domain));
                 if winners.is_empty() {
                     continue;
                 }
@@ -300,6 +277,7 @@ impl Recipient {
                 let claim = BatchClaim { number, count, salt, signature: batch.signature, winners };
                 window.won.insert(*at, claim);
             }
+            window.next = window.accepted.last_key_value().map_or(0, |(at, _)| u16::from(*at) + 1);
             let winners = link.winners(window.winners);
             books.credit(link.issuer).won(winners.value);
             books.ledger.with(link.issuer).win(winners);
@@ -312,6 +290,13 @@ impl Recipient {
             recipient.windows.insert(*number, window);
         }
         recipient
+    }
+
+    /// These keys sign for the issuer from now on, and no others. What was accepted before stays: it is here, and its signature is
+    /// in the claim.
+    pub fn set_signers(&mut self, signers: impl IntoIterator<Item = Address>) {
+        self.signers.clear();
+        self.signers.extend(signers);
     }
 
     /// Our list: how many packets we acknowledged since both sides agreed last, and their hash.
@@ -332,10 +317,10 @@ impl Recipient {
         self.current
     }
 
-    /// Whether the machine has nothing left to claim or to be paid.
+    /// Whether the machine has nothing left to claim or to be paid. Who has gone signs nothing any more.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.unsigned() == 0
+        (self.unsigned() == 0 || !self.agreed)
             && self.pending.is_empty()
             && self.windows.values().all(|window| window.won.is_empty())
     }
@@ -375,6 +360,16 @@ impl Recipient {
             return Err(Refused::Guarantee);
         }
         Ok(())
+    }
+
+    /// How many more packets of this issuer would be worked for, if nothing else happens.
+    #[must_use]
+    pub fn room(&self, now: Now, books: &mut Books) -> u64 {
+        if self.may_accept(now, books).is_err() {
+            return 0;
+        }
+        let places = MOST_UNSIGNED.saturating_sub(self.unsigned()) as u64;
+        places.min(books.credit(self.link.issuer).room(self.link.price.face_value, self.ticket_value()))
     }
 
     /// We acknowledge a packet: its ticket goes to the end of the list. Its check was verified before.
@@ -532,99 +527,6 @@ impl Recipient {
         }
     }
 
-    /// A batch came. Accepted, its tickets are evaluated as far as they are open.
-    ///
-    /// # Errors
-    ///
-    /// See [`BatchRefused`]; it counts for nothing.
-    pub fn batch(&mut self, now: Now, batch: &SignedBatch, books: &mut Books) -> Result<(), BatchRefused> {
-        let header = &batch.header;
-        let link = &self.link;
-        if (header.issuer, header.recipient, header.class) != (link.issuer, link.recipient, link.class) {
-            return Err(BatchRefused::OtherLink);
-        }
-        let number = u16::from(header.number);
-        let digest = header.digest(&books.domain);
-        let refused = match self.windows.get(&header.window) {
-            None if header.window < books.next_window(&link.issuer) => Some(BatchRefused::NoWindow),
-            None => return Err(BatchRefused::NoWindow),
-            Some(window) if window.claimed => Some(BatchRefused::Claimed),
-            // Its tickets are lost with the process that listed them.
-            Some(window) if window.restored => Some(BatchRefused::NoWindow),
-            Some(window) if number + 1 == window.next && window.accepted != Some(digest) => {
-                return Err(BatchRefused::Conflict);
-            }
-            Some(window) if number < window.next => Some(BatchRefused::Repeated),
-            Some(_) => None,
-        };
-        if let Some(refused) = refused {
-            // Sent again because our answer was lost, or worth nothing any more: the issuer need not keep it.
-            let received = RecipientMessage::Received { window: header.window, next: number + 1 };
-            self.events.push(&books.journal, Event::Message(received));
-            return Err(refused);
-        }
-        let window = self.windows.get_mut(&header.window).ok_or(BatchRefused::NoWindow)?;
-        if number > window.next {
-            return Err(BatchRefused::Number { expected: window.next });
-        }
-        if window.closed.is_some_and(|closed| number >= closed) {
-            return Err(BatchRefused::NoWindow);
-        }
-        if header.commitment != window.commitment {
-            return Err(BatchRefused::Commitment);
-        }
-        // What we did not hand out, the issuer cannot know.
-        if u64::from(header.count.get()) > self.acked - self.signed {
-            return Err(BatchRefused::Count);
-        }
-        let from = usize::try_from(self.signed - self.base).map_err(|_| BatchRefused::Count)?;
-        self.scratch.clear();
-        let leaves = self.tickets.iter().skip(from).take(header.count.get().into());
-        self.scratch.extend(leaves.map(|ticket| ticket.challenge));
-        if merkle::root(&self.scratch) != Ok(header.root) {
-            return Err(BatchRefused::Root);
-        }
-        if batch.signature.recover(&digest) != Ok(link.signer) {
-            return Err(BatchRefused::Signer);
-        }
-        window.next = number + 1;
-        window.first.get_or_insert(now.time);
-        window.last = now.time;
-        window.accepted = Some(digest);
-        // An issuer that signs under a window does not go back to an earlier one.
-        for (_, earlier) in self.windows.range_mut(..header.window) {
-            earlier.closed.get_or_insert(earlier.next);
-        }
-        self.take_batch(now, batch, digest, books);
-        let received = RecipientMessage::Received { window: header.window, next: number + 1 };
-        self.events.push(&books.journal, Event::Message(received));
-        Ok(())
-    }
-
-    fn take_batch(&mut self, now: Now, batch: &SignedBatch, digest: Digest, books: &mut Books) {
-        let count = batch.header.count.get();
-        let start = self.signed;
-        self.signed += u64::from(count);
-        if let Some(last) = self.index(self.signed - 1) {
-            self.signed_hash = self.tickets[last].hash;
-        }
-        books.ledger.with(self.link.issuer).batch(count.into());
-        self.pending.push_back(Pending { batch: *batch, digest, start, waiting: count, since: now.time });
-        let last = self.pending.len() - 1;
-        for ticket in start..self.signed {
-            let Some(at) = self.index(ticket) else { continue };
-            match self.tickets[at].state {
-                State::Waiting(..) => {}
-                State::Open(_) => self.evaluate(last, at, books),
-                State::Done => {
-                    self.pending[last].waiting -= 1;
-                    books.ledger.with(self.link.issuer).give_up();
-                }
-            }
-        }
-        self.release();
-    }
-
     /// The issuer confirms the end of a window.
     pub fn closed(&mut self, window: WindowNumber, batches: u16) {
         if let Some(window) = self.windows.get_mut(&window) {
@@ -641,92 +543,6 @@ impl Recipient {
         }
     }
 
-    /// The link is gone. Nothing is accepted or acknowledged until both have agreed on the list again.
-    pub fn disconnected(&mut self) {
-        self.agreed = false;
-        self.answered = false;
-        self.events.retain(|event| !matches!(event, Event::Message(_)));
-    }
-
-    /// The link is new, or new again, and the issuer says what it has of the list. Batches that it sends again come before.
-    /// `highest` is the highest window that it knows, on any link with us; ours is above, or has a batch.
-    pub fn resume(
-        &mut self,
-        now: Now,
-        session: u64,
-        intact: bool,
-        list: &AckList,
-        highest: Option<WindowNumber>,
-        books: &mut Books,
-    ) {
-        let agrees = self.intact && intact && self.list_at(list.count()) == Some(list.hash());
-        if agrees {
-            self.acked = self.list_start + list.count();
-            self.acked_list = *list;
-        } else {
-            self.drop_list(books);
-            self.session = session;
-        }
-        self.agreed = true;
-        self.answered = false;
-        self.intact = true;
-        if let Some(highest) = highest {
-            books.go_on_from(self.link.issuer, highest.0.saturating_add(1));
-            let unused = |window: &Window| window.next == 0;
-            if self
-                .current
-                .is_some_and(|current| current < highest && self.windows.get(&current).is_none_or(unused))
-            {
-                self.current = None;
-            }
-        }
-        if self.current.is_none() {
-            // The commitment goes before everything that is acknowledged under it.
-            self.turn_window(now, books);
-        }
-        if let Some(window) = self.current.and_then(|current| Some((current, self.windows.get(&current)?))) {
-            let (window, commitment) = (window.0, window.1.commitment);
-            self.events
-                .push(&books.journal, Event::Message(RecipientMessage::Commitment { window, commitment }));
-            if self.ended {
-                self.events.push(&books.journal, Event::Message(RecipientMessage::End { window }));
-            }
-        }
-        self.events
-            .push(&books.journal, Event::Message(RecipientMessage::Resumed { session, void: !agrees }));
-    }
-
-    /// The list's hash when it had so many tickets; only of what is not signed.
-    fn list_at(&self, count: u64) -> Option<ListHash> {
-        let ticket = self.list_start.checked_add(count)?;
-        match ticket.checked_sub(self.signed)? {
-            0 => Some(self.signed_hash),
-            _ => self.index(ticket - 1).map(|at| self.tickets[at].hash),
-        }
-    }
-
-    fn drop_list(&mut self, books: &mut Books) {
-        let value = self.ticket_value();
-        while self.end() > self.signed
-            && let Some(ticket) = self.tickets.pop_back()
-        {
-            let credit = books.credit(self.link.issuer);
-            if matches!(ticket.state, State::Done) {
-                // Its value was taken off when it did not open.
-                credit.open(value);
-            }
-            credit.void(value);
-            self.void = self.void.saturating_add(value);
-            books.ledger.with(self.link.issuer).void(1);
-        }
-        self.list = AckList::new();
-        self.signed_hash = self.list.hash();
-        self.acked_list = self.list;
-        self.list_start = self.signed;
-        self.acked = self.signed;
-        self.generation += 1;
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called again, as far as that depends on the monotonic clock. Call
     /// it now and then anyway: expiry is by the chain's.
     #[must_use]
@@ -736,10 +552,7 @@ impl Recipient {
         let current = self.current.and_then(|current| self.windows.get(&current));
         let life =
             current.filter(|_| !self.ended).and_then(|window| window.first).map(|first| first + WINDOW_LIFE);
-        let complete = |window: &&Window| {
-            !window.claimed && window.closed.is_some_and(|closed| window.restored || window.next >= closed)
-        };
-        let open = self.windows.values().filter(complete);
+        let open = self.windows.values().filter(|window| !window.claimed && window.is_complete());
         let claims = open.map(|window| window.last + settled_after);
         claims.chain(pending).chain(life).min()
     }

@@ -304,6 +304,16 @@ impl Link {
         any
     }
 
+    /// Hands over what the issuer says and is durable.
+    pub(crate) fn exchange_one_way(&mut self) {
+        while let Some(message) = self.issuer.poll_message(&self.payer.books) {
+            if let IssuerMessage::Batch(batch) = message {
+                self.batches.push(batch);
+            }
+            self.hand_to_recipient(message);
+        }
+    }
+
     fn hand_to_recipient(&mut self, message: IssuerMessage) {
         let (now, books) = (self.now(), &mut self.payee.books);
         match message {
@@ -325,7 +335,7 @@ impl Link {
                 self.issuer.commitment(window, commitment, books)
             }
             RecipientMessage::End { window } => {
-                self.issuer.end(window);
+                self.issuer.end(window, &self.payer.books);
                 Ok(())
             }
             RecipientMessage::Received { window, next } => self.issuer.received(window, next, books),

@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tombola_mixing::Rng;
 use tombola_node::entry::{RunFlags, print_line};
-use tombola_node::shutdown::Shutdown;
+use tombola_node::shutdown::{Cause, Shutdown};
 use tombola_node::{derive, process};
 use tombola_topology::duration;
 
 use super::ledger::{Kind, Ledger, Load, NAMES};
-use super::network::{LocalNetwork, Options};
+use super::network::{Chain, Funder, LocalNetwork, Options};
 use super::node::Restart;
 use super::report::{Measured, Report};
 use super::traffic::Traffic;
@@ -22,12 +22,32 @@ use super::traffic::Traffic;
 /// Length of the file that is sent when none is given.
 const FILE_LEN: usize = 1 << 20;
 
+/// Wins that every node can expect before the network is wound up: that one has none then happens once in 10^8 runs.
+const EXPECTED_WINS: u32 = 20;
+
 /// Epochs that are planned at most.
 const EPOCHS_MAX: u32 = 40;
 
 /// Arguments of the local network.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Pay for packets on this chain instead of one of the network's own: its JSON-RPC, such as "http://127.0.0.1:8545". For
+    /// chains for development: contracts are deployed and tokens made.
+    #[arg(long, value_name = "URL", conflicts_with = "unpaid")]
+    rpc_url: Option<String>,
+    /// The Web3 keystore of an account with money for gas on that chain; default: the first account of chains for
+    /// development.
+    #[arg(long, value_name = "FILE", requires = "rpc_url", requires = "funder_password")]
+    funder: Option<PathBuf>,
+    /// The file of its password, one line.
+    #[arg(long, value_name = "FILE", requires = "funder")]
+    funder_password: Option<PathBuf>,
+    /// Blocks of that chain that must follow before something counts as final. More than 0 only if it makes blocks by itself.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 0, requires = "rpc_url")]
+    confirmations: u64,
+    /// Pay for nothing, and start no chain.
+    #[arg(long)]
+    unpaid: bool,
     /// Mix layers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
     layers: u8,
@@ -70,6 +90,20 @@ pub struct Args {
     flags: RunFlags,
 }
 
+impl Args {
+    fn chain(&self) -> Chain {
+        match &self.rpc_url {
+            Some(url) => {
+                let funder = self.funder.clone().zip(self.funder_password.clone());
+                let funder = funder.map(|(keystore, password)| Funder { keystore, password });
+                Chain::At { url: url.clone(), funder, confirmations: self.confirmations }
+            }
+            None if self.unpaid => Chain::None,
+            None => Chain::Own,
+        }
+    }
+}
+
 /// Runs a local network: starts it, sends messages and a file through it, reports.
 ///
 /// # Errors
@@ -95,6 +129,7 @@ pub fn run(args: &Args) -> Result<()> {
         width: args.width,
         gateways: args.gateways,
         mean_delay: args.mean_delay,
+        chain: args.chain(),
         ..defaults
     };
     let mut parameters = options.parameters();
@@ -133,13 +168,10 @@ pub fn run(args: &Args) -> Result<()> {
     traffic.finish()?;
     // Nodes publish once a second; their last counts are read below.
     std::thread::sleep(Duration::from_millis(1100));
-    let report = Report::new(&network, &traffic.ledger, load, meter.measured(&network, begun.elapsed()));
+    let mut report = Report::new(&network, &traffic.ledger, load, meter.measured(&network, begun.elapsed()));
     print_line(report.table());
-    if let Some(path) = &args.report {
-        let text = serde_json::to_string_pretty(&report).context("the report")?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
-    }
+    // What was delivered is known now; what it was worth only when the network has ended.
+    write_report(args, &report)?;
     if args.hold {
         print_line(instructions(&network, &traffic));
         while !shutdown.is_triggered() {
@@ -149,12 +181,37 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
     }
+    if network.is_paid() && !shutdown.is_triggered() {
+        // A short run ends before luck has evened out; loops go on meanwhile.
+        let lacking = network.wait_for_wins(EXPECTED_WINS, &|| shutdown.is_triggered())?;
+        if lacking > 0 {
+            print_line(format_args!(
+                "Warning: after five minutes {lacking} nodes have opened too few tickets to expect {EXPECTED_WINS} wins; what they are paid says little."
+            ));
+        }
+    }
     traffic.stop();
+    // Who ends a network that stays up wants to see what it was worth; whoever else asks it to end does not wait.
+    let at_leisure = args.hold && shutdown.cause() == Some(Cause::Interrupt);
+    if network.is_paid() && (at_leisure || !shutdown.is_triggered()) {
+        print_line("Every node claims what it has won. Ctrl-C leaves it unclaimed.");
+        if let Some(tickets) = network.wind_up(&|| !at_leisure && shutdown.is_triggered())? {
+            print_line(tickets.table());
+            report.set_tickets(tickets);
+            write_report(args, &report)?;
+        }
+    }
     network.stop();
     match report.failure() {
         Some(failure) => bail!("{failure}"),
         None => Ok(()),
     }
+}
+
+fn write_report(args: &Args, report: &Report) -> Result<()> {
+    let Some(path) = &args.report else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report).context("the report")?;
+    std::fs::write(path, text + "\n").with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 /// As many as fit into a week. Each node needs a key for each.
@@ -180,6 +237,10 @@ fn instructions(network: &LocalNetwork, traffic: &Traffic) -> String {
     let authority = network.authority();
     let [alice, _] = traffic.homes();
     let [first, second] = traffic.pids();
+    let fund = |name: &str| match network.bank() {
+        Some(bank) => format!("    tombola devchain fund --home {folder}/{name} --rpc-url {}\n", bank.url()),
+        None => String::new(),
+    };
     let nodes: String = network
         .nodes()
         .map(|node| {
@@ -190,15 +251,19 @@ fn instructions(network: &LocalNetwork, traffic: &Traffic) -> String {
         "The network stays up until Ctrl-C. Two more clients by hand, in two other terminals:\n\n\
          \x20   export PATH=\"{path}:$PATH\"\n\
          \x20   tombola client --home {folder}/carol init --network {document} --authority {authority}\n\
+         {carol}\
          \x20   tombola client --home {folder}/carol receive --save {folder}/carol\n\n\
          \x20   export PATH=\"{path}:$PATH\"\n\
          \x20   tombola client --home {folder}/dave init --network {document} --authority {authority}\n\
+         {dave}\
          \x20   tombola client --home {folder}/dave send ADDRESS-OF-CAROL \"hello\"\n\
          \x20   tombola client --home {folder}/dave send ADDRESS-OF-CAROL --file FILE\n\n\
          `init` prints the address. {alice_name} and {bob_name} are in use by this program (processes {first} and {second}, {clients}).\n\n\
          Document     {document}\n\
          Authority    {authority}\n\
          Nodes, each of which is started again when it ends (try kill -9):\n{nodes}",
+        carol = fund("carol"),
+        dave = fund("dave"),
         path = parent(&program),
         alice_name = NAMES[0],
         bob_name = NAMES[1],

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long processes may take to end by themselves.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Beginning of the name of every folder that a local network makes.
 pub(super) const FOLDER_PREFIX: &str = "tombola-local-";

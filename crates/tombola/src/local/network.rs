@@ -7,25 +7,57 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use thiserror::Error;
+use tombola_chain::keystore::KeystoreError;
+use tombola_chain::ops::OpsError;
 use tombola_client::{Home, HomeError, NewHome};
 use tombola_node::keys::KeyError;
 use tombola_node::metrics::LINKS_CONNECTED;
+use tombola_tickets::Address;
 use tombola_topology::{AuthorityKey, DocumentError, Network, Parameters, Role};
 
+use super::bank::Bank;
 use super::child::Child;
 use super::keeper::FOLDER_PREFIX;
 use super::node::{Node, NodeInfo, Restart};
 use super::plan::{self, Plan, PlannedNode};
 use super::scrape::{self, Samples};
 
-/// How long the nodes may take to connect to each other.
-const LINK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the nodes may take to connect to each other: a second, or a multiple on a machine with much else to do.
+const LINK_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the keeper may take: longer than it waits for others.
-const KEEPER_PATIENCE: Duration = Duration::from_secs(15);
+const KEEPER_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a network is started anew because somebody else took a port in between.
 const ATTEMPTS: usize = 3;
 /// What a node says whose port is taken (`tombola_link::ListenError::InUse`).
 const PORT_TAKEN: &str = "another program uses this port";
+
+/// Whether packets are paid for.
+#[derive(Clone, Debug, Default)]
+pub enum Chain {
+    /// They are not.
+    #[default]
+    None,
+    /// On a chain of the network's own, which ends with it.
+    Own,
+    /// On a chain that is there, for development: contracts are deployed, and everybody is given test tokens and what gas costs.
+    At {
+        /// Its JSON-RPC.
+        url: String,
+        /// Who pays for that; `None`: the first account of chains for development, whose key everybody knows.
+        funder: Option<Funder>,
+        /// Blocks that must follow before something counts as final. More than 0 only on a chain that makes blocks by itself.
+        confirmations: u64,
+    },
+}
+
+/// An account with enough of a chain's own money.
+#[derive(Clone, Debug)]
+pub struct Funder {
+    /// The Web3 keystore of its key.
+    pub keystore: PathBuf,
+    /// The file of its password, one line.
+    pub password: PathBuf,
+}
 
 /// How large a local network is, and what it runs.
 #[derive(Clone, Debug)]
@@ -44,6 +76,8 @@ pub struct Options {
     pub epochs: u32,
     /// How long each lasts, in whole seconds; at least (layers + 1) times the longest delay.
     pub epoch_length: Duration,
+    /// Whether packets are paid for, and on which chain.
+    pub chain: Chain,
     /// The `tombola` binary; `None`: looked for as the crate's documentation says.
     pub binary: Option<PathBuf>,
 }
@@ -59,6 +93,7 @@ impl Default for Options {
             parameters: None,
             epochs: 1,
             epoch_length: Duration::from_secs(7 * 24 * 3600),
+            chain: Chain::None,
             binary: None,
         }
     }
@@ -151,6 +186,23 @@ pub enum LocalError {
         /// Those that there are.
         there_are: Vec<String>,
     },
+    /// Something on the chain did not happen.
+    #[error("the chain: {0}")]
+    Money(Box<OpsError>),
+    /// A key of the chain could not be made or read.
+    #[error(transparent)]
+    Purse(Box<KeystoreError>),
+    /// Nobody pays for what is deployed.
+    #[error(
+        "the account {account} has no money on the chain, {0}; name one that has with --funder KEYSTORE --funder-password FILE",
+        url
+    )]
+    NoFunds {
+        /// Whose.
+        account: Address,
+        /// The chain's server.
+        url: String,
+    },
     /// The network was told to end while it was starting.
     #[error("interrupted")]
     Interrupted,
@@ -166,6 +218,7 @@ pub struct LocalNetwork {
     network: Network,
     document: PathBuf,
     folder: Option<TempDir>,
+    bank: Option<Bank>,
 }
 
 impl LocalNetwork {
@@ -209,7 +262,8 @@ impl LocalNetwork {
             binary,
             &["keeper".as_ref(), "--folder".as_ref(), folder.path().as_os_str()],
         )?;
-        let Plan { nodes, network, document } = plan::make(folder.path(), options)?;
+        let bank = Bank::open(&options.chain, binary, options.layers)?;
+        let Plan { nodes, network, document } = plan::make(folder.path(), options, bank.as_ref())?;
         let mut running = Self {
             nodes: Vec::new(),
             keeper,
@@ -217,7 +271,11 @@ impl LocalNetwork {
             network,
             document,
             folder: Some(folder),
+            bank,
         };
+        if let Some(chain) = running.bank.as_mut().and_then(Bank::process) {
+            running.keeper.tell(&chain.pid().to_string())?;
+        }
         let mut children = Vec::new();
         for node in nodes {
             let child = spawn_node(&mut running.keeper, binary, &node)?;
@@ -310,6 +368,9 @@ impl LocalNetwork {
         let new = NewHome { network: &self.document, authority: &authority, gateway: identity.as_deref() };
         Home::create(&home, &new)
             .map_err(|source| LocalError::Client { name: name.to_owned(), source: Box::new(source) })?;
+        if let Some(bank) = &self.bank {
+            bank.till().equip(&home)?;
+        }
         Ok(home)
     }
 
@@ -377,6 +438,33 @@ impl LocalNetwork {
         })
     }
 
+    /// Whether packets are paid for.
+    #[must_use]
+    pub fn is_paid(&self) -> bool {
+        self.bank.is_some()
+    }
+
+    /// Which money there is; `None` in a network without payment.
+    pub(super) fn bank(&self) -> Option<&Bank> {
+        self.bank.as_ref()
+    }
+
+    /// What nodes have said on standard output since the last time, by name.
+    pub(super) fn lines(&mut self) -> Vec<(String, String)> {
+        let mut lines = Vec::new();
+        for node in &mut self.nodes {
+            let name = node.info().name.clone();
+            lines.extend(node.take_lines().into_iter().map(|line| (name.clone(), line)));
+        }
+        lines
+    }
+
+    pub(super) fn late(&mut self, name: &str, what: &'static str, patience: Duration) -> LocalError {
+        let node = self.nodes.iter_mut().find(|node| node.info().name == name);
+        let last_words = node.map(|node| node.process().last_words()).unwrap_or_default();
+        LocalError::Late { name: name.to_owned(), what, patience, last_words }
+    }
+
     /// Frame lengths and drops of every node, over restarts.
     pub(super) fn counters(&self) -> Vec<Samples> {
         self.nodes.iter().map(Node::counters).collect()
@@ -417,6 +505,10 @@ impl Drop for LocalNetwork {
         }
         for node in &mut self.nodes {
             node.process().wait();
+        }
+        if let Some(chain) = self.bank.as_mut().and_then(Bank::process) {
+            chain.dismiss();
+            chain.wait();
         }
         drop(self.folder.take());
         // It waits for stragglers itself.

@@ -14,7 +14,7 @@ use super::plan::PlannedNode;
 use super::scrape::{self, Samples};
 
 /// How long a node may take until it listens.
-const LISTEN_PATIENCE: Duration = Duration::from_secs(20);
+const LISTEN_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a node is started again within [`WINDOW`] before that is given up.
 const RESTARTS: usize = 10;
 /// The time in which restarts are counted.
@@ -144,6 +144,14 @@ impl Node {
                 Ok(None) => Ok(None),
                 Err(_) => self.ended().map(|()| None),
             },
+        }
+    }
+
+    /// What it has said since it was up.
+    pub(super) fn take_lines(&mut self) -> Vec<String> {
+        match self.phase {
+            Phase::Up => std::iter::from_fn(|| self.process.line(Duration::ZERO).ok().flatten()).collect(),
+            Phase::Ended(_) | Phase::Starting(_) => Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a local network consists of, before anything is started: folders, keys, ports, the signed document,
 //! configurations.
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -11,12 +12,17 @@ use std::time::Duration;
 use tombola_link::LinkSecret;
 use tombola_node::clock::unix_now;
 use tombola_node::keyring::public_key;
-use tombola_node::keys::{Link, SecretFile, Sphinx};
+use tombola_node::keys::{Link, Secret, SecretFile, Sphinx};
+use tombola_node::payment::PaymentConfig;
 use tombola_node::{derive, files};
+use tombola_protocol::view::EpochView;
+use tombola_tickets::Address;
 use tombola_topology::{
-    AuthoritySecret, Draft, EpochDraft, EpochNumber, Network, Node, Parameters, Role, UnixTime,
+    AuthoritySecret, ChainAddress, Draft, Epoch, EpochDraft, EpochNumber, Network, Node, NodeIndex,
+    Parameters, Role, UnixTime,
 };
 
+use super::bank::{Bank, Till};
 use super::network::{LocalError, Options};
 
 /// A node that is going to be started.
@@ -62,7 +68,7 @@ impl Ports {
 }
 
 /// Makes everything in `folder`.
-pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError> {
+pub(super) fn make(folder: &Path, options: &Options, bank: Option<&Bank>) -> Result<Plan, LocalError> {
     let parameters = options.parameters();
     let least = parameters.max_delay * (u32::from(parameters.layers) + 1);
     if options.epoch_length < least {
@@ -74,6 +80,7 @@ pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError>
     let document = folder.join("network.json");
     let mut nodes = Vec::new();
     let mut listed = Vec::new();
+    let mut secrets = Vec::new();
     let roles = (1..=options.layers)
         .flat_map(|layer| (1..=options.width).map(move |n| (format!("mix {layer}.{n}"), Role::Mix { layer })))
         .chain((1..=options.gateways).map(|n| (format!("gateway {n}"), Role::Gateway)));
@@ -93,6 +100,7 @@ pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError>
             Role::Mix { .. } => Vec::new(),
         };
         let identity = LinkSecret::from_seed(*link.expose()).identity();
+        let (account, payment) = bank.map(|bank| bank.till().account(&home)).transpose()?.unzip();
         listed.push(
             keys.into_iter()
                 .map(|sphinx_key| Node {
@@ -101,10 +109,13 @@ pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError>
                     sphinx_key,
                     addresses: addresses.clone(),
                     client_addresses: client_addresses.clone(),
+                    account: account.map(|account| ChainAddress(account.into())),
                 })
                 .collect::<Vec<_>>(),
         );
-        let text = configuration(role, &document, &authority.key().to_string(), addresses, client_addresses);
+        secrets.push(link);
+        let key = authority.key().to_string();
+        let text = configuration(role, &document, &key, addresses, client_addresses, payment);
         let config = home.join("node.toml");
         files::replace(&config, text?.as_bytes(), 0o644).map_err(at)?;
         nodes.push(PlannedNode { name, role, config });
@@ -121,12 +132,47 @@ pub(super) fn make(folder: &Path, options: &Options) -> Result<Plan, LocalError>
                 _ => UnixTime(end_of(epoch - 1)),
             },
             valid_until: UnixTime(end_of(epoch)),
+            payment: bank.map(Bank::payment),
             nodes,
         });
     let draft = Draft { name: "local".to_owned(), serial: now, parameters, epochs: epochs.collect() };
     let network = draft.sign(&authority).map_err(|source| LocalError::Document(Box::new(source)))?;
     files::replace(&document, network.to_json().as_bytes(), 0o644).map_err(at)?;
+    if let Some(bank) = bank {
+        fund(bank.till(), &network, &secrets)?;
+    }
     Ok(Plan { nodes, network, document })
+}
+
+/// Gives every node a deposit, reserves for those that it pays, and its accounts at gateways what they pay from.
+fn fund(bank: &Till, network: &Network, secrets: &[Secret<Link>]) -> Result<(), LocalError> {
+    let account_of = |epoch: &Epoch, index| {
+        let account = epoch.node(index).and_then(|node| node.account)?;
+        Some(Address::from(account.0))
+    };
+    let mut funded = BTreeSet::new();
+    for epoch in network.epochs() {
+        for (index, secret) in (0..).map(NodeIndex).zip(secrets) {
+            let Some(own) = account_of(epoch, index) else { continue };
+            if funded.insert((own, own)) {
+                bank.deposit(own)?;
+            }
+            for next in epoch.successors(index) {
+                let Some(next) = account_of(epoch, *next) else { continue };
+                if funded.insert((own, next)) {
+                    bank.reserve(own, next)?;
+                }
+            }
+            let Ok(view) = EpochView::of(network, epoch) else { continue };
+            for (gateway, account) in tombola_mixnode::paying_accounts(&view, secret.expose()) {
+                let gateway = epoch.index_of(&gateway).and_then(|index| account_of(epoch, index));
+                if let Some(gateway) = gateway {
+                    bank.reserve(account, gateway)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// From the nodes' entries in all epochs to the epochs' lists of nodes.
@@ -143,6 +189,7 @@ fn configuration(
     authority: &str,
     listen: Vec<String>,
     client_listen: Vec<String>,
+    payment: Option<PaymentConfig>,
 ) -> Result<String, LocalError> {
     let (network, authority) = (document.to_owned(), authority.to_owned());
     let (link_secret, sphinx_secrets) = (PathBuf::from("link.key"), Some(PathBuf::from("sphinx")));
@@ -163,6 +210,7 @@ fn configuration(
             workers,
             link_threads: 0,
             places: 16_384,
+            payment,
         }),
         Role::Gateway => toml::to_string(&tombola_gateway::Config {
             network,
@@ -179,6 +227,7 @@ fn configuration(
             places: 16_384,
             mail_packets: 262_144,
             clients_per_origin: 0,
+            payment,
         }),
     };
     text.map_err(|source| LocalError::Folder { path: document.to_owned(), source: io::Error::other(source) })

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tombola_node::metrics::{FRAME_LENGTHS_TOTAL, PACKETS_DROPPED_TOTAL};
 
 use super::ledger::{Journey, Kind, Ledger, Load, NAMES};
+use super::money::Tickets;
 use super::network::LocalNetwork;
 use super::scrape;
 
@@ -28,6 +29,9 @@ pub(super) struct Report {
     first_delivery_s: Option<f64>,
     cpu_cores: f64,
     node_rss_mib_max: f64,
+    /// There when everything was claimed; never in a network without payment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tickets: Option<Tickets>,
     #[serde(skip)]
     replies_expected: u64,
     #[serde(skip)]
@@ -173,11 +177,17 @@ impl Report {
             first_delivery_s: ledger.first_delivery.map(|first| first.as_secs_f64()),
             cpu_cores: measured.cpu_cores,
             node_rss_mib_max: measured.node_rss_max as f64 / f64::from(1 << 20),
+            tickets: None,
             replies_expected: 2 * u64::from(load.replies.min(load.messages)),
             directions: [0, 1].map(|direction| Direction::of(ledger, direction)),
             hops: network.network().parameters().layers,
             problems: ledger.problems().to_vec(),
         }
+    }
+
+    /// What the network was worth.
+    pub(super) fn set_tickets(&mut self, tickets: Tickets) {
+        self.tickets = Some(tickets);
     }
 
     /// What went wrong, if anything did.
@@ -201,6 +211,7 @@ impl Report {
         if self.links.frame_lengths.len() != 1 {
             wrong.push(format!("frames of several lengths were received: {:?}", self.links.frame_lengths));
         }
+        wrong.extend(self.tickets.iter().flat_map(Tickets::problems));
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 

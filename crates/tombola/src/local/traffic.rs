@@ -14,9 +14,9 @@ use super::node::Restart;
 /// Share of the emission clock that short messages take; the rest is for the file and for cover.
 const MESSAGE_SHARE: u32 = 4;
 /// How long nothing may happen to any message before what is missing counts as lost.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long a client may take to connect.
-const READY_PATIENCE: Duration = Duration::from_secs(30);
+const READY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// One of the two clients.
 #[derive(Debug)]

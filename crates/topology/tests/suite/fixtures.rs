@@ -7,7 +7,8 @@ use ed25519_dalek::{Signer, SigningKey};
 use proptest::test_runner::{Config, RngSeed};
 use serde_json::{Value, json};
 use tombola_topology::{
-    AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Node, Parameters, Role, SphinxKey, UnixTime,
+    AuthoritySecret, ChainAddress, Draft, EpochDraft, EpochNumber, IdentityKey, Node, Parameters, Payment,
+    Role, SphinxKey, UnixTime,
 };
 
 pub(crate) const AUTHORITY_SEED: [u8; 32] = [0xA7; 32];
@@ -38,6 +39,7 @@ pub(crate) fn node(role: Role, number: u8, epoch: u8) -> Node {
             Role::Gateway => vec![format!("/ip4/127.0.0.1/udp/{}/quic-v1", 9500 + u16::from(number))],
             Role::Mix { .. } => Vec::new(),
         },
+        account: None,
     }
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn epoch(number: u8, gateways: usize, widths: &[usize]) -> EpochDraft
         number: EpochNumber(number.into()),
         valid_from: UnixTime(valid_from),
         valid_until: UnixTime(valid_from + 3600),
+        payment: None,
         nodes,
     }
 }
@@ -70,6 +73,22 @@ pub(crate) fn draft() -> Draft {
         parameters: pinned(),
         epochs: vec![epoch(4, 2, &[2, 1, 1]), epoch(5, 2, &[2, 1, 1])],
     }
+}
+
+/// The same, with payment.
+pub(crate) fn paid() -> Draft {
+    let mut draft = draft();
+    for (epoch, first) in draft.epochs.iter_mut().zip([1, 100]) {
+        epoch.payment = Some(Payment {
+            chain_id: 31_337,
+            escrow: ChainAddress([7; 20]),
+            classes: (first..first + 5).collect(),
+        });
+        for (node, number) in epoch.nodes.iter_mut().zip(1..) {
+            node.account = Some(ChainAddress([number; 20]));
+        }
+    }
+    draft
 }
 
 /// Values of the tests' own: what they expect shall not move with the defaults.

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 use tombola_topology::{
-    AuthorityKey, AuthoritySecret, DocumentError, Draft, EpochError, EpochNumber, MAX_DOCUMENT_LEN, Network,
-    UnixTime,
+    AuthorityKey, AuthoritySecret, ChainAddress, DocumentError, Draft, EpochError, EpochNumber,
+    MAX_DOCUMENT_LEN, Network, UnixTime,
 };
 
-use crate::fixtures::{AUTHORITY_SEED, Numbers, authority, draft, network_value, sign};
+use crate::fixtures::{AUTHORITY_SEED, Numbers, authority, draft, network_value, paid, sign};
 
 #[test]
 fn what_is_signed_can_be_verified_and_says_the_same() {
@@ -232,4 +232,18 @@ fn secrets_are_not_printed_and_are_erased() {
     assert_eq!(format!("{secret:?}"), "AuthoritySecret([redacted])");
     assert_eq!(*secret.to_seed(), AUTHORITY_SEED);
     assert_eq!(AuthoritySecret::from_seed(*secret.to_seed()).key(), secret.key());
+}
+
+#[test]
+fn what_is_paid_is_read_as_it_was_written() {
+    let network = paid().sign(&authority()).unwrap();
+    let again = Network::verify(network.to_json(), &authority().key()).unwrap();
+    assert_eq!(again.digest(), network.digest());
+    let draft = Draft::from_json(network.to_json()).unwrap();
+    assert_eq!(draft, paid());
+    let epoch = &again.epochs()[1];
+    assert_eq!(epoch.payment().unwrap().classes, [100, 101, 102, 103, 104]);
+    assert_eq!(epoch.nodes()[2].account, Some(ChainAddress([3; 20])));
+    let text = "0x00112233445566778899AABBCCDDEEFF00112233";
+    assert_eq!(text.parse::<ChainAddress>().unwrap().to_string(), text.to_lowercase());
 }

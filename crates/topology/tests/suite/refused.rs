@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tombola_topology::{Draft, IdentityKey, Network, Node, Parameters, Role, UnixTime};
 
-use crate::fixtures::{AUTHORITY_SEED, authority, draft, epoch, network_value, pinned, sign};
+use crate::fixtures::{AUTHORITY_SEED, authority, draft, epoch, network_value, paid, pinned, sign};
 
 /// What [`Network::verify`] says to a network changed by `edit`, and [`Draft::from_json`] with it.
 #[track_caller]
@@ -153,7 +153,7 @@ fn unknown_field() {
     );
     assert_eq!(
         refused(|network| network["epochs"][1]["until"] = 1.into()),
-        "network.epochs[1].until: unknown field, expected one of `nodes`, `number`, `valid_from`, `valid_until`"
+        "network.epochs[1].until: unknown field, expected one of `nodes`, `number`, `payment`, `valid_from`, `valid_until`"
     );
     assert_eq!(
         refused_node("address", json!([])),
@@ -488,6 +488,50 @@ fn field_of_the_other_role() {
     assert_eq!(
         draft.sign(&authority()).unwrap_err().to_string(),
         "network.epochs[0].nodes[2].client_addresses: a mix node serves no clients: remove this field"
+    );
+}
+
+#[test]
+fn payment_without_a_class_for_each_link_or_an_account_for_each_node() {
+    let refused_paid = |edit: &dyn Fn(&mut Draft)| {
+        let mut draft = paid();
+        edit(&mut draft);
+        draft.sign(&authority()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused_paid(&|draft| draft.epochs[1].payment.as_mut().unwrap().classes.truncate(4)),
+        "network.epochs[1].payment.classes: 4 classes, but a route has 5 links that are paid for: client to gateway, gateway to \
+         layer 1, and so on to the recipient's gateway"
+    );
+    assert_eq!(
+        refused_paid(&|draft| draft.epochs[0].nodes[3].account = None),
+        "network.epochs[0].nodes[3].account: missing: packets of this epoch are paid for, so every node needs an account on the \
+         chain"
+    );
+    assert_eq!(
+        refused_paid(&|draft| draft.epochs[0].nodes[4].account = draft.epochs[0].nodes[1].account),
+        "network.epochs[0].nodes[4].account: the account of node 1 too; each node needs one of its own"
+    );
+    for at in 0..2 {
+        let mixed = refused_paid(&|draft| draft.epochs[at].payment = None);
+        assert!(
+            mixed.starts_with("network.epochs[1].payment: either this epoch or the one before"),
+            "{mixed}"
+        );
+    }
+    let text = |escrow: &str| {
+        refused(|network| {
+            network["epochs"][0]["payment"] =
+                json!({ "chain_id": 1, "escrow": escrow, "classes": [1, 2, 3, 4, 5] });
+        })
+    };
+    assert_eq!(
+        text("00112233445566778899aabbccddeeff00112233"),
+        "network.epochs[0].payment.escrow: expected 42 hexadecimal characters, found 40"
+    );
+    assert_eq!(
+        text("0x0011"),
+        "network.epochs[0].payment.escrow: expected 40 hexadecimal characters, found 4"
     );
 }
 

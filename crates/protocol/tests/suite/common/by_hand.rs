@@ -3,8 +3,10 @@
 use tombola_mixing::Rng;
 use tombola_protocol::frame::{ClientMeta, Frame, LinkMeta, Parity};
 use tombola_protocol::hop::NextHop;
+use tombola_protocol::opener::{Half, Ticket};
 use tombola_protocol::view::EpochView;
 use tombola_sphinx::{Destination, HopField, PublicKey, RouteSecrets, build};
+use tombola_tickets::por::{Ack, Opener, RouteTickets};
 use tombola_topology::{MailboxId, NodeIndex};
 
 /// A hop of a packet by hand: whose key opens it, and what its field says; the last hop's field is not used.
@@ -15,9 +17,9 @@ pub(crate) struct Hop {
 }
 
 impl Hop {
-    /// Node `at`, which is told to forward to node `next`.
+    /// Node `at`, which is told to forward to node `next`. Its check, and the next one's challenge, are filled in later.
     pub(crate) fn forward(view: &EpochView, at: u32, next: u32, delay_ns: u64) -> Self {
-        let next = NextHop::Node { index: NodeIndex(next), check: [1; 8], challenge: [2; 20] };
+        let next = NextHop::Node { index: NodeIndex(next), check: [0; 8], challenge: [0; 20] };
         Self { key: *view.key(NodeIndex(at)).unwrap(), next, delay_ns }
     }
 
@@ -31,6 +33,12 @@ impl Hop {
     pub(crate) fn last(key: PublicKey) -> Self {
         Self { key, next: NextHop::Mailbox(MailboxId::from_bytes([0; 28])), delay_ns: 0 }
     }
+}
+
+/// What a hop would know of its ticket.
+pub(crate) fn any_ticket() -> Ticket {
+    let opener = Opener::from_bytes([0; 16]);
+    Ticket { challenge: opener.challenge(), ack: Ack::from_bytes([0; 16]), half: Half::Whole(opener) }
 }
 
 /// Builds packets over arbitrary hops.
@@ -47,22 +55,31 @@ impl ByHand {
     /// A frame between nodes.
     pub(crate) fn packet(&mut self, hops: &[Hop], plaintext: &[u8]) -> Frame {
         let keys: Vec<_> = hops.iter().map(|hop| hop.key).collect();
-        let fields: Vec<_> = hops[..hops.len() - 1]
-            .iter()
-            .map(|hop| HopField { next: hop.next.to_bytes(), delay_ns: hop.delay_ns })
-            .collect();
         let secrets = RouteSecrets::derive(self.rng.seed(), &keys).unwrap();
+        let (_, before) = hops.split_last().unwrap();
+        let is_client = matches!(before.last(), Some(Hop { next: NextHop::Mailbox(_), .. }));
+        let tickets = RouteTickets::of(&secrets, hops.len() - usize::from(is_client));
+        let field = |(at, hop): (usize, &Hop)| {
+            let mut next = hop.next;
+            if let NextHop::Node { check, challenge, .. } = &mut next {
+                *check = *tickets.check(at).as_bytes();
+                *challenge = *tickets.challenge(at + 1).as_bytes();
+            }
+            HopField { next: next.to_bytes(), delay_ns: hop.delay_ns }
+        };
+        let fields: Vec<_> = before.iter().enumerate().map(field).collect();
         let destination = Destination { address: self.rng.seed(), identifier: [7; 16] };
         let mut frame = Frame::zeroed();
         build(&secrets, &fields, &destination, self.rng.seed(), plaintext, frame.packet_mut()).unwrap();
-        frame.set_link_packet(self.parity, &LinkMeta { challenge: [3; 20], ack_check: [0; 8] });
+        let (challenge, ack_check) = (*tickets.challenge(0).as_bytes(), *tickets.first_ack().as_bytes());
+        frame.set_link_packet(self.parity, &LinkMeta { challenge, ack_check });
         frame
     }
 
     /// Makes it a client's frame that asks its gateway for a first hop.
     pub(crate) fn for_gateway(&self, mut frame: Frame, next: u32) -> Frame {
-        let meta =
-            ClientMeta { next: NodeIndex(next), ack_check: [4; 8], challenge: [5; 20], opener: [6; 16] };
+        let LinkMeta { challenge, ack_check } = frame.link_meta();
+        let meta = ClientMeta { next: NodeIndex(next), ack_check, challenge };
         frame.set_client_packet(self.parity, &meta);
         frame
     }

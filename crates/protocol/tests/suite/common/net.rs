@@ -11,13 +11,18 @@ use tombola_protocol::drops::DropCounters;
 use tombola_protocol::fragment::MessageId;
 use tombola_protocol::frame::{Frame, FrameKind, Parity};
 use tombola_protocol::gateway::{Gateway, GatewayInput, GatewayOutput};
-use tombola_protocol::opener::{Inbound, Occupancy, Opener, Order};
+use tombola_protocol::opener::{Half, Inbound, Occupancy, Opener, Order};
+use tombola_protocol::payment::Fact;
 use tombola_protocol::relay::{NewViews, Relay, RelayInput, RelayOutput};
 use tombola_protocol::view::{OpenViews, SendViews};
+use tombola_sphinx::RelaySecrets;
+use tombola_tickets::por::OwnSecret;
+use tombola_tickets::{Address, WindowClaim};
 use tombola_topology::{IdentityKey, NodeIndex, Phases, Role};
 
 use super::disk::Disk;
 use super::memory::Memory;
+use super::paying::{Asked, Kept, Purse, guarantee, without_batches};
 use super::world::{START, Setup, World, gateway_of};
 
 /// An end of a link.
@@ -105,11 +110,11 @@ impl NodeState {
 }
 
 /// A frame on a link. Frames that arrive at the same instant arrive in the order in which they were sent.
-struct InFlight {
+pub(super) struct InFlight {
     at: Time,
     number: u64,
-    from: Place,
-    to: Place,
+    pub(super) from: Place,
+    pub(super) to: Place,
     frame: Frame,
 }
 
@@ -158,16 +163,38 @@ pub(crate) struct Net {
     disk_answers: BTreeMap<(Time, u64), (usize, GatewayInput)>,
     watching: bool,
     cut: Option<Cut>,
+    /// What the disks for payment take to write.
+    pub(crate) purse_takes: Duration,
+    pub(super) purse_answers: BTreeMap<(Time, u64), (usize, Purse, u64)>,
+    /// The chain says nothing of its own accord of those who want to pay: they are only remembered, with whom they want to pay.
+    pub(crate) chain_is_slow: bool,
+    pub(crate) watched: Vec<(u32, Address)>,
+    /// What the chain tells a node that has lost its purse.
+    pub(super) past: Vec<Fact>,
+    /// Packets whose tickets do not open.
+    spoil: Option<Cut>,
+    /// So many control frames for clients find the queue of their link full.
+    pub(crate) full: usize,
+    /// Control frames that get lost.
+    pub(super) mute: Option<Cut>,
+    cheat: Option<Cut>,
     identities: BTreeMap<Place, IdentityKey>,
     places: BTreeMap<IdentityKey, Place>,
     online: BTreeSet<Place>,
-    wire: BinaryHeap<Reverse<InFlight>>,
-    sent: u64,
+    pub(super) wire: BinaryHeap<Reverse<InFlight>>,
+    pub(super) sent: u64,
     due: Vec<Time>,
     number: u128,
     /// What senders use: numbers of epochs.
     sending: (u64, Option<u64>),
     next_phase: Time,
+    /// What is on the disks for payment, by account.
+    pub(crate) purses: BTreeMap<Purse, Kept>,
+    pub(super) purse_changes: BTreeMap<Purse, Asked>,
+    /// What nodes wanted claimed, with who claims.
+    pub(crate) claims: Vec<(u32, WindowClaim)>,
+    /// Nodes that have nothing left to claim.
+    pub(crate) settled: BTreeSet<u32>,
 }
 
 impl Net {
@@ -228,7 +255,16 @@ impl Net {
             disk_takes: Duration::ZERO,
             disk_answers: BTreeMap::new(),
             watching: false,
+            purse_takes: Duration::ZERO,
+            purse_answers: BTreeMap::new(),
+            chain_is_slow: false,
+            watched: vec![],
+            past: vec![],
             cut: None,
+            spoil: None,
+            full: 0,
+            mute: None,
+            cheat: None,
             identities,
             online: BTreeSet::new(),
             wire: BinaryHeap::new(),
@@ -236,8 +272,14 @@ impl Net {
             number: 0,
             sending: (setup.epoch, None),
             next_phase: Time::ZERO,
+            purses: BTreeMap::new(),
+            purse_changes: BTreeMap::new(),
+            claims: vec![],
+            settled: BTreeSet::new(),
         };
         net.change_phases();
+        (0..net.world.nodes()).for_each(|node| net.guard(node));
+        net.link_nodes();
         accounts.into_iter().for_each(|account| net.connect(account));
         (0..net.due.len()).for_each(|machine| net.settle(machine));
         net
@@ -251,6 +293,23 @@ impl Net {
     /// From now on, links from one place to another lose everything if `cut` says so.
     pub(crate) fn cut(&mut self, cut: impl Fn(Place, Place) -> bool + 'static) {
         self.cut = Some(Box::new(cut));
+    }
+
+    /// From now on, links from one place to another lose their control frames if `mute` says so.
+    pub(crate) fn mute(&mut self, mute: impl Fn(Place, Place) -> bool + 'static) {
+        self.mute = Some(Box::new(mute));
+    }
+
+    /// From now on, who pays from one place to another keeps its batches and believes that they were received, if `cheat` says
+    /// so: it goes on for as long as it is served.
+    pub(crate) fn cheat(&mut self, cheat: impl Fn(Place, Place) -> bool + 'static) {
+        self.cheat = Some(Box::new(cheat));
+    }
+
+    /// From now on, senders of packets that go from one place to another make them so that the ticket of whoever receives them
+    /// there does not open, if `spoil` says so.
+    pub(crate) fn spoil(&mut self, spoil: impl Fn(Place, Place) -> bool + 'static) {
+        self.spoil = Some(Box::new(spoil));
     }
 
     /// The gateway of a client or an account.
@@ -292,7 +351,7 @@ impl Net {
         );
         match who {
             Place::Client(i) => {
-                self.clients[i].handle_link(up);
+                self.clients[i].handle_link(now, up);
                 self.settle(self.nodes.len() + i);
             }
             Place::Account(node, account) => {
@@ -408,7 +467,8 @@ impl Net {
             let arrival = self.wire.peek().map_or(Time::MAX, |Reverse(flight)| flight.at);
             let timeout = self.due.iter().copied().min().unwrap_or(Time::MAX);
             let answer = self.disk_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
-            let next = arrival.min(timeout).min(answer).min(self.next_phase);
+            let written = self.purse_answers.keys().next().map_or(Time::MAX, |(at, _)| *at);
+            let next = arrival.min(timeout).min(answer).min(written).min(self.next_phase);
             if next > end {
                 break;
             }
@@ -418,6 +478,10 @@ impl Net {
             while let Some(answer) = self.disk_answers.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (gateway, input) = answer.remove();
                 self.tell_gateway(u32::try_from(gateway).unwrap(), input);
+            }
+            while let Some(written) = self.purse_answers.first_entry().filter(|entry| entry.key().0 <= next) {
+                let (machine, purse, count) = written.remove();
+                self.written(machine, purse, count);
             }
             if self.next_phase <= self.now {
                 self.change_phases();
@@ -444,6 +508,20 @@ impl Net {
         if self.cut.as_ref().is_some_and(|cut| cut(from, to)) {
             return;
         }
+        let is_control = frame.kind() == Ok(FrameKind::Control);
+        if is_control && self.mute.as_ref().is_some_and(|mute| mute(from, to)) {
+            return;
+        }
+        if is_control && self.cheat.as_ref().is_some_and(|cheat| cheat(from, to)) {
+            let (rest, received) = without_batches(&frame);
+            self.fly(from, to, rest);
+            received.into_iter().for_each(|frame| self.fly(to, from, frame));
+            return;
+        }
+        self.fly(from, to, frame);
+    }
+
+    fn fly(&mut self, from: Place, to: Place, frame: Frame) {
         self.sent += 1;
         let at = self.now + self.world.setup.latency;
         self.wire.push(Reverse(InFlight { at, number: self.sent, from, to, frame }));
@@ -451,6 +529,7 @@ impl Net {
 
     /// Hands frames to a node at once, as one batch from a neighbour.
     pub(crate) fn inject(&mut self, from: u32, to: u32, frames: Vec<Frame>) {
+        let spoilt = self.spoil.as_ref().is_some_and(|spoil| spoil(Place::Node(from), Place::Node(to)));
         let from = self.world.identity(from);
         let (now, node) = (self.now, &mut self.nodes[to as usize]);
         let mut before: Vec<_> = frames.iter().map(alpha).collect();
@@ -464,7 +543,11 @@ impl Net {
             // Which of a larger batch were dropped is not known here.
             before.clear();
         }
-        for (at, opened) in opened.into_iter().enumerate() {
+        for (at, mut opened) in opened.into_iter().enumerate() {
+            if let (true, Half::Own(own)) = (spoilt, &mut opened.ticket.half) {
+                // All that a hop can check is as it must be; its half is another one than the challenge was made of.
+                *own = OwnSecret::of(&RelaySecrets { own: [1; 16], ack: [2; 16], chk: [3; 16] });
+            }
             if let (true, Some(alpha_in)) = (self.watching, before.get(at)) {
                 self.passages.push(Passage {
                     node: to,
@@ -494,6 +577,9 @@ impl Net {
     /// A frame reaches the end of its link.
     fn arrive(&mut self, from: Place, to: Place, frame: Frame) {
         match (from, to) {
+            (Place::Node(from), Place::Node(to)) if frame.kind() == Ok(FrameKind::Control) => {
+                self.tell_control(from, to, frame);
+            }
             (Place::Node(from), Place::Node(to)) => self.inject(from, to, vec![frame]),
             (client, Place::Node(gateway)) => {
                 let input = GatewayInput::ClientFrame(self.identity(client), frame);
@@ -512,7 +598,7 @@ impl Net {
     }
 
     /// Takes everything out of a machine that is due, then lets it work ahead.
-    fn settle(&mut self, machine: usize) {
+    pub(super) fn settle(&mut self, machine: usize) {
         let now = self.now;
         self.due[machine] = if let Some(client) = machine.checked_sub(self.nodes.len()) {
             let gateway = Place::Node(self.gateway_of(Place::Client(client)));
@@ -523,6 +609,7 @@ impl Net {
             while let Some(op) = self.clients[client].poll_store() {
                 self.stores[client].take(op);
             }
+            self.keep_purses(machine);
             let durable = self.stores[client].commit();
             self.clients[client].handle_durable(durable);
             while let Some(event) = self.clients[client].poll_event() {
@@ -535,6 +622,7 @@ impl Net {
                 self.send(from, to, frame);
             }
             self.serve_disk(machine);
+            self.keep_purses(machine);
             match &mut self.nodes[machine].machine {
                 Machine::Mix(relay) => {
                     while !self.lazy && relay.work(now) {}
@@ -627,7 +715,7 @@ impl Net {
 
     fn set_views(&mut self, views: &SendViews, anew: bool) {
         for client in &mut self.clients {
-            client.handle_views(views.clone());
+            client.handle_views(self.now, views.clone());
         }
         let mut connecting = Vec::new();
         for node in 0..self.nodes.len() {
@@ -663,10 +751,32 @@ impl Net {
                 RelayOutput::Account { account, frame } => {
                     (Place::Account(index, account), Place::Node(gateway_of(account)), frame)
                 }
+                RelayOutput::Claim(claim) => {
+                    self.claims.push((index, *claim));
+                    return self.poll_node(me, node);
+                }
+                RelayOutput::Watch { .. } | RelayOutput::Forget { .. } => return self.poll_node(me, node),
+                RelayOutput::Settled(_) => {
+                    self.settled.insert(index);
+                    return self.poll_node(me, node);
+                }
             }),
             Machine::Gateway(gateway) => loop {
                 match gateway.poll_output(self.now)? {
                     GatewayOutput::Forward { to, frame } => return Some((me, self.places[&to], frame)),
+                    GatewayOutput::Claim(claim) => self.claims.push((index, *claim)),
+                    GatewayOutput::Watch { account, .. } if self.chain_is_slow => {
+                        self.watched.push((index, account));
+                    }
+                    GatewayOutput::Forget { .. } => {}
+                    GatewayOutput::Watch { account, .. } => gateway.handle(self.now, guarantee(account)),
+                    GatewayOutput::Settled(_) => drop(self.settled.insert(index)),
+                    GatewayOutput::Deliver { to, frame }
+                        if self.full > 0 && frame.kind() == Ok(FrameKind::Control) =>
+                    {
+                        self.full -= 1;
+                        gateway.handle(self.now, GatewayInput::Undelivered(to, frame));
+                    }
                     GatewayOutput::Deliver { to, frame } => match self.places.get(&to) {
                         Some(client) if self.online.contains(client) => return Some((me, *client, frame)),
                         _ => gateway.handle(self.now, GatewayInput::Undelivered(to, frame)),

@@ -13,6 +13,7 @@ use tombola_protocol::mailbox::Fetch;
 use tombola_protocol::opener::{Occupancy, Opened, Order};
 use tombola_topology::{IdentityKey, MailboxId};
 
+use super::by_hand::any_ticket;
 use super::disk::Disk;
 use super::world::{Setup, World};
 
@@ -134,7 +135,6 @@ impl Post {
                 next: tombola_topology::NodeIndex(2),
                 ack_check: [0; 8],
                 challenge: [0; 20],
-                opener: [0; 16],
             },
         );
         frame.set_acknowledged(number as u16);
@@ -153,6 +153,8 @@ impl Post {
             frame,
             order,
             tag: TagPlace::default(),
+            ticket: any_ticket(),
+            from: self.client,
         }));
     }
 
@@ -164,7 +166,7 @@ impl Post {
             while let Some(output) = self.gateway.poll_output(self.now) {
                 match output {
                     GatewayOutput::Deliver { to, frame } => frames.push((to, frame)),
-                    GatewayOutput::Forward { .. } => panic!("nobody sends"),
+                    _ => panic!("nobody sends, and nobody pays"),
                 }
                 self.serve_disk();
             }

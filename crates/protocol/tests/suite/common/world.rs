@@ -1,6 +1,7 @@
 //! The network's document, and everybody's keys.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tombola_mixing::{Rng, Time};
@@ -9,6 +10,7 @@ use tombola_protocol::drops::DropCounters;
 use tombola_protocol::gateway::{Gateway, GatewayMail};
 use tombola_protocol::mailbox::Stored;
 use tombola_protocol::opener::{NodeKey, Occupancy, Opener};
+use tombola_protocol::payment::{Account, Fact, Payments, Setting};
 use tombola_protocol::records::Restore;
 use tombola_protocol::relay::Relay;
 use tombola_protocol::replay::{TagFilter, capacity_for};
@@ -17,9 +19,12 @@ use tombola_protocol::unix::{UnixNanos, WallClock};
 use tombola_protocol::view::{EpochView, Seat};
 
 use tombola_sphinx::SecretKey;
+use tombola_tickets::{
+    Address, ClassNumber, Domain, Limits, PriceClass, SignerKey, UnixSeconds, WinProbability,
+};
 use tombola_topology::{
-    AuthoritySecret, Draft, EpochDraft, EpochNumber, IdentityKey, Network, Node, Parameters, Role, SphinxKey,
-    UnixTime,
+    AuthoritySecret, ChainAddress, Draft, EpochDraft, EpochNumber, IdentityKey, Network, Node, Parameters,
+    Payment, Role, SphinxKey, UnixTime,
 };
 
 /// Mix nodes in a layer.
@@ -50,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) epochs: u64,
     /// In whole seconds.
     pub(crate) epoch_length: Duration,
+    /// Packets are paid for.
+    pub(crate) paid: bool,
 }
 
 impl Setup {
@@ -66,7 +73,13 @@ impl Setup {
             epoch: 3,
             epochs: 1,
             epoch_length: Duration::from_secs(86_400),
+            paid: false,
         }
+    }
+
+    /// The same, with payment.
+    pub(crate) fn paid(seed: u64) -> Self {
+        Self { paid: true, ..Self::new(seed) }
     }
 
     /// The document signed, verified, and read.
@@ -78,7 +91,8 @@ impl Setup {
         );
         let mut secrets = Vec::new();
         let nodes: Vec<_> = roles
-            .map(|role| {
+            .zip(1u8..)
+            .map(|(role, number)| {
                 let secret = SecretKey::from_bytes(rng.seed());
                 let node = Node {
                     role,
@@ -89,6 +103,7 @@ impl Setup {
                         Role::Gateway => vec!["/ip4/127.0.0.1/udp/2/quic-v1".into()],
                         Role::Mix { .. } => vec![],
                     },
+                    account: self.paid.then(|| ChainAddress(account_of(number).into())),
                 };
                 secrets.push(secret);
                 node
@@ -122,6 +137,8 @@ impl Setup {
             identities,
             secrets,
             clients: vec![],
+            purses: 0,
+            signers: BTreeMap::new(),
             rng,
         }
     }
@@ -132,6 +149,13 @@ impl Setup {
             number: EpochNumber(self.epoch + number),
             valid_from: UnixTime(begins),
             valid_until: UnixTime(begins + self.epoch_length.as_secs()),
+            payment: self.paid.then(|| Payment {
+                chain_id: CHAIN,
+                escrow: ChainAddress([0xee; 20]),
+                classes: (0..u32::from(self.parameters.layers) + 2)
+                    .map(|link| class_of(number, link).0)
+                    .collect(),
+            }),
             nodes,
         }
     }
@@ -153,6 +177,9 @@ pub(crate) struct World {
     /// By epoch and node.
     secrets: Vec<Vec<SecretKey>>,
     clients: Vec<(IdentityKey, SecretKey, u32)>,
+    purses: u8,
+    /// Keys that sign for accounts instead of their own, by number.
+    pub(crate) signers: BTreeMap<u8, u8>,
     rng: Rng,
 }
 
@@ -201,7 +228,8 @@ impl World {
         let gateway = self.identity(gateway);
         let keys = ClientKeys { sphinx, identity, gateway };
         let wall = WallClock { at_zero: UnixNanos(START * 1_000_000_000) };
-        Client::new(now, wall, Arc::clone(&self.view), keys, stored, self.rng.seed()).unwrap()
+        let client = Client::new(now, wall, Arc::clone(&self.view), keys, stored, self.rng.seed()).unwrap();
+        self.paying(now, identity, client)
     }
 
     /// As many accounts as a mix node has, in an epoch that has begun.
@@ -212,7 +240,8 @@ impl World {
                 let (sphinx, gateway) =
                     (SecretKey::from_bytes(self.rng.seed()), self.identity(gateway_of(i)));
                 let keys = ClientKeys { sphinx, identity, gateway };
-                (identity, Client::account(now, Arc::clone(view), keys, self.rng.seed()).unwrap())
+                let client = Client::account(now, Arc::clone(view), keys, self.rng.seed()).unwrap();
+                (identity, self.paying(now, identity, client))
             })
             .unzip()
     }
@@ -227,7 +256,12 @@ impl World {
         let (identities, accounts) = self.accounts(Time::ZERO, &Arc::clone(&self.view));
         let (view, places, drops) = (Arc::clone(&self.view), occupancy.clone(), Arc::clone(drops));
         let seed = self.rng.seed();
-        let relay = Relay::new(Time::ZERO, view, self.identity(node), accounts, places, drops, seed);
+        let relay =
+            Relay::new(Time::ZERO, view, self.identity(node), accounts, places, Arc::clone(&drops), seed);
+        let relay = match self.node_payments(node, drops) {
+            Some(payments) => relay.with_payments(Time::ZERO, payments, &self.seat(0, node).into()),
+            None => relay,
+        };
         (identities, relay)
     }
 
@@ -248,8 +282,119 @@ impl World {
         let (views, places, drops) = (self.seat(0, node).into(), occupancy.clone(), Arc::clone(drops));
         let clock = WallClock { at_zero: UnixNanos(1_000_000_000_000_000) };
         let (mail, seed) = (GatewayMail { packets: self.setup.memory, clock, stored }, self.rng.seed());
-        Gateway::new(now, &self.setup.parameters, views, mail, places, drops, seed)
+        let gateway =
+            Gateway::new(now, &self.setup.parameters, views, mail, places, Arc::clone(&drops), seed);
+        match self.node_payments(node, drops) {
+            Some(payments) => gateway.with_payments(now, payments),
+            None => gateway,
+        }
     }
+}
+
+impl World {
+    /// The price classes of all epochs.
+    pub(crate) fn prices(&self) -> BTreeMap<ClassNumber, PriceClass> {
+        let links = 0..u32::from(self.setup.parameters.layers) + 2;
+        let price = |epoch: u64, link: u32| PriceClass {
+            // Each hop keeps one part of it, and passes on the rest.
+            face_value: FEE
+                * u128::from(self.setup.parameters.layers + 2 - u8::try_from(link).unwrap())
+                * ONE_IN,
+            win_probability: WinProbability::from_ratio(1, u32::try_from(ONE_IN).unwrap()).unwrap(),
+            valid_from: UnixSeconds(u32::try_from(START).unwrap() - 10),
+            expiry: UnixSeconds(u32::try_from(START).unwrap() + 1_000_000),
+            epoch: u32::try_from(epoch).unwrap(),
+        };
+        let epochs = 0..self.setup.epochs;
+        epochs
+            .flat_map(|epoch| links.clone().map(move |link| (class_of(epoch, link), price(epoch, link))))
+            .collect()
+    }
+
+    fn node_payments(&mut self, node: u32, drops: Arc<DropCounters>) -> Option<Payments> {
+        let number = u8::try_from(node).unwrap() + 1;
+        let kept = tombola_tickets::Restore::default();
+        self.setup.paid.then(|| self.payments(Time::ZERO, number, self.identity(node), drops, &kept))
+    }
+
+    /// A mix node without accounts that begins again, with what payment has kept.
+    pub(crate) fn restarted_relay(
+        &mut self,
+        now: Time,
+        node: u32,
+        occupancy: &Occupancy,
+        drops: &Arc<DropCounters>,
+        kept: &tombola_tickets::Restore,
+    ) -> Relay {
+        let (view, places, seed) = (Arc::clone(&self.view), occupancy.clone(), self.rng.seed());
+        let number = u8::try_from(node).unwrap() + 1;
+        let payments = self.payments(now, number, self.identity(node), Arc::clone(drops), kept);
+        Relay::new(now, view, self.identity(node), vec![], places, Arc::clone(drops), seed).with_payments(
+            now,
+            payments,
+            &self.seat(0, node).into(),
+        )
+    }
+
+    /// Payments of an account; everybody knows that everybody has plenty.
+    fn payments(
+        &mut self,
+        now: Time,
+        number: u8,
+        me: IdentityKey,
+        drops: Arc<DropCounters>,
+        kept: &tombola_tickets::Restore,
+    ) -> Payments {
+        let key = self.signers.get(&number).copied().unwrap_or(number);
+        let signer = SignerKey::from_bytes(&[key; 32]).unwrap();
+        let account =
+            Account { address: account_of(number), signer, secret: [number; 32].into(), domain: domain() };
+        let limits = Limits {
+            settled_after: self.setup.parameters.max_delay + Duration::from_secs(2),
+            claim_before_expiry: 3600,
+        };
+        let wall = WallClock { at_zero: UnixNanos(START * 1_000_000_000) };
+        let setting = Setting { me, wall, limits, drops, seed: self.rng.seed() };
+        let mut payments = Payments::new(now, account, setting, self.prices(), kept).unwrap();
+        payments.handle_fact(Time::ZERO, Fact::Deposit(PLENTY));
+        for other in 1..=u8::try_from(self.identities.len()).unwrap() {
+            payments.handle_fact(Time::ZERO, Fact::Guarantee { issuer: account_of(other), amount: PLENTY });
+        }
+        payments
+    }
+
+    fn paying(&mut self, now: Time, identity: IdentityKey, client: Client) -> Client {
+        if !self.setup.paid {
+            return client;
+        }
+        // Accounts of nodes come first.
+        self.purses += 1;
+        let drops = Arc::clone(client.drops());
+        let kept = tombola_tickets::Restore::default();
+        let payments = self.payments(now, 100 + self.purses, identity, drops, &kept);
+        client.with_payments(now, payments)
+    }
+}
+
+/// What a hop keeps of each packet.
+pub(crate) const FEE: u128 = 1000;
+/// One ticket in so many wins.
+pub(crate) const ONE_IN: u128 = 64;
+/// More than anybody spends.
+pub(crate) const PLENTY: u128 = 1 << 100;
+const CHAIN: u64 = 31_337;
+
+/// The account of that number: its own key signs for it.
+pub(crate) fn account_of(number: u8) -> Address {
+    SignerKey::from_bytes(&[number; 32]).unwrap().address()
+}
+
+pub(crate) fn domain() -> Domain {
+    Domain::new(CHAIN, Address::repeat_byte(0xee))
+}
+
+fn class_of(epoch: u64, link: u32) -> ClassNumber {
+    ClassNumber(u32::try_from(epoch).unwrap() * 10 + link + 1)
 }
 
 /// The gateway of the `i`-th client, or of a node's `i`-th account.

@@ -1,7 +1,7 @@
 //! What it costs to make tags and mail durable, on the disk that a directory is on.
 //!
 //! ```text
-//! cargo run --release -p tombola-storage --example cost -- [directory, default .]
+//! cargo run --release -p tombola-storage --example commits -- [directory, default .]
 //! ```
 //!
 //! A sync takes what the disk needs; processor time, bytes written and syncs are what the code adds. Tags: appended one by one,
