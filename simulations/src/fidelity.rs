@@ -142,6 +142,7 @@ impl Wire {
                 sphinx_key: SphinxKey::from_bytes(secret.public_key().to_bytes()),
                 addresses: address(),
                 client_addresses: if role == Role::Gateway { address() } else { Vec::new() },
+                account: None,
             });
             secrets.push((identity, secret));
         }
@@ -149,6 +150,7 @@ impl Wire {
             number: EpochNumber(0),
             valid_from: UnixTime(0),
             valid_until: UnixTime(365 * DAY.as_secs()),
+            payment: None,
             nodes,
         };
         let draft = Draft {
