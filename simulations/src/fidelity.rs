@@ -12,7 +12,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tombola_mixing::Time;
 use tombola_protocol::drops::{DropCounters, DropReason};
-use tombola_protocol::frame::{CHALLENGE_LEN, Frame};
+use tombola_protocol::frame::{CHALLENGE_LEN, ClientMeta, Frame, LinkMeta};
 use tombola_protocol::opener::{Inbound, NodeKey, Occupancy, Opener, Order};
 use tombola_protocol::packet::{End, FirstLink, Identifier, PacketBuilder};
 use tombola_protocol::payload::payload_type;
@@ -224,13 +224,19 @@ impl Wire {
         };
         let mixes: Vec<_> = packets.route(id).map(|hop| NodeIndex(net.gateways + hop.mix)).collect();
         let filler = builder.filler(payload_type::COVER);
-        let prepared = builder.build(&net.view, FirstLink::FromNode, &mixes, &end, identifier, &filler);
-        let from = match packet.kind {
-            Kind::MixOut => net.gateways + packet.sender - clients,
-            _ => packet.sender % net.gateways,
+        let (link, from) = match packet.kind {
+            Kind::MixOut => (FirstLink::FromNode, net.gateways + packet.sender - clients),
+            _ => (FirstLink::FromClient, packet.sender % net.gateways),
         };
+        let prepared = builder.build(&net.view, link, &mixes, &end, identifier, &filler);
+        let mut frame = prepared.frame;
+        if link == FirstLink::FromClient {
+            // The gateway leaves out what is meant for itself.
+            let ClientMeta { challenge, ack_check, .. } = frame.client_meta();
+            frame.set_link_packet(net.view.parity(), &LinkMeta { challenge, ack_check });
+        }
         let carried = Carried {
-            frame: prepared.frame,
+            frame,
             from: net.nodes[from as usize].0,
             to: net.nodes[prepared.first.as_usize()].0,
         };
