@@ -203,7 +203,9 @@ fn progress(control: &Control, elapsed: Duration) -> String {
     let rate = control.events() as f64 / elapsed.as_secs_f64().max(1e-3) / 1e6;
     let (simulated, expected) = control.progress();
     let share = (simulated.as_secs_f64() / expected.as_secs_f64().max(1e-9)).min(1.0);
-    let left = if expected.is_zero() || share < 0.005 {
+    let left = if share == 0.0 && !expected.is_zero() {
+        String::from("beginning")
+    } else if expected.is_zero() {
         String::from("finding the warm-up")
     } else {
         let seconds = elapsed.as_secs_f64() * (1.0 - share) / share;

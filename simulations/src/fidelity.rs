@@ -235,11 +235,8 @@ impl Wire {
             let ClientMeta { challenge, ack_check, .. } = frame.client_meta();
             frame.set_link_packet(net.view.parity(), &LinkMeta { challenge, ack_check });
         }
-        let carried = Carried {
-            frame,
-            from: net.nodes[from as usize].0,
-            to: net.nodes[prepared.first.as_usize()].0,
-        };
+        let carried =
+            Carried { frame, from: net.nodes[from as usize].0, to: net.nodes[prepared.first.as_usize()].0 };
         let mut post = self.post.borrow_mut();
         post.counts.built += 1;
         post.under_way.insert(id, carried);

@@ -115,6 +115,7 @@ impl<T: Timed> Far<T> {
             self.chain(last, |element| {
                 instants = (instants.0.max(element.instant()), instants.1.min(element.instant()));
             });
+            // A few go out at once. Of many only the first, and what is as early: the others are distributed again.
             self.limit = if is_small { instants.0 } else { instants.1 };
             self.empty(last, &mut out);
         }

@@ -12,7 +12,7 @@ use crate::{Rng, Time};
 ///
 /// **Order.** Items leave in the order of their deadlines, to the nanosecond. Items with the same deadline leave in
 /// uniformly random order: the tie-break is a random number that is drawn when the item arrives, so neither the
-/// order of arrival nor the shape of the heap shows.
+/// order of arrival nor the place in memory shows.
 ///
 /// **Bound.** The pool never holds more than `capacity` items. Load is shed before a packet costs anything and
 /// before its delay is known: ask [`DelayPool::room`] first, and drop the packet unopened if there is none. So the
@@ -223,13 +223,15 @@ mod tests {
             for _ in 0..10_000 {
                 if rng.below(10) < pushes {
                     let delay = delay(&mut rng);
-                    let at = now.saturating_sub(rng.below(2) * rng.below(2_000));
-                    let deadline =
-                        pool.insert(Time::from_nanos(at), Duration::from_nanos(delay), delay).unwrap();
+                    let at = Time::from_nanos(now.saturating_sub(rng.below(2) * rng.below(2_000)));
+                    let delay = Duration::from_nanos(delay);
+                    // Each item knows when it is due.
+                    let deadline = pool.insert(at, delay, at + delay).unwrap();
                     oracle.push(Reverse(deadline));
                 } else if let Some(Reverse(deadline)) = oracle.pop() {
                     assert_eq!(pool.poll_timeout(), Some(deadline));
-                    assert_eq!(pool.poll_release(deadline).map(|(at, _)| at), Some(deadline));
+                    assert_eq!(pool.peek(), Some(&deadline));
+                    assert_eq!(pool.poll_release(deadline), Some((deadline, deadline)));
                     now = now.max(deadline.as_nanos());
                 }
                 assert_eq!(pool.len(), oracle.len());
@@ -237,7 +239,7 @@ mod tests {
             }
         }
         while let Some(Reverse(deadline)) = oracle.pop() {
-            assert_eq!(pool.poll_release(deadline).map(|(at, _)| at), Some(deadline));
+            assert_eq!(pool.poll_release(deadline), Some((deadline, deadline)));
         }
         assert!(pool.is_empty() && pool.poll_release(Time::MAX).is_none());
     }

@@ -1,7 +1,7 @@
 //! What a mix does with packets between their arrival and their departure.
 //!
-//! A mix of one's own is one file: a type for its parameters that implements [`MixKind`], a type that implements
-//! [`Mix`], and a line in [`parse`]. [`threshold`] is a short example.
+//! A mix of one's own is one file: a type for its parameters that implements [`MixKind`], and a type that implements
+//! [`Mix`]. A `pub mod` and a line in `KINDS`, both in this file, make it known. [`threshold`] is a short example.
 
 use core::fmt;
 use core::time::Duration;
@@ -146,18 +146,23 @@ impl Delay {
 /// ln(10^9): an exponential variable exceeds so many means with a probability of 10^-9.
 pub const MEANS_TO_1E9: f64 = 20.72;
 
-/// The names of all kinds, as scenarios spell them.
-pub const KINDS: &[&str] = &["poisson", "pool", "threshold", "timed"];
+type Read = fn(&mut Section) -> Result<Box<dyn MixKind>, ScenarioError>;
+
+/// All kinds: their names, as scenarios spell them, and what reads their parameters. The first one is the default.
+const KINDS: [(&str, Read); 4] = [
+    ("poisson", |section| Ok(Box::new(stop_and_go::StopAndGo::read(section)?))),
+    ("pool", |section| Ok(Box::new(pool::Pool::read(section)?))),
+    ("threshold", |section| Ok(Box::new(threshold::Threshold::read(section)?))),
+    ("timed", |section| Ok(Box::new(timed::Timed::read(section)?))),
+];
 
 /// Reads the `[mix]` section of a scenario: `kind`, and the parameters of that kind.
 ///
 /// # Errors
 /// What is wrong with it, and where.
 pub fn parse(section: &mut Section) -> Result<Box<dyn MixKind>, ScenarioError> {
-    Ok(match section.one_of("kind", "poisson", KINDS)? {
-        "pool" => Box::new(pool::Pool::read(section)?),
-        "threshold" => Box::new(threshold::Threshold::read(section)?),
-        "timed" => Box::new(timed::Timed::read(section)?),
-        _ => Box::new(stop_and_go::StopAndGo::read(section)?),
-    })
+    let names = KINDS.map(|(name, _)| name);
+    let found = section.one_of("kind", names[0], &names)?;
+    let (_, read) = KINDS.into_iter().find(|(name, _)| *name == found).unwrap_or(KINDS[0]);
+    read(section)
 }

@@ -72,7 +72,7 @@ impl MixKind for Pool {
     fn longest_stay(&self, arrivals: f64) -> f64 {
         let (batch, seconds) = self.rhythm(arrivals);
         let kept = self.keep as f64 / (self.keep as f64 + batch);
-        let rounds = if self.keep == 0 { 1.0 } else { 1.0 + MEANS_TO_1E9 / -kept.ln() };
+        let rounds = if self.keep == 0 { 1.0 } else { 1.0 + MEANS_TO_1E9 / -libm::log(kept) };
         seconds * rounds
     }
 }

@@ -34,7 +34,7 @@ pub use table::{Column, Table};
 #[derive(Debug, Error)]
 pub enum OutputError {
     /// A file cannot be written or read.
-    #[error("{path}: {source}; check that the directory exists and may be written to", path = path.display())]
+    #[error("{path}: check that it exists, and that its directory may be written to", path = path.display())]
     Io {
         /// Which one.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum OutputError {
         source: std::io::Error,
     },
     /// A file is no Parquet file, or could not be written as one.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: not read or written as a table", path = path.display())]
     Parquet {
         /// Which one.
         path: PathBuf,

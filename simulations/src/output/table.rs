@@ -139,6 +139,13 @@ impl Table {
     /// # Errors
     /// It is no such file.
     pub fn read(input: impl ChunkReader + Read + 'static) -> Result<Self, ParquetError> {
+        // The library asserts some of what a damaged file may break.
+        let read = std::panic::AssertUnwindSafe(|| Self::read_undamaged(input));
+        std::panic::catch_unwind(read)
+            .unwrap_or_else(|_| Err(ParquetError::General(String::from("the file is damaged"))))
+    }
+
+    fn read_undamaged(input: impl ChunkReader + Read + 'static) -> Result<Self, ParquetError> {
         let file = SerializedFileReader::new(input)?;
         let metadata = file.metadata();
         let notes = metadata.file_metadata().key_value_metadata().cloned().unwrap_or_default();
@@ -241,6 +248,25 @@ mod tests {
         let notes = found.notes.iter().filter(|(key, _)| key != "ARROW:schema").cloned().collect::<Vec<_>>();
         assert_eq!((found.columns.clone(), notes), (table.columns.clone(), table.notes.clone()));
         assert_eq!(found.numbers("b"), [0.5, -1e300]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_or_another_table_and_never_a_panic() {
+        let table = Table::default()
+            .with("a", Column::integers(0..500_u64))
+            .with("b", Column::Numbers((0..500).map(|row| (row % 3 > 0).then_some(f64::from(row))).collect()))
+            .with("c", Column::Texts((0..500).map(|row| row.to_string()).collect()));
+        let mut whole = Vec::new();
+        table.write(&mut whole).unwrap();
+        let mut refused = 0;
+        for bit in (0..whole.len() * 8).step_by(7) {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&damaged).unwrap();
+            refused += u32::from(Table::read(file).is_err());
+        }
+        assert!(refused > 100, "{refused}");
     }
 
     #[test]

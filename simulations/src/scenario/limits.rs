@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Clients, Measures, Method, Run, Scenario, ScenarioError, Section, Topology};
+use super::{Clients, Measures, Method, Run, Scenario, ScenarioError, Section, Timing, Topology};
 
 /// The longest time that is simulated, or waited for: a thousand million seconds, 31 years. Virtual time ends after 584.
 pub const LONGEST: Duration = Duration::from_secs(1_000_000_000);
@@ -19,6 +19,13 @@ const MOST_CLIENTS: usize = 100_000_000;
 const MOST_UNDER_WAY: f64 = 1e8;
 /// Loops that are followed at a time, of all monitored clients together.
 const MOST_LOOPS: f64 = 1e8;
+/// Loops for which a monitor has places, whatever the interval.
+const LOOPS_AT_LEAST: f64 = 64.0;
+/// What one replication may take for its clients, in bytes: more than a large machine has.
+const MOST_BYTES: f64 = 64e9;
+/// Bytes that a client with a schedule of its own takes, measured with three streams; and one that shares a schedule.
+const BYTES_INDIVIDUAL: f64 = 700.0;
+const BYTES_SUPERPOSED: f64 = 48.0;
 const MOST_REPLICATIONS: usize = 1_000_000;
 
 pub(super) fn hops(section: &Section, hops: usize) -> Result<(), ScenarioError> {
@@ -63,18 +70,46 @@ pub(super) fn monitors(
     section: &Section,
     measures: &Measures,
     clients: &Clients,
+    mixes: usize,
     mix_loops: Option<Duration>,
 ) -> Result<(), ScenarioError> {
-    let under_way = |interval: Option<Duration>| {
-        interval.map_or(0.0, |interval| measures.loop_timeout.as_secs_f64() / interval.as_secs_f64())
+    let of = |monitors: usize, interval: Option<Duration>| {
+        interval.map_or(0.0, |interval| monitors as f64 * loops_under_way(measures.loop_timeout, interval))
     };
-    let followed = measures.monitored_clients.min(clients.count) as f64 * (under_way(clients.loops) + 1.0);
-    let most = followed.max(under_way(mix_loops));
+    let most = of(measures.monitored_clients.min(clients.count), clients.loops) + of(mixes, mix_loops);
     if most > MOST_LOOPS {
         let what = format!(
-            "{most:.0} loops would be followed at a time, at most {MOST_LOOPS:.0} can be: shorten it, or lower `monitored_clients`"
+            "{most:.0} places for loops would be needed, at most {MOST_LOOPS:.0} fit into memory: shorten it, or lower `monitored_clients`"
         );
         return Err(section.invalid("loop_timeout", what));
+    }
+    Ok(())
+}
+
+/// Loops of one client or mix for which there has to be a place, with a margin.
+#[must_use]
+pub fn loops_under_way(timeout: Duration, interval: Duration) -> f64 {
+    4.0_f64.mul_add(timeout.as_secs_f64() / interval.as_secs_f64(), LOOPS_AT_LEAST)
+}
+
+/// What clients take must fit into a machine.
+pub(super) fn memory(section: &Section, measures: &Measures, clients: &Clients) -> Result<(), ScenarioError> {
+    let receiver =
+        if measures.receivers { 8.0 * measures.lanes.next_power_of_two().max(8) as f64 } else { 0.0 };
+    let client = match clients.timing {
+        Timing::Individual => BYTES_INDIVIDUAL,
+        Timing::Superposed => BYTES_SUPERPOSED,
+    };
+    let bytes = clients.count as f64 * (client + receiver);
+    if bytes > MOST_BYTES {
+        let what = format!(
+            "{} such clients take some {:.0} GB for each thread, at most {:.0} can be simulated: fewer of them, \
+             `timing = \"superposed\"`, or `receivers = false` in [metrics]",
+            clients.count,
+            bytes / 1e9,
+            MOST_BYTES / 1e9
+        );
+        return Err(section.invalid("count", what));
     }
     Ok(())
 }

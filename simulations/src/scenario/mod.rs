@@ -11,7 +11,7 @@ use crate::mixes::{self, Delay, MixKind};
 mod limits;
 mod section;
 
-pub use limits::{LEAST_TO_STOP, LONGEST};
+pub use limits::{LEAST_TO_STOP, LONGEST, loops_under_way};
 pub use section::Section;
 
 /// What `tombola-sim init` writes.
@@ -339,7 +339,8 @@ impl Scenario {
         if measures.challenge && clients.count < 3 {
             return Err(metrics.invalid("challenge", "two challenge senders need at least one other client"));
         }
-        limits::monitors(&metrics, &measures, &clients, mix_loops)?;
+        limits::memory(&client, &measures, &clients)?;
+        limits::monitors(&metrics, &measures, &clients, topology.mixes(), mix_loops)?;
         metrics.finish()?;
 
         let run = run(&mut timing)?;

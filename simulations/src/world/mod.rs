@@ -9,7 +9,7 @@ use crate::fidelity::{Wire, WireError};
 use crate::metrics::masses::{Masses, ZERO};
 use crate::metrics::tracker::{NewTarget, Tracker};
 use crate::mixes::{Delay, Mix, PacketId};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, loops_under_way};
 
 mod agenda;
 mod control;
@@ -174,10 +174,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         };
         let monitor = || LossTest::standard();
         let in_flight = |interval: Option<Duration>| {
-            let loops =
-                interval.map_or(0.0, |interval| measures.loop_timeout.as_secs_f64() / interval.as_secs_f64());
-            // Twice what is under way on average, and some.
-            4.0_f64.mul_add(loops, 64.0) as usize
+            interval.map_or(0, |interval| loops_under_way(measures.loop_timeout, interval) as usize)
         };
         let mix_loops = match scenario.mix_loops {
             None => Vec::new(),
@@ -277,6 +274,7 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
         let give_up = self.end + patience + (self.end - self.begin);
         let mut now = Time::ZERO;
         let mut seen = Time::ZERO;
+        let mut taken = 0_u64;
         let mut ended = false;
         loop {
             let Self { agenda, packets, masses, tracker, mixes, sources, users, sent, .. } = &mut self;
@@ -314,15 +312,14 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
             });
             let Some((at, next)) = next else { break };
             now = at;
+            self.result.events += 1;
             match next {
                 Next::Flight(Flight { id, mix: Flight::END, .. }) => self.end(now, id),
                 Next::Flight(flight) => self.arrive(now, flight),
                 Next::Event(event, id) => self.handle(now, event, id),
             }
-            self.result.events += 1;
-            if self.result.events.is_multiple_of(Control::EVERY)
-                && !control.passed(Control::EVERY, &mut seen, now)
-            {
+            taken += 1;
+            if taken.is_multiple_of(Control::EVERY) && !control.passed(Control::EVERY, &mut seen, now) {
                 return self.interrupted(now);
             }
             ended |= now >= self.end;
@@ -385,6 +382,9 @@ impl<'s, const L: usize, O: Observer> World<'s, L, O> {
                 if self.mixes[id as usize].wake == now {
                     self.mixes[id as usize].wake = Time::MAX;
                     self.settle(now, id);
+                } else {
+                    // An earlier one took its place: nothing was to be done, and nothing is counted.
+                    self.result.events -= 1;
                 }
             }
             Event::End => self.end(now, PacketId(id)),

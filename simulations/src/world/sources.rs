@@ -333,6 +333,43 @@ impl Users {
 mod tests {
     use super::*;
 
+    /// What is read ahead is what the schedule says when it is asked at each of its instants.
+    #[test]
+    fn ticks_are_those_of_the_deployed_schedule() {
+        for (timing, main) in
+            [(Timing::Individual, 40), (Timing::Superposed, 40), (Timing::Individual, u64::MAX >> 20)]
+        {
+            let main = Duration::from_millis(main);
+            let clients = Clients {
+                count: 3,
+                emission: Emission::Loopix { main },
+                timing,
+                user: User::Poisson(Duration::from_secs(1)),
+                loops: Some(Duration::from_secs(1)),
+                drops: None,
+            };
+            let seeds = Seeds::new(7, 0);
+            let mut sources = Sources::new(&clients, &seeds);
+            let shared = clients.count as u32 / sources.len() as u32;
+            let rates = Rates {
+                main: main / shared,
+                loops: Duration::from_secs(1) / shared,
+                drops: Duration::MAX / shared,
+            };
+            let mut rng = seeds.stream(Purpose::Emission, 0);
+            let mut choice = (shared > 1).then(|| rng.fork());
+            let mut oracle = EmissionSchedule::new(Time::ZERO, rates, rng);
+            for _ in 0..100 {
+                let now = sources.poll_timeout(0);
+                assert_eq!(now, oracle.poll_timeout());
+                let (at, stream) = oracle.poll(now).unwrap();
+                let client = choice.as_mut().map_or(0, |rng| rng.below(shared.into()) as u32);
+                assert_eq!((sources.poll(0, now), at), (Some(Tick { client, stream }), now));
+                assert_eq!(sources.poll(0, now), None);
+            }
+        }
+    }
+
     #[test]
     fn many_users_who_write_often_write_as_often_as_they_say() {
         // A clock for all of them would tick every 2.5 ns, which no clock that counts nanoseconds does.

@@ -32,6 +32,22 @@ fn the_same_seed_gives_the_same_files_on_any_number_of_threads() {
     assert!(files[0].iter().all(|file| file.len() > 100));
 }
 
+/// Equal links have a line of their own instead of a place in the queue.
+#[test]
+fn packets_arrive_alike_in_a_line_and_in_the_queue() {
+    let line = scenario(LOOPIX, &format!("{SHORT}\n[mix_loops]\ninterval = \"1s\""));
+    let drawn = "delay = { constant = \"5ms\", exponential = \"0s\" }";
+    let queue = line.source.replace("[links]\ndelay = \"5ms\"", &format!("[links]\n{drawn}"));
+    assert_ne!(queue, line.source);
+    let queue = Scenario::parse(&queue).unwrap();
+    let [line, queue] = [&line, &queue].map(|scenario| {
+        let options = Options { trace: true, ..Options::default() };
+        experiment::run(scenario, &options, &Control::default()).unwrap()
+    });
+    assert_eq!(line, queue);
+    assert!(line.replications.iter().all(|one| one.result.delivered > 100));
+}
+
 #[test]
 fn another_seed_gives_other_results() {
     let one = scenario(LOOPIX, SHORT);

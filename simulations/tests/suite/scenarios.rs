@@ -94,7 +94,17 @@ fn what_cannot_be_simulated_is_refused_where_it_is_said() {
         (
             "[run]",
             "[metrics]\nloop_timeout = \"10h\"\n[mix_loops]\ninterval = \"1ns\"\n[run]",
-            "`metrics.loop_timeout`: 36000000000000 loops would be followed at a time",
+            "`metrics.loop_timeout`: 864000000000384 places for loops would be needed",
+        ),
+        (
+            "width = 2",
+            "width = 10000\n[metrics]\nloop_timeout = \"1d\"\n[mix_loops]\ninterval = \"1s\"",
+            "`metrics.loop_timeout`: 10369920000 places for loops would be needed",
+        ),
+        (
+            "count = 5",
+            "count = 90000000\ntiming = \"individual\"",
+            "`clients.count`: 90000000 such clients take some 75 GB for each thread",
         ),
         ("delay = \"50ms\"", &format!("kind = \"threshold\"\nthreshold = {huge}"), "`mix`: a packet may be"),
         ("delay = \"50ms\"", &format!("kind = \"pool\"\nkeep = {huge}\nbatch = 1"), "`mix`: a packet may be"),
