@@ -26,7 +26,9 @@ use crate::{Rng, Time};
 /// are moved while they are put in order: let `T` be a box or an index, not a buffer.
 ///
 /// **Work.** What leaves next is sorted, what leaves later hardly: it is sorted bit by bit, as its time comes. So a packet
-/// costs the same in a pool of a hundred and of a hundred thousand, on average; at times all that waits is moved once.
+/// costs the same in a pool of a hundred and of a hundred thousand, on average: one in and one out took 84, 92, 96 and 103 ns
+/// with 1000, 20 000, 100 000 and 1 000 000 waiting, and 79, 105, 139 and 500 ns with a binary heap (`cargo bench -p
+/// tombola-mixing`). At times all that waits is moved once.
 ///
 /// **Time.** The pool knows no time but the `now` of each call. If `now` steps back, nothing becomes due until it
 /// has caught up (every delay grows by the step). If it steps forward by an hour, everything that was due within
