@@ -6,7 +6,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use tombola_lanes::sha256::Expansion;
-use tombola_lanes::{BATCH, Multiples, Path, Single, blake2b, chacha20, sha256, x25519, x25519_base};
+use tombola_lanes::{BATCH, Kept, Multiples, Path, Single, blake2b, chacha20, sha256, x25519, x25519_base};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -60,6 +60,8 @@ fuzz_target!(|input: Input| {
         lanes.iter().map(|lane| std::array::from_fn(|at| lane.scalars[at / 32][at % 32])).collect();
     let data = &input.data[..input.data.len().min(1024)];
 
+    let kept: Option<Vec<_>> = points.iter().map(|point| Kept::new(point)).collect();
+
     let mut expected = None;
     for path in [Path::PORTABLE].into_iter().chain(Path::all()) {
         let mut products = Vec::new();
@@ -74,6 +76,14 @@ fuzz_target!(|input: Input| {
             let mut public = vec![[0; 32]; lanes.len()];
             x25519_base(path, scalars, &mut public);
             products.push((climbed, public));
+        }
+        if let Some(kept) = &kept {
+            multiples.set_kept(&kept.iter().collect::<Vec<_>>());
+            for (scalars, (climbed, _)) in scalars.iter().zip(&products) {
+                let mut looked_up = vec![[0; 32]; lanes.len()];
+                multiples.multiply(scalars, &mut looked_up);
+                assert_eq!(climbed, &looked_up, "{}", path.name());
+            }
         }
         let mut expanded = vec![[0; 64]; lanes.len()];
         sha256::hkdf(path, b"", &keys, &[Expansion { info: data, range: 0..64 }], &mut expanded);

@@ -8,7 +8,7 @@
 use std::hint::black_box;
 
 use tombola_lanes::sha256::Expansion;
-use tombola_lanes::{BATCH, Multiples, Path, Single, blake2b, chacha20, sha256, x25519, x25519_base};
+use tombola_lanes::{BATCH, Kept, Multiples, Path, Single, blake2b, chacha20, sha256, x25519, x25519_base};
 
 /// Requests of valgrind and its memcheck (`valgrind.h`, `memcheck.h`).
 const RUNNING_ON_VALGRIND: u64 = 0x1001;
@@ -87,6 +87,12 @@ fn main() {
         eighths.iter_mut().for_each(|eighth| eighth[31] &= 0x0f);
         let mut multiples = Multiples::new(path);
         multiples.set(&points.each_ref());
+        multiples.multiply_eighths(&eighths.each_ref(), &mut out);
+        mark(MAKE_MEM_DEFINED, &out);
+        let kept = points.each_ref().map(|point| Kept::new(point).expect("the point is on the curve"));
+        multiples.set_kept(&kept.each_ref());
+        multiples.multiply(&scalars_by_reference, &mut out);
+        mark(MAKE_MEM_DEFINED, &out);
         multiples.multiply_eighths(&eighths.each_ref(), &mut out);
         mark(MAKE_MEM_DEFINED, &out);
         x25519_base(path, &scalars_by_reference, &mut out);

@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod far;
+mod heap;
 mod loops;
 mod loss_test;
+mod near;
 mod poisson;
 mod pool;
 mod rng;

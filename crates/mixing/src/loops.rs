@@ -72,6 +72,28 @@ impl LoopStats {
     }
 }
 
+impl core::ops::AddAssign for LoopStats {
+    fn add_assign(&mut self, more: Self) {
+        // All fields by name, so that a new one is not forgotten here.
+        let Self { sent, returned, due, lost, rounds, alarms } = more;
+        self.sent += sent;
+        self.returned += returned;
+        self.due += due;
+        self.lost += lost;
+        self.rounds += rounds;
+        self.alarms += alarms;
+    }
+}
+
+impl core::iter::Sum for LoopStats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, more| {
+            sum += more;
+            sum
+        })
+    }
+}
+
 /// A loop that did not come back in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost<K> {
@@ -201,14 +223,7 @@ impl<K: Ord + Copy> LoopMonitor<K> {
     /// All keys taken together.
     #[must_use]
     pub fn total(&self) -> LoopStats {
-        self.tallies.values().fold(LoopStats::default(), |sum, Tally { stats, .. }| LoopStats {
-            sent: sum.sent + stats.sent,
-            returned: sum.returned + stats.returned,
-            due: sum.due + stats.due,
-            lost: sum.lost + stats.lost,
-            rounds: sum.rounds + stats.rounds,
-            alarms: sum.alarms + stats.alarms,
-        })
+        self.tallies.values().map(|tally| tally.stats).sum()
     }
 
     /// Forgets all keys for which `keep` is false (those of an epoch that is over), with their loops in flight.

@@ -24,11 +24,18 @@ impl Rng {
         Rng(ChaCha20Rng::from_seed(*seed))
     }
 
-    /// One of 2^64 independent generators under one seed, reachable without computing the others.
-    pub(crate) fn stream(seed: &[u8; 32], stream: u64) -> Rng {
+    /// One of 2^64 independent generators under one seed, reachable without computing the others. Stream 0 is that of
+    /// [`Rng::from_seed`]; a seed whose streams are used is used for nothing else.
+    #[must_use]
+    pub fn stream(seed: &[u8; 32], stream: u64) -> Rng {
         let mut inner = ChaCha20Rng::from_seed(*seed);
         inner.set_stream(stream);
         Rng(inner)
+    }
+
+    /// Goes to the beginning of another stream under the same seed: as [`Rng::stream`], without setting up the key.
+    pub fn restart(&mut self, stream: u64) {
+        self.0.set_stream(stream);
     }
 
     /// An independent generator, seeded from this one.

@@ -8,6 +8,7 @@ use crate::parameters::Parameters;
 use crate::payment::Payment;
 use crate::reader::{Path, Reader};
 use crate::route::MixRoute;
+use crate::strata::Strata;
 
 /// Nodes that one epoch may list.
 pub const MAX_NODES: usize = 65_536;
@@ -42,7 +43,7 @@ pub struct Epoch {
     /// Sorted.
     by_identity: Vec<(IdentityKey, NodeIndex)>,
     /// Strata around which packets travel: the gateways, then layer 1 to the last. None is empty.
-    strata: Vec<Vec<NodeIndex>>,
+    strata: Strata,
 }
 
 impl Epoch {
@@ -92,6 +93,7 @@ impl Epoch {
             }
         }
         let layers = parameters.layers;
+        let strata = Strata::new(strata);
         if let Some(payment) = &payment {
             payment.validate_at(&Path::Field(path, "payment"), layers)?;
             validate_accounts(&nodes_path, &nodes)?;
@@ -157,25 +159,25 @@ impl Epoch {
     /// The mix nodes of a layer, in ascending order; layers count from 1, of any other there are none.
     #[must_use]
     pub fn layer(&self, layer: u8) -> &[NodeIndex] {
-        if layer == 0 { &[] } else { self.strata.get(usize::from(layer)).map_or(&[], Vec::as_slice) }
+        if layer == 0 { &[] } else { self.strata.get(layer.into()) }
     }
 
     /// The gateways, in ascending order.
     #[must_use]
     pub fn gateways(&self) -> &[NodeIndex] {
-        &self.strata[0]
+        self.strata.get(0)
     }
 
     /// The nodes to which a node sends packets; none if there is no such node.
     #[must_use]
     pub fn successors(&self, of: NodeIndex) -> &[NodeIndex] {
-        self.stratum(of).map_or(&[], |stratum| &self.strata[self.after(stratum)])
+        self.stratum(of).map_or(&[], |stratum| self.strata.get(self.after(stratum)))
     }
 
     /// The nodes that send packets to a node; none if there is no such node.
     #[must_use]
     pub fn predecessors(&self, of: NodeIndex) -> &[NodeIndex] {
-        self.stratum(of).map_or(&[], |stratum| &self.strata[self.before(stratum)])
+        self.stratum(of).map_or(&[], |stratum| self.strata.get(self.before(stratum)))
     }
 
     /// Whether packets go from `from` to `to`, in constant time.
@@ -231,14 +233,12 @@ impl Epoch {
     /// If `draw(n)` returns `n` or more.
     #[must_use]
     pub fn draw_gateway(&self, mut draw: impl FnMut(usize) -> usize) -> NodeIndex {
-        self.strata[0][draw(self.strata[0].len())]
+        self.gateways()[draw(self.gateways().len())]
     }
 
-    fn draw_strata(&self, from: usize, to: usize, mut draw: impl FnMut(usize) -> usize) -> MixRoute {
+    fn draw_strata(&self, from: usize, to: usize, draw: impl FnMut(usize) -> usize) -> MixRoute {
         let mut route = MixRoute::EMPTY;
-        for stratum in self.strata.get(from..to).unwrap_or_default() {
-            route.push(stratum[draw(stratum.len())]);
-        }
+        self.strata.draw(from..to, draw).for_each(|node| route.push(node));
         route
     }
 

@@ -15,6 +15,7 @@ mod payment;
 mod phases;
 mod reader;
 mod route;
+mod strata;
 mod succession;
 
 pub use address::{AddressError, ClientAddress};
@@ -28,4 +29,5 @@ pub use parameters::{MAX_LAYERS, Parameters};
 pub use payment::Payment;
 pub use phases::Phases;
 pub use route::MixRoute;
+pub use strata::Strata;
 pub use succession::Refusal;

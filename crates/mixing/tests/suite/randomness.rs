@@ -20,6 +20,24 @@ fn the_same_seed_gives_the_same_values_on_every_platform() {
     assert_eq!(rng.fork().next_u64(), VECTOR_FORK);
 }
 
+#[test]
+fn streams_under_one_seed_are_reached_in_any_order_and_differ() {
+    let draws = |rng: &mut Rng| (0..100).map(|_| rng.next_u64()).collect::<Vec<_>>();
+    assert_eq!(draws(&mut Rng::stream(&seed(7), 0)), draws(&mut Rng::from_seed(seed(7))));
+    let mut one = Rng::stream(&seed(7), 3);
+    for stream in [u64::MAX, 1 << 32, 5, 0, 3] {
+        // In the middle of a block, and of a word.
+        one.fill(&mut [0; 13]);
+        one.restart(stream);
+        assert_eq!(draws(&mut one), draws(&mut Rng::stream(&seed(7), stream)), "{stream}");
+    }
+    let mut firsts: Vec<u64> = (0..1000).map(|stream| Rng::stream(&seed(7), stream).next_u64()).collect();
+    firsts.extend((0..1000).map(|high| Rng::stream(&seed(7), high << 32 | 1 << 20).next_u64()));
+    firsts.sort_unstable();
+    firsts.dedup();
+    assert_eq!(firsts.len(), 2000);
+}
+
 const VECTOR_U64: u64 = 4_753_173_749_397_848_308;
 const VECTOR_BELOW: u64 = 439_357;
 const VECTOR_DELAYS: [u128; 4] = [85_615_010, 33_799_659, 350_476_768, 182_443_499];

@@ -1,0 +1,7 @@
+//! The program `tombola-sim`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tombola_sim::cli::main()
+}

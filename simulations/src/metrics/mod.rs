@@ -1,0 +1,7 @@
+//! What is measured, and by which rule.
+
+pub mod masses;
+mod moments;
+pub mod tracker;
+
+pub use moments::{Histogram, Moments};
