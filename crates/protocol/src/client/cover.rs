@@ -128,7 +128,8 @@ mod tests {
     fn effort(together: usize, is_taken: impl Fn(usize) -> bool) -> Vec<usize> {
         let (mut effort, mut ready) = (Effort::BEGIN, 0);
         let mut work = |effort: &mut Effort, ready: &mut usize| {
-            let built = std::iter::from_fn(|| Some(effort.next(together)).filter(|count| *count > 0)).sum();
+            let built: usize =
+                core::iter::from_fn(|| Some(effort.next(together)).filter(|count| *count > 0)).sum();
             *ready = (*ready + built).min(Effort::KEPT);
             built
         };
