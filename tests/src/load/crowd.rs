@@ -36,7 +36,8 @@ use tombola_protocol::payment::{CONTROL_EVERY, EpochPrices, Fact, Payments, Side
 use tombola_protocol::replay::TagFilter;
 use tombola_protocol::view::EpochView;
 use tombola_sphinx::{
-    Admission, PACKET_LEN, RelaySecrets, Routing, SecretKey, payload_of, plaintext, unwrap_batch, verify_batch,
+    Admission, PACKET_LEN, RelaySecrets, Routing, SecretKey, payload_of, plaintext, unwrap_batch,
+    verify_batch,
 };
 use tombola_tickets::Address;
 use tombola_topology::{IdentityKey, MailboxId};
@@ -173,7 +174,9 @@ impl Crowd {
             |at| &ones[owners[at]].key,
             |_, verified| {
                 // Mail whose number was not acknowledged in time comes again, and is a replay then.
-                let Ok(fresh) = verified.expect("who sends here makes no mistakes").check_fresh(seen) else { return };
+                let Ok(fresh) = verified.expect("who sends here makes no mistakes").check_fresh(seen) else {
+                    return;
+                };
                 let Ok(packet) = fresh.admit(&Free);
                 admitted.push(packet);
             },
@@ -325,7 +328,8 @@ impl Machine for Crowd {
 /// # Panics
 /// Something is not as it should be.
 pub fn play(homes: &[PathBuf]) {
-    let flags = RunFlags { exit_with_stdin: false, log_format: LogFormat::Text, log: Some("warn".to_owned()) };
+    let flags =
+        RunFlags { exit_with_stdin: false, log_format: LogFormat::Text, log: Some("warn".to_owned()) };
     flags.init_logging().unwrap();
     flags.runtime(0).unwrap().block_on(serve(homes));
 }
@@ -339,10 +343,14 @@ async fn serve(homes: &[PathBuf]) {
     for (at, path) in homes.iter().enumerate() {
         let home = Home::open(path).unwrap();
         let config = home.payment().unwrap().unwrap();
-        let link = LinkSecret::from_seed(*SecretFile::<Link>::new(path.join("link.key")).load().unwrap().expose());
-        let key = SecretKey::from_bytes(*SecretFile::<Sphinx>::new(path.join("sphinx.key")).load().unwrap().expose());
+        let link =
+            LinkSecret::from_seed(*SecretFile::<Link>::new(path.join("link.key")).load().unwrap().expose());
+        let key = SecretKey::from_bytes(
+            *SecretFile::<Sphinx>::new(path.join("sphinx.key")).load().unwrap().expose(),
+        );
         let view: &mut Arc<EpochView> = view.get_or_insert_with(|| Arc::clone(home.view()));
-        let network = tombola_node::membership::load_network(&path.join("network.json"), &authority(path)).unwrap();
+        let network =
+            tombola_node::membership::load_network(&path.join("network.json"), &authority(path)).unwrap();
         if chain.is_none() {
             chain = Some(ClientChain::open(&config, &network, &stop).await.unwrap());
         }
@@ -432,7 +440,8 @@ async fn serve(homes: &[PathBuf]) {
         loop {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let book = lock(&book);
-            if book.arrived.len() as u64 >= book.sent || book.last.is_none_or(|last| last.elapsed() > SILENCE) {
+            if book.arrived.len() as u64 >= book.sent || book.last.is_none_or(|last| last.elapsed() > SILENCE)
+            {
                 break;
             }
         }

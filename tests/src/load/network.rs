@@ -80,9 +80,10 @@ pub fn closed_loop(clients: usize, on_their_way: usize, seconds: f64) -> Flow {
     };
     let found: Value = serde_json::from_str(&line).unwrap();
     let arrived = found["arrived"].as_u64().unwrap();
-    let used = processes.into_iter().zip(before).map(|((name, pid), before)| {
-        (name, (cpu_time(pid) - before).as_secs_f64() * 1e6 / arrived as f64)
-    });
+    let used = processes
+        .into_iter()
+        .zip(before)
+        .map(|((name, pid), before)| (name, (cpu_time(pid) - before).as_secs_f64() * 1e6 / arrived as f64));
     let number = |name: &str| found[name].as_f64().unwrap_or(f64::NAN);
     Flow {
         sent: found["sent"].as_u64().unwrap(),

@@ -144,7 +144,8 @@ impl Stage {
             config.places = setting.places;
         });
         let config = home.join("node.toml");
-        let args = ["mixnode".as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let args =
+            ["mixnode".as_ref(), "--exit-with-stdin".as_ref(), "--config".as_ref(), config.as_os_str()];
         let mut node = Process::tombola(NODE, &args);
         let event = node.event("listening");
         let metrics = event["metrics"].as_str().unwrap().parse().unwrap();
@@ -157,7 +158,9 @@ impl Stage {
         for name in names(LAYERS) {
             configure(&network.home(&name).join("node.toml"), |config| config.places = usize::MAX >> 1);
         }
-        let play = |name, cast: Cast| Process::spawn(name, Command::new(super::program()).arg("neighbours").args(cast.to_args()));
+        let play = |name, cast: Cast| {
+            Process::spawn(name, Command::new(super::program()).arg("neighbours").args(cast.to_args()))
+        };
         let mut receivers = play("those behind the node", cast(LAYERS, false));
         let mut senders = play("those before the node", cast(1, true));
         receivers.line_where("readiness", |line| line == "ready");
