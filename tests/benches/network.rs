@@ -4,6 +4,8 @@
 //! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part; `--rate N` what a node does at so many
 //! packets a second.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
 use tombola_node::metrics::PACKETS_DROPPED_TOTAL;
 use tombola_tests::load::network::{self, Flow};
 use tombola_tests::load::stage::{Run, Setting, Stage};

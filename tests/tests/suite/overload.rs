@@ -41,7 +41,7 @@ fn memory_is_flat_with_a_hundred_thousand_packets_in_the_pool() {
     let setting = Setting { mean_delay: Duration::from_secs(60), places: 130_000, ..Setting::default() };
     let mut stage = Stage::start(&setting);
     let pool = |stage: &Stage| stage.metrics().sum(POOL_PACKETS);
-    let mut fill = |packets: u64, stage: &mut Stage| {
+    let fill = |packets: u64, stage: &mut Stage| {
         stage.begin(packets, 10_000.0);
         let deadline = Instant::now() + Duration::from_secs(180);
         while pool(stage) < FULL {

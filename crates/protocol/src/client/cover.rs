@@ -127,7 +127,7 @@ mod tests {
     /// What is built after each tick, if there is time for all of it, and how many packets are ready then.
     fn effort(together: usize, is_taken: impl Fn(usize) -> bool) -> Vec<usize> {
         let (mut effort, mut ready) = (Effort::BEGIN, 0);
-        let mut work = |effort: &mut Effort, ready: &mut usize| {
+        let work = |effort: &mut Effort, ready: &mut usize| {
             let built: usize =
                 core::iter::from_fn(|| Some(effort.next(together)).filter(|count| *count > 0)).sum();
             *ready = (*ready + built).min(Effort::KEPT);
