@@ -1,9 +1,12 @@
 //! What a mix node does under load, and what a whole network on one machine does. Prints lines `figure KEY VALUE`; what the
 //! keys mean is in `docs/performance.md`.
 //!
-//! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part.
-#![allow(clippy::print_stdout, reason = "that is how figures are handed over")]
+//! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part; `--rate N` what a node does at so many
+//! packets a second.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+use tombola_node::metrics::PACKETS_DROPPED_TOTAL;
 use tombola_tests::load::network::{self, Flow};
 use tombola_tests::load::stage::{Run, Setting, Stage};
 
@@ -14,10 +17,12 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let is_test = args.iter().any(|arg| arg == "--test");
     let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| arg.starts_with('n')).collect();
+    let rate =
+        args.iter().position(|arg| arg == "--rate").map(|at| args[at + 1].parse().expect("packets a second"));
     let wanted = |part| parts.is_empty() || parts.contains(&part);
     for (part, key, tcp_only) in [("node-quic", "node.quic", false), ("node-tcp", "node.tcp", true)] {
         if wanted(part) {
-            node(key, &Setting { tcp_only, ..Setting::default() }, is_test);
+            node(key, &Setting { tcp_only, ..Setting::default() }, is_test, rate);
         }
     }
     if wanted("network") {
@@ -30,12 +35,16 @@ fn main() {
     }
 }
 
-fn node(key: &str, setting: &Setting, is_test: bool) {
+fn node(key: &str, setting: &Setting, is_test: bool, rate: Option<f64>) {
     let mut stage = Stage::start(setting);
     if is_test {
         let run = stage.run(500, 500.0);
         assert_eq!(run.lost, 0);
         return show(key, "500 a second", &run);
+    }
+    if let Some(rate) = rate {
+        show(key, &format!("{rate} a second"), &stage.run((rate * SECONDS) as u64, rate));
+        return show_drops(&stage);
     }
     // Twice: in the first one everything grows to its size.
     stage.push(20_000);
@@ -48,6 +57,7 @@ fn node(key: &str, setting: &Setting, is_test: bool) {
         run
     };
     let (half, most_of_it) = (at(0.5, "half of that"), at(0.8, "80 % of that"));
+    show_drops(&stage);
     figure(&format!("{key}.packets_per_s"), most.packets_per_s);
     figure(&format!("{key}.cpu_us_per_packet"), most_of_it.cpu_us_per_packet);
     figure(&format!("{key}.lost"), (most_of_it.lost + most_of_it.given_up) as f64);
@@ -75,6 +85,14 @@ fn show(key: &str, name: &str, run: &Run) {
         run.added_latency_us(0.99),
         run.added_latency_us(0.999),
     );
+}
+
+/// What the node dropped, and why.
+fn show_drops(stage: &Stage) {
+    let metrics = stage.metrics();
+    for (reason, count) in metrics.samples(PACKETS_DROPPED_TOTAL).filter(|(_, count)| *count > 0.0) {
+        println!("    dropped {reason}: {count}");
+    }
 }
 
 fn show_flow(flow: &Flow) {

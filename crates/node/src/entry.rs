@@ -10,8 +10,10 @@ use anyhow::{Context, Result, bail};
 use tokio::runtime::{Builder, Runtime};
 use tombola_link::Links;
 
+use crate::driver::reduce_timer_slack;
 use crate::logging::{self, LogFormat};
 use crate::metrics;
+use crate::rest::rest_between;
 use crate::shutdown::Shutdown;
 
 /// How often a node that drains looks whether it is empty.
@@ -53,6 +55,9 @@ impl RunFlags {
         };
         if threads > 1 {
             builder.worker_threads(threads);
+        } else {
+            reduce_timer_slack();
+            rest_between(&mut builder);
         }
         builder.thread_name("links").enable_all().build().context("the runtime did not start")
     }

@@ -28,6 +28,7 @@ pub mod process;
 pub mod purse;
 pub mod redeem;
 pub mod reload;
+mod rest;
 pub mod rotation;
 pub mod settled;
 pub mod shutdown;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tombola_link::{LinkConfig, NODE_PROTOCOL, Policy};
+use tombola_link::{BATCH, FrameSink, LinkConfig, NODE_PROTOCOL, Policy, Taken};
 use tombola_mixing::{Rng, Time};
 use tombola_mixnode::Config;
 use tombola_node::clock::Clock;
@@ -24,12 +24,13 @@ use tombola_node::driver::{self, Inputs, Machine};
 use tombola_node::egress::Egress;
 use tombola_node::entry::{RunFlags, Service, print_line};
 use tombola_node::hop::{Hop, HopConfig, INPUTS};
-use tombola_node::ingress::{Ingress, InputSink, LinkChange};
+use tombola_node::ingress::{InputSink, LinkChange};
 use tombola_node::logging::LogFormat;
+use tombola_node::opening::ToOpeners;
 use tombola_node::payment::PaymentInput;
 use tombola_node::purse::Purse;
-use tombola_protocol::frame::{Frame, Parity};
-use tombola_protocol::opener::{Occupancy, Opened, Order};
+use tombola_protocol::frame::{Frame, FrameKind, Parity};
+use tombola_protocol::opener::{Inbound, Occupancy, Opened, Order};
 use tombola_protocol::packet::{End, FirstLink, PacketBuilder, Wanted};
 use tombola_protocol::payment::{Fact, PaymentOutput, Payments, Unpaid};
 use tombola_protocol::view::EpochView;
@@ -44,6 +45,8 @@ const WAITING_MAX: usize = 1024;
 const BUILT_AT_ONCE: usize = 64;
 /// Frames that may wait for the node under load.
 const QUEUE: usize = 4096;
+/// How often what came is opened.
+const GATHERED: Duration = Duration::from_millis(4);
 
 /// What happened to a packet, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -422,6 +425,52 @@ fn build(
     stocks
 }
 
+/// What comes to one played node. It is opened many at a time, which leaves the processors to the node under load; when it came
+/// is noted at once.
+struct Gathering<S> {
+    clock: Clock,
+    control: S,
+    waiting: Mutex<Vec<Inbound>>,
+}
+
+impl<S: FrameSink> FrameSink for Gathering<S> {
+    fn connected(&self, peer: &IdentityKey) -> Taken {
+        self.control.connected(peer)
+    }
+
+    fn frames(&self, from: &IdentityKey, batch: &mut Vec<Frame>) {
+        let arrived = self.clock.now();
+        let is_control = |frame: &mut Frame| frame.kind() == Ok(FrameKind::Control);
+        let mut said: Vec<Frame> = batch.extract_if(.., is_control).collect();
+        let packets = batch.drain(..).map(|frame| Inbound { arrived, from: *from, frame });
+        lock(&self.waiting).extend(packets);
+        self.control.frames(from, &mut said);
+        // What there was no room for is offered again.
+        *batch = said;
+    }
+
+    fn disconnected(&self, peer: &IdentityKey) -> Taken {
+        self.control.disconnected(peer)
+    }
+}
+
+async fn open_together(gathering: Arc<Gathering<impl FrameSink>>, openers: ToOpeners) {
+    loop {
+        tokio::time::sleep(GATHERED).await;
+        loop {
+            let packets: Vec<Inbound> = {
+                let mut waiting = lock(&gathering.waiting);
+                let count = waiting.len().min(openers.room()).min(BATCH);
+                waiting.drain(..count).collect()
+            };
+            if packets.is_empty() {
+                break;
+            }
+            openers.open(packets.into_iter(), |_| unreachable!("it is opened here"));
+        }
+    }
+}
+
 /// Starts one played node.
 async fn start(
     cast: &Cast,
@@ -461,10 +510,11 @@ async fn start(
     let mut links = LinkConfig::new(hop.link_secret(), Policy::Neighbours, NODE_PROTOCOL);
     links.listen = config.listen.clone();
     links.outbound_queue = QUEUE;
-    let ingress = Ingress::new(hop.clock, openers.way(), Arc::clone(&hop.drops)).with_payment(control);
+    let gathering = Arc::new(Gathering { clock: hop.clock, control, waiting: Mutex::default() });
+    tokio::spawn(open_together(Arc::clone(&gathering), openers.way()));
     // None of the others is there.
     let neighbours = standing.neighbours.iter().filter(|peer| peer.identity == node).cloned().collect();
-    let links = tombola_link::start(links, neighbours, Arc::new(ingress)).await.unwrap();
+    let links = tombola_link::start(links, neighbours, gathering).await.unwrap();
 
     let input_of = |input| match input {
         PaymentInput::Fact(fact) => Input::Fact(fact),

@@ -129,7 +129,7 @@ mod tests {
         let (mut effort, mut ready) = (Effort::BEGIN, 0);
         let work = |effort: &mut Effort, ready: &mut usize| {
             let built: usize =
-                std::iter::from_fn(|| Some(effort.next(together)).filter(|count| *count > 0)).sum();
+                core::iter::from_fn(|| Some(effort.next(together)).filter(|count| *count > 0)).sum();
             *ready = (*ready + built).min(Effort::KEPT);
             built
         };

@@ -71,7 +71,8 @@ fn answers_survive_loss() {
         matches!((from, to), (Place::Node(_), Place::Node(_))) && rng.borrow_mut().below(100) < 5
     });
     let questions: Vec<_> = (0..20u8).map(|n| net.send_with(0, 1, &[n], allowing(100))).collect();
-    net.run_for(MINUTE);
+    // One in five is lost, so that one of twenty may well be lost twice; then it is sent again after more than a minute.
+    net.run_for(3 * MINUTE);
     assert_eq!(net.inbox(1).len(), 20);
     for (n, question) in questions.iter().enumerate() {
         let body = vec![n as u8; if n == 0 { 20 * FRAGMENT_DATA } else { 10 }];
