@@ -2,18 +2,19 @@
 //!
 //! Workers use several processors and shed load when their queue is full. On the reading thread a packet costs no change of
 //! threads, which is dearer than opening it when packets come one by one; what that thread cannot keep up with stays with
-//! the transport, whose flow control stops the neighbour.
+//! the transport, whose flow control stops the neighbour. There, too, packets are opened together: those of all links that the
+//! thread has read before it comes to opening.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tombola_protocol::frame::Frame;
 use tombola_protocol::opener::{Inbound, Opened, Opener};
 
 use crate::driver::Inputs;
 use crate::shutdown::Shutdown;
-use crate::workers::{Pool, PoolSettings, Refused, Submitter, WorkerPanicked};
+use crate::workers::{BATCH_MAX, Pool, PoolSettings, Refused, Submitter, WorkerPanicked};
 
 /// Packets that may wait for a worker.
 const WORKER_QUEUE: usize = 4096;
@@ -22,17 +23,6 @@ const FULL: usize = 16;
 /// How long a worker waits for that many. A packet's delay counts from its arrival, so that nearly all of them leave when they
 /// would anyway; and with what it takes to wake a thread it is less than half a millisecond.
 const HOLD: Duration = Duration::from_micros(400);
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-#[derive(Default)]
-struct Scratch {
-    batch: Vec<Inbound>,
-    opened: Vec<Opened>,
-    spare: Vec<Frame>,
-}
 
 /// Running openers.
 #[derive(Debug)]
@@ -52,10 +42,10 @@ pub enum ToOpeners {
     Here(Inline),
 }
 
-/// Opens packets on the thread that calls it.
+/// Has packets opened on the thread that reads them, by a task.
 #[derive(Clone)]
 pub struct Inline {
-    open: Arc<dyn Fn(&mut Scratch) + Send + Sync>,
+    waiting: mpsc::Sender<Inbound>,
     room: Arc<dyn Fn() -> usize + Send + Sync>,
 }
 
@@ -67,7 +57,7 @@ impl std::fmt::Debug for Inline {
 
 impl Openers {
     /// Starts `threads` workers, or none for 0. What is opened becomes inputs of a driver; while its channel is full, who
-    /// opens waits.
+    /// opens waits. Without workers it has to be called on a runtime.
     ///
     /// # Errors
     /// The operating system gave no thread.
@@ -82,13 +72,10 @@ impl Openers {
         // Sending fails only when the driver has ended, and then nothing leaves this node any more.
         let deliver = move |opened| drop(inputs.send(input_of(opened)));
         if threads == 0 {
-            let open = move |scratch: &mut Scratch| {
-                opener.open_batch(&mut scratch.batch, &mut scratch.opened, &mut scratch.spare);
-                scratch.spare.clear();
-                scratch.opened.drain(..).for_each(&deliver);
-            };
+            let (waiting, received) = mpsc::channel(WORKER_QUEUE);
             let room = move || counted.room();
-            return Ok(Self::Here(Inline { open: Arc::new(open), room: Arc::new(room) }));
+            tokio::spawn(open_together(opener, received, room.clone(), deliver));
+            return Ok(Self::Here(Inline { waiting, room: Arc::new(room) }));
         }
         let worker = |_| {
             let opener = Arc::clone(&opener);
@@ -135,10 +122,15 @@ impl ToOpeners {
                     }
                 }
             }
-            Self::Here(inline) => SCRATCH.with_borrow_mut(|scratch| {
-                scratch.batch.extend(packets);
-                (inline.open)(scratch);
-            }),
+            Self::Here(inline) => {
+                for packet in packets {
+                    if let Err(TrySendError::Full(packet) | TrySendError::Closed(packet)) =
+                        inline.waiting.try_send(packet)
+                    {
+                        refused(packet);
+                    }
+                }
+            }
         }
     }
 
@@ -148,7 +140,10 @@ impl ToOpeners {
     pub fn room(&self) -> usize {
         match self {
             Self::Workers(_) => usize::MAX,
-            Self::Here(inline) => (inline.room)(),
+            Self::Here(inline) => {
+                let free = inline.waiting.capacity();
+                (inline.room)().saturating_sub(inline.waiting.max_capacity() - free).min(free)
+            }
         }
     }
 
@@ -156,6 +151,27 @@ impl ToOpeners {
     pub fn publish(&self) {
         if let Self::Workers(workers) = self {
             workers.publish();
+        }
+    }
+}
+
+/// Opens what was read, until nobody reads any more.
+async fn open_together(
+    opener: Arc<Opener>,
+    mut waiting: mpsc::Receiver<Inbound>,
+    room: impl Fn() -> usize,
+    deliver: impl Fn(Opened),
+) {
+    let (mut batch, mut out, mut spare) = (Vec::new(), Vec::new(), Vec::new());
+    while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        opener.open_batch(&mut batch, &mut out, &mut spare);
+        spare.clear();
+        for opened in out.drain(..) {
+            // The driver may be on this thread, and something else has come to it meanwhile.
+            while room() == 0 {
+                tokio::task::yield_now().await;
+            }
+            deliver(opened);
         }
     }
 }

@@ -65,6 +65,8 @@ pub struct Stage {
     receivers: Process,
     node: Process,
     network: LocalNetwork,
+    /// The data of those around it.
+    _memory: tempfile::TempDir,
     metrics: std::net::SocketAddr,
     /// Packets that have left so far.
     sent: u64,
@@ -95,8 +97,8 @@ pub struct Run {
     pub added_us: Vec<f64>,
     /// The same in the order in which they were sent, with the time since the first in seconds.
     pub added_over_time: Vec<(f64, f64)>,
-    /// Of each neighbour before the node, packets that left.
-    pub by_sender: BTreeMap<u64, u64>,
+    /// Of each neighbour before the node, packets that left, and those of them that came.
+    pub by_sender: BTreeMap<u64, [u64; 2]>,
 }
 
 impl Run {
@@ -155,8 +157,13 @@ impl Stage {
             node: u32::from(setting.width),
             sends,
         };
-        for name in names(LAYERS) {
-            configure(&network.home(&name).join("node.toml"), |config| config.places = usize::MAX >> 1);
+        // Neighbours have disks of their own, elsewhere: theirs shall not keep the node's from its work.
+        let memory = in_memory();
+        for name in names(1).chain(names(LAYERS)) {
+            configure(&network.home(&name).join("node.toml"), |config| {
+                config.data = memory.path().join(&name);
+                config.places = usize::MAX >> 1;
+            });
         }
         let play = |name, cast: Cast| {
             Process::spawn(name, Command::new(super::program()).arg("neighbours").args(cast.to_args()))
@@ -165,8 +172,17 @@ impl Stage {
         let mut senders = play("those before the node", cast(1, true));
         receivers.line_where("readiness", |line| line == "ready");
         senders.line_where("readiness", |line| line == "ready");
-        let mut stage =
-            Self { senders, receivers, node, network, metrics, sent: 0, lost: 0, before: Default::default() };
+        let mut stage = Self {
+            senders,
+            receivers,
+            node,
+            network,
+            _memory: memory,
+            metrics,
+            sent: 0,
+            lost: 0,
+            before: Default::default(),
+        };
         if setting.mean_delay <= LONG {
             stage.run(WARM_UP, 1000.0);
         }
@@ -244,23 +260,24 @@ impl Stage {
 impl Run {
     fn of(before: &[Entry], behind: &[Entry], used_us: [f64; 3], rss_mib: f64) -> Self {
         let mut left = BTreeMap::new();
-        let (mut by_sender, mut given_up) = (BTreeMap::new(), 0);
+        let (mut by_sender, mut given_up) = (BTreeMap::<u64, [u64; 2]>::new(), 0);
         for entry in before {
             match entry {
                 Entry::Sent { packet, player, at, delay } => {
-                    left.insert(*packet, (*at, *delay));
-                    *by_sender.entry(*player).or_default() += 1;
+                    left.insert(*packet, (*at, *delay, *player));
+                    by_sender.entry(*player).or_default()[0] += 1;
                 }
                 _ => given_up += 1,
             }
         }
         let sent = left.len() as u64;
-        let first = left.values().map(|(at, _)| *at).min().unwrap_or_default();
+        let first = left.values().map(|(at, ..)| *at).min().unwrap_or_default();
         let (mut added, mut times) = (Vec::new(), Vec::new());
         for entry in behind {
             let Entry::Arrived { packet, at } = entry else { continue };
             // A packet of an earlier run that was given up for lost does not count here.
-            let Some((departed, delay)) = left.remove(packet) else { continue };
+            let Some((departed, delay, player)) = left.remove(packet) else { continue };
+            by_sender.entry(player).or_default()[1] += 1;
             let late = (*at as f64 - departed as f64 - delay as f64) / 1e3;
             added.push(((departed - first) as f64 / 1e9, late));
             times.push(*at);
@@ -299,6 +316,11 @@ fn expect(process: &mut Process, word: &str) {
         assert!(process.is_running() && Instant::now() < deadline, "{word}: in vain:\n{}", process.stderr());
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// A folder that is written to no disk, where there is such a thing.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Changes a configuration.

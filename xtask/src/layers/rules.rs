@@ -30,10 +30,7 @@ pub(super) enum Layer {
 impl Layer {
     /// Whether the crates of this layer know neither clocks nor the outside world.
     pub(super) const fn is_pure(self) -> bool {
-        matches!(
-            self,
-            Self::Arithmetic | Self::Core | Self::Payment | Self::Protocol | Self::Simulation
-        )
+        matches!(self, Self::Arithmetic | Self::Core | Self::Payment | Self::Protocol | Self::Simulation)
     }
 
     /// Whether a crate here may depend on one there.
