@@ -39,6 +39,18 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         }
         tests.run()
     })?;
+    let player = stages.run("build the program that plays neighbours", || {
+        release_program(workspace, "tombola-tests", "tombola-load")
+    })?;
+    // One after the other, and nothing beside them.
+    stages.run("run tests that take the whole machine", || {
+        process::cargo(root)
+            .args(["test", "--locked", "--package", "tombola-tests", "--test", "suite", "--", "overload::"])
+            .args(["--ignored", "--test-threads", "1"])
+            .env("TOMBOLA_BIN", &binary)
+            .env("TOMBOLA_LOAD_BIN", &player)
+            .run()
+    })?;
     constant_time::run_if_possible(workspace, &mut stages)?;
     stages.run("run each benchmark once", || bench::run_once(workspace))?;
     stages.finish();
@@ -54,14 +66,18 @@ struct Message {
 
 /// Builds the multi-call binary with optimisation and says where it is.
 pub(crate) fn release_binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    release_program(workspace, "tombola", "tombola")
+}
+
+fn release_program(workspace: &Workspace, package: &str, program: &str) -> anyhow::Result<PathBuf> {
     let mut executable = None;
     process::cargo(workspace.root())
-        .args(["build", "--release", "--locked", "--package", "tombola", "--bin", "tombola"])
+        .args(["build", "--release", "--locked", "--package", package, "--bin", program])
         .arg("--message-format=json-render-diagnostics")
         .run_with_lines(|line| {
             if let Ok(Message { executable: Some(path) }) = serde_json::from_str(line) {
                 executable = Some(path);
             }
         })?;
-    executable.context("cargo did not say where it put the program `tombola`")
+    executable.with_context(|| format!("cargo did not say where it put the program `{program}`"))
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tombola_protocol::frame::Frame;
 use tombola_protocol::opener::{Inbound, Opened, Opener};
 
 use crate::driver::Inputs;

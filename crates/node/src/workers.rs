@@ -126,7 +126,10 @@ impl<T> Submitter<T> {
         }
         let count = self.queues.len();
         let first = self.shared.gathering.load(Ordering::Relaxed);
-        for step in 0..count {
+        // The one that gathers; the next one if that is busy and has a whole batch to do already; then whoever has room.
+        let (free, any) = (0..count, 0..count);
+        let free = free.filter(|step| self.queues[(first + step) % count].len() < BATCH_MAX);
+        for step in free.chain(any) {
             match self.queues[(first + step) % count].try_send(item) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full(refused)) => item = refused,
@@ -254,10 +257,12 @@ struct Gather<T> {
 impl<T> Gather<T> {
     /// Behind the first item: waits for more if there are few and it is this worker's turn, then takes what is there and
     /// gives the turn to the next.
-    fn fill(&self, batch: &mut Vec<T>, ending: bool) {
+    ///
+    /// If the first one came only now. What is there when a worker comes back from an earlier batch has waited already.
+    fn fill(&self, batch: &mut Vec<T>, came_now: bool) {
         let is_mine = self.shared.gathering.load(Ordering::Relaxed) == self.index;
         if is_mine {
-            if !ending && batch.len() + self.queue.len() < self.full {
+            if came_now && batch.len() + self.queue.len() < self.full {
                 // Not on the queue: each item would wake this thread.
                 thread::sleep(self.hold);
             }
@@ -281,20 +286,20 @@ fn serve<T, U>(
     loop {
         // Read before the queue: what was accepted before the end is then seen by this round or a later one.
         let ending = stop.is_triggered();
-        let first = match queue.try_recv() {
-            Ok(item) => item,
+        let (first, came_now) = match queue.try_recv() {
+            Ok(item) => (item, false),
             Err(TryRecvError::Empty) if !ending => {
                 let received = select_biased! {
                     recv(queue) -> item => item,
                     recv(stop.closing()) -> _ => continue,
                 };
                 let Ok(item) = received else { return };
-                item
+                (item, true)
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
         };
         batch.push(first);
-        gather.fill(&mut batch, ending);
+        gather.fill(&mut batch, came_now);
         work(&mut batch, &mut results);
         batch.clear();
         results.drain(..).for_each(&mut sink);

@@ -318,9 +318,13 @@ fn expect(process: &mut Process, word: &str) {
     }
 }
 
-/// A folder that is written to no disk, where there is such a thing.
+/// A folder that is written to no disk, where there is such a thing with room enough.
 fn in_memory() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    const ENOUGH: u64 = 1 << 30;
+    let memory = Path::new("/dev/shm");
+    let free = rustix::fs::statvfs(memory).map_or(0, |there| there.f_bavail * there.f_frsize);
+    let folder = if free >= ENOUGH { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Changes a configuration.
