@@ -6,6 +6,7 @@
 //! register, directly or, as a mask, by way of the stack; what else goes in and out by memory is treated by the same code as
 //! on the portable path. Times are compared by the benchmark `dudect`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -38,17 +39,27 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs both checks as a part of all tests, where their tools are or can be installed.
+/// Runs both checks as a part of all tests, where their tools are or can be installed. Continuous integration, which sets the
+/// variable `CI`, has to have them: nobody would read there that nothing was checked.
 ///
 /// # Errors
 ///
-/// A secret leaks, or a leak on purpose is not found.
+/// A secret leaks, or a leak on purpose is not found; or a tool is missing in continuous integration.
 pub(crate) fn run_if_possible(workspace: &Workspace, stages: &mut Stages) -> anyhow::Result<()> {
-    if let Err(error) = install(workspace) {
+    let installed = install(workspace);
+    if may_be_missing(std::env::var_os("CI").as_deref())
+        && let Err(error) = &installed
+    {
         println!("\nwhether branches and addresses depend on secrets is NOT checked: {error:#}");
         return Ok(());
     }
+    installed.context("whether branches and addresses depend on secrets cannot be checked")?;
     check(workspace, stages)
+}
+
+/// Whether the tools may be missing, by the value of `CI`.
+fn may_be_missing(ci: Option<&OsStr>) -> bool {
+    ci.is_none_or(|ci| ci.is_empty() || ci == "false")
 }
 
 fn install(workspace: &Workspace) -> anyhow::Result<()> {
@@ -60,11 +71,20 @@ fn check(workspace: &Workspace, stages: &mut Stages) -> anyhow::Result<()> {
     let root = workspace.root();
     let binary = stages.run("build", || binary(workspace))?;
     stages.run("branches and addresses that depend on secrets: portable, AVX2", || {
-        let (passed, output) = memcheck(root, &binary, None)?;
-        ensure!(passed, "memcheck complains:\n{output}");
+        let (code, output) = memcheck(root, &binary, None)?;
+        ensure!(code != Some(COMPLAINT), "memcheck complains:\n{output}");
+        ensure!(code == Some(0), "memcheck did not run to its end:\n{output}");
+        for path in paths_for_valgrind() {
+            let line = format!("{PATH_LINE}{path}");
+            ensure!(output.lines().any(|said| said == line), "the path {path} was not run:\n{output}");
+            println!("  {path}");
+        }
         for leak in ["branch", "address"] {
-            let (passed, output) = memcheck(root, &binary, Some(leak))?;
-            ensure!(!passed, "memcheck does not find a {leak} that depends on a secret:\n{output}");
+            let (code, output) = memcheck(root, &binary, Some(leak))?;
+            ensure!(
+                code == Some(COMPLAINT),
+                "memcheck does not find a {leak} that depends on a secret:\n{output}"
+            );
         }
         Ok(())
     })?;
@@ -95,12 +115,28 @@ fn binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     executable.context("cargo did not say where it put the example `secrets`")
 }
 
-fn memcheck(root: &Path, binary: &Path, leak: Option<&str>) -> anyhow::Result<(bool, String)> {
+/// What valgrind ends with, and nothing else does, if memcheck complained.
+const COMPLAINT: i32 = 9;
+/// What the program says before the name of each path that it has run.
+const PATH_LINE: &str = "path ";
+
+/// The exit code, and what memcheck and the program say.
+fn memcheck(root: &Path, binary: &Path, leak: Option<&str>) -> anyhow::Result<(Option<i32>, String)> {
     Process::new("valgrind", root)
-        .args(["--tool=memcheck", "--error-exitcode=9", "--leak-check=no"])
+        .args(["--tool=memcheck", "--leak-check=no"])
+        .arg(format!("--error-exitcode={COMPLAINT}"))
         .arg(binary)
         .args(leak)
-        .try_capture_errors()
+        .capture_code_and_errors()
+}
+
+/// Paths that valgrind has to run on this processor. One that it hides from the program would not be checked.
+fn paths_for_valgrind() -> &'static [&'static str] {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        return &["avx2", "portable"];
+    }
+    &["portable"]
 }
 
 /// Reads what objdump prints. Gives the number of instructions that were looked at.
@@ -252,6 +288,12 @@ fn width(name: &str, operands: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_continuous_integration_the_tools_must_be_there() {
+        assert!([None, Some(""), Some("false")].into_iter().all(|ci| may_be_missing(ci.map(OsStr::new))));
+        assert!(!["true", "1"].into_iter().any(|ci| may_be_missing(Some(OsStr::new(ci)))));
+    }
 
     #[test]
     fn ways_out() {
