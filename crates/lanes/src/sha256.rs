@@ -33,6 +33,8 @@ const START: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 const HASH_LEN: usize = 32;
 const BLOCK_LEN: usize = 64;
+/// What HKDF gives at most: its counter has eight bits.
+const EXPANSION_MAX: usize = u8::MAX as usize * HASH_LEN;
 /// What HMAC adds to its key for the inner and the outer hash, as words.
 const INNER: u32 = 0x3636_3636;
 const OUTER: u32 = 0x5c5c_5c5c;
@@ -52,8 +54,9 @@ pub struct Expansion<'a> {
 ///
 /// # Panics
 ///
-/// If there is not one output per key, a key or salt is longer than 55 bytes, an expansion lies outside of the output or
-/// is longer than 8160 bytes, or a label is longer than 1024.
+/// If there is not one output per key, the salt is longer than 64 bytes, an expansion lies outside of the output or is longer
+/// than 8160 bytes, or a label is longer than 1024. Keys that do not fit do not compile: they have whole words, 52 bytes at
+/// most.
 pub fn hkdf<const K: usize, const O: usize>(
     path: Path,
     salt: &[u8],
@@ -63,6 +66,10 @@ pub fn hkdf<const K: usize, const O: usize>(
 ) {
     const { assert!(K.is_multiple_of(4) && K < BLOCK_LEN - 8, "a key of whole words that fits one block") }
     assert!(keys.len() == out.len(), "one output per key");
+    assert!(
+        expansions.iter().all(|expansion| expansion.range.len() <= EXPANSION_MAX),
+        "an expansion has at most {EXPANSION_MAX} bytes"
+    );
     let pads = HmacPads::of_constant(salt);
     each_lane(path, keys, out, |keys, out| Derive { pads, keys, expansions, out });
 }
@@ -347,7 +354,8 @@ impl<W: Sha256, const K: usize, const O: usize> Work<W> for Derive<'_, K, O> {
                 }
                 last = Some(output);
                 from += HASH_LEN;
-                counter += 1;
+                // Behind the longest expansion it is not used any more.
+                counter = u8::wrapping_add(counter, 1);
             }
         }
     }
