@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use crate::erase::erase;
-use crate::path::{Isa, Lanes, Path, Work};
+use crate::erase::{Leavings, erase};
+use crate::path::{Isa, Lanes, Path, Work, in_one_lane};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{with_avx512, words::Sixteen};
 use sha2::block_api::compress256;
@@ -122,7 +122,7 @@ fn each_lane<'a, K, O, W: Hashing>(
                 // Few hashes are faster one after the other, with the instructions for them.
                 if keys.len() * 4 < Sixteen::LANES {
                     for (keys, out) in keys.chunks(1).zip(out.chunks_mut(1)) {
-                        Work::<u32>::run(work(keys, out), ());
+                        in_one_lane::<u32>(work(keys, out));
                     }
                 } else {
                     with_avx512::<Sixteen>(proof, work(keys, out));
@@ -131,7 +131,7 @@ fn each_lane<'a, K, O, W: Hashing>(
         }
         _ => {
             for (keys, out) in keys.chunks(1).zip(out.chunks_mut(1)) {
-                Work::<u32>::run(work(keys, out), ());
+                in_one_lane::<u32>(work(keys, out));
             }
         }
     }
@@ -323,6 +323,8 @@ struct Derive<'a, const K: usize, const O: usize> {
 }
 
 impl<W: Sha256, const K: usize, const O: usize> Work<W> for Derive<'_, K, O> {
+    const LEAVES: Leavings = Leavings::Large;
+
     #[inline(always)]
     fn run(self, proof: W::Proof) {
         // The extraction: HMAC under the salt.
@@ -368,6 +370,8 @@ struct Authenticate<'a, const K: usize, const M: usize, const O: usize> {
 }
 
 impl<W: Sha256, const K: usize, const M: usize, const O: usize> Work<W> for Authenticate<'_, K, M, O> {
+    const LEAVES: Leavings = Leavings::Large;
+
     #[inline(always)]
     fn run(self, proof: W::Proof) {
         let zero = W::splat(proof, 0);
