@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: a short run of every fuzz target.
 //!
-//! On the stable toolchain, hence without a sanitizer: the project contains no unsafe code for one to watch, so what
-//! is looked for is a panic, an overflow, a hang, or a broken assertion of the target. The corpus stays in
+//! On the stable toolchain, hence without a sanitizer: the only unsafe code that parsers reach are vector instructions that
+//! read and write no memory, so what is looked for is a panic, an overflow, a hang, or a broken assertion of the target. The corpus stays in
 //! `fuzz/corpus`, so that later runs start where earlier ones ended; `fuzz/seeds` holds what they begin with.
 
 use std::path::Path;

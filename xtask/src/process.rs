@@ -107,8 +107,19 @@ impl Process {
     ///
     /// The program could not be started.
     pub(crate) fn try_capture_errors(&self) -> anyhow::Result<(bool, String)> {
+        let (code, errors) = self.capture_code_and_errors()?;
+        Ok((code == Some(0), errors))
+    }
+
+    /// Runs it and returns its exit code, which it has none of if a signal ended it, and all that it wrote to its standard
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// The program could not be started.
+    pub(crate) fn capture_code_and_errors(&self) -> anyhow::Result<(Option<i32>, String)> {
         let output = self.command().output().with_context(|| format!("cannot start `{}`", self.shown()))?;
-        Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()))
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 
     fn command(&self) -> Command {

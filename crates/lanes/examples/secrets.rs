@@ -1,6 +1,8 @@
 //! Runs every path on secrets that valgrind takes for undefined: memcheck then complains of each branch and each address
 //! that depends on one (after `ctgrind`, by Adam Langley, 2010). `cargo xtask constant-time` runs it so.
 //!
+//! It names each path that it has run, since valgrind may hide instructions that the processor has.
+//!
 //! With the argument `branch` or `address` it also does what it must not, once: if memcheck does not complain of that, it
 //! would not complain of anything.
 #![allow(unsafe_code, reason = "a request to valgrind is a sequence of instructions, and a leak on purpose")]
@@ -57,7 +59,7 @@ fn secret<const N: usize>(start: u8) -> [[u8; N]; BATCH] {
 fn main() {
     let leak = std::env::args().nth(1).unwrap_or_default();
     if request(RUNNING_ON_VALGRIND, 0, 0) == 0 {
-        eprintln_once("valgrind does not run this: nothing is checked");
+        say("valgrind does not run this: nothing is checked");
     }
     // Public points: on the curve (a few multiples of the base point), and in the second batch one on the twist.
     let mut base = [0; 32];
@@ -115,8 +117,9 @@ fn main() {
         chacha20::apply(path, &scalars[0], &mut data[0]);
         mark(MAKE_MEM_DEFINED, &data);
 
+        say(&format!("path {}", path.name()));
         match &*leak {
-            "branch" if scalars[0][0] & 1 == 1 => eprintln_once("odd"),
+            "branch" if scalars[0][0] & 1 == 1 => say("odd"),
             "address" => {
                 black_box(points[usize::from(scalars[0][0] & 7)]);
             }
@@ -126,6 +129,6 @@ fn main() {
 }
 
 #[expect(clippy::print_stderr, reason = "a program reports on its standard error")]
-fn eprintln_once(text: &str) {
+fn say(text: &str) {
     eprintln!("{text}");
 }

@@ -1,6 +1,6 @@
 //! Keyed BLAKE2b-256 (RFC 7693) of several messages of the same length at a time.
 
-use crate::erase::erase;
+use crate::erase::{Leavings, erase};
 use crate::path::{Isa, Lanes, Path, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{
@@ -105,6 +105,8 @@ struct Keyed<'a> {
 }
 
 impl<W: Word64> Work<W> for Keyed<'_> {
+    const LEAVES: Leavings = Leavings::Small;
+
     #[inline(always)]
     fn run(self, proof: W::Proof) {
         let mut state = [W::splat(proof, 0); 8];

@@ -3,6 +3,7 @@
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 
+use crate::erase::{Leavings, erase};
 use crate::path::{Isa, Lanes, Path, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{with_avx512, words::Sixteen};
@@ -51,10 +52,11 @@ pub fn apply(path: Path, key: &[u8; KEY_LEN], data: &mut [u8]) {
             // of them.
             let (whole, rest) = data.split_at_mut(data.len() / GROUP_LEN * GROUP_LEN);
             cipher.apply_keystream(whole);
-            let mut group = [0; GROUP_LEN];
+            let mut group = [0_u8; GROUP_LEN];
             group[..rest.len()].copy_from_slice(rest);
             cipher.apply_keystream(&mut group);
             rest.copy_from_slice(&group[..rest.len()]);
+            erase(&mut group);
         }
     }
 }
@@ -69,6 +71,8 @@ struct Apply<'a> {
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 impl<W: Word32> Work<W> for Apply<'_> {
+    const LEAVES: Leavings = Leavings::Small;
+
     #[inline(always)]
     fn run(self, proof: W::Proof) {
         let mut start = [W::splat32(proof, 0); 16];

@@ -1,5 +1,6 @@
 //! Which instructions are used.
 
+use crate::erase::{Leavings, SMALL, erase_stack};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Avx2, Avx512};
 
@@ -83,8 +84,24 @@ pub(crate) trait Lanes: Copy {
     const LANES: usize;
 }
 
+/// Does work on one lane, and erases what it left on the stack.
+pub(crate) fn in_one_lane<L: Lanes<Proof = ()>>(work: impl Work<L>) {
+    /// Not inlined: what it leaves would be part of its caller's frame.
+    #[inline(never)]
+    fn enter<L: Lanes<Proof = ()>, W: Work<L>>(work: W) -> Leavings {
+        work.run(());
+        W::LEAVES
+    }
+    if !matches!(enter(work), Leavings::Public) {
+        erase_stack::<SMALL>();
+    }
+}
+
 /// Work that is written for any implementation of some lanes, and compiled for each.
 pub(crate) trait Work<L: Lanes> {
+    /// What of the stack is erased afterwards.
+    const LEAVES: Leavings;
+
     /// Does it. Implementations are `#[inline(always)]`, and all that they call is too or is portable: only then do they
     /// become part of a function that may use the vector instructions. Hence no closures in them either.
     fn run(self, proof: L::Proof);

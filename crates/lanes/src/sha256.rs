@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use crate::erase::erase;
-use crate::path::{Isa, Lanes, Path, Work};
+use crate::erase::{Leavings, erase};
+use crate::path::{Isa, Lanes, Path, Work, in_one_lane};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{with_avx512, words::Sixteen};
 use sha2::block_api::compress256;
@@ -33,6 +33,8 @@ const START: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 const HASH_LEN: usize = 32;
 const BLOCK_LEN: usize = 64;
+/// What HKDF gives at most: its counter has eight bits.
+const EXPANSION_MAX: usize = u8::MAX as usize * HASH_LEN;
 /// What HMAC adds to its key for the inner and the outer hash, as words.
 const INNER: u32 = 0x3636_3636;
 const OUTER: u32 = 0x5c5c_5c5c;
@@ -52,8 +54,9 @@ pub struct Expansion<'a> {
 ///
 /// # Panics
 ///
-/// If there is not one output per key, a key or salt is longer than 55 bytes, an expansion lies outside of the output or
-/// is longer than 8160 bytes, or a label is longer than 1024.
+/// If there is not one output per key, the salt is longer than 64 bytes, an expansion lies outside of the output or is longer
+/// than 8160 bytes, or a label is longer than 1024. Keys that do not fit do not compile: they have whole words, 52 bytes at
+/// most.
 pub fn hkdf<const K: usize, const O: usize>(
     path: Path,
     salt: &[u8],
@@ -63,6 +66,10 @@ pub fn hkdf<const K: usize, const O: usize>(
 ) {
     const { assert!(K.is_multiple_of(4) && K < BLOCK_LEN - 8, "a key of whole words that fits one block") }
     assert!(keys.len() == out.len(), "one output per key");
+    assert!(
+        expansions.iter().all(|expansion| expansion.range.len() <= EXPANSION_MAX),
+        "an expansion has at most {EXPANSION_MAX} bytes"
+    );
     let pads = HmacPads::of_constant(salt);
     each_lane(path, keys, out, |keys, out| Derive { pads, keys, expansions, out });
 }
@@ -115,7 +122,7 @@ fn each_lane<'a, K, O, W: Hashing>(
                 // Few hashes are faster one after the other, with the instructions for them.
                 if keys.len() * 4 < Sixteen::LANES {
                     for (keys, out) in keys.chunks(1).zip(out.chunks_mut(1)) {
-                        Work::<u32>::run(work(keys, out), ());
+                        in_one_lane::<u32>(work(keys, out));
                     }
                 } else {
                     with_avx512::<Sixteen>(proof, work(keys, out));
@@ -124,7 +131,7 @@ fn each_lane<'a, K, O, W: Hashing>(
         }
         _ => {
             for (keys, out) in keys.chunks(1).zip(out.chunks_mut(1)) {
-                Work::<u32>::run(work(keys, out), ());
+                in_one_lane::<u32>(work(keys, out));
             }
         }
     }
@@ -316,6 +323,8 @@ struct Derive<'a, const K: usize, const O: usize> {
 }
 
 impl<W: Sha256, const K: usize, const O: usize> Work<W> for Derive<'_, K, O> {
+    const LEAVES: Leavings = Leavings::Large;
+
     #[inline(always)]
     fn run(self, proof: W::Proof) {
         // The extraction: HMAC under the salt.
@@ -347,7 +356,8 @@ impl<W: Sha256, const K: usize, const O: usize> Work<W> for Derive<'_, K, O> {
                 }
                 last = Some(output);
                 from += HASH_LEN;
-                counter += 1;
+                // Behind the longest expansion it is not used any more.
+                counter = u8::wrapping_add(counter, 1);
             }
         }
     }
@@ -360,6 +370,8 @@ struct Authenticate<'a, const K: usize, const M: usize, const O: usize> {
 }
 
 impl<W: Sha256, const K: usize, const M: usize, const O: usize> Work<W> for Authenticate<'_, K, M, O> {
+    const LEAVES: Leavings = Leavings::Large;
+
     #[inline(always)]
     fn run(self, proof: W::Proof) {
         let zero = W::splat(proof, 0);

@@ -6,10 +6,10 @@
 use std::sync::OnceLock;
 
 use crate::edwards::{self, Table, inverse_roots, is_on_curve};
-use crate::erase::erase;
+use crate::erase::{Leavings, erase};
 use crate::field::{Field, Limbs, bytes_of, invert, limbs_of};
 use crate::montgomery::{self, LANES_MAX, ONE};
-use crate::path::{Isa, Path, Work};
+use crate::path::{Isa, Path, Work, in_one_lane};
 use crate::portable::Portable;
 use crate::scalar::{Words, clamped, comb_words, eighth, words_of};
 #[cfg(target_arch = "x86_64")]
@@ -76,7 +76,7 @@ pub fn x25519(path: Path, points: &[&[u8; 32]], scalars: &[&[u8; 32]], out: &mut
             Isa::Avx512(proof) => with_avx512::<Eight>(proof, climb),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(proof) => with_avx2::<Four>(proof, climb),
-            Isa::Portable => Work::<Portable>::run(climb, ()),
+            Isa::Portable => in_one_lane::<Portable>(climb),
         }
     }
 }
@@ -89,6 +89,8 @@ struct Climb<'a> {
 }
 
 impl<F: Field> Work<F> for Climb<'_> {
+    const LEAVES: Leavings = Leavings::Large;
+
     #[inline(always)]
     fn run(self, proof: F::Proof) {
         let u = load_points::<F>(proof, self.points);
@@ -153,7 +155,7 @@ impl Multiples {
             Inner::Avx512(proof, lanes) => with_avx512::<Eight>(*proof, Fill { lanes, points }),
             #[cfg(target_arch = "x86_64")]
             Inner::Avx2(proof, lanes) => with_avx2::<Four>(*proof, Fill { lanes, points }),
-            Inner::Portable(lanes) => Fill { lanes, points }.run(()),
+            Inner::Portable(lanes) => in_one_lane::<Portable>(Fill { lanes, points }),
         }
     }
 
@@ -169,7 +171,7 @@ impl Multiples {
             Inner::Avx512(proof, lanes) => with_avx512::<Eight>(*proof, Refill { lanes, points }),
             #[cfg(target_arch = "x86_64")]
             Inner::Avx2(proof, lanes) => with_avx2::<Four>(*proof, Refill { lanes, points }),
-            Inner::Portable(lanes) => Refill { lanes, points }.run(()),
+            Inner::Portable(lanes) => in_one_lane::<Portable>(Refill { lanes, points }),
         }
     }
 
@@ -190,7 +192,9 @@ impl Multiples {
             Inner::Avx2(proof, lanes) => {
                 with_avx2::<Four>(*proof, Multiply { lanes, scalars, kind: Kind::Clamped, out });
             }
-            Inner::Portable(lanes) => Multiply { lanes, scalars, kind: Kind::Clamped, out }.run(()),
+            Inner::Portable(lanes) => {
+                in_one_lane::<Portable>(Multiply { lanes, scalars, kind: Kind::Clamped, out });
+            }
         }
     }
 
@@ -214,7 +218,9 @@ impl Multiples {
             Inner::Avx2(proof, lanes) => {
                 with_avx2::<Four>(*proof, Multiply { lanes, scalars, kind: Kind::Eighth, out });
             }
-            Inner::Portable(lanes) => Multiply { lanes, scalars, kind: Kind::Eighth, out }.run(()),
+            Inner::Portable(lanes) => {
+                in_one_lane::<Portable>(Multiply { lanes, scalars, kind: Kind::Eighth, out });
+            }
         }
     }
 }
@@ -255,10 +261,10 @@ pub fn x25519_base(path: Path, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
                 static TABLE: OnceLock<Box<Vectors<Portable, 1>>> = OnceLock::new();
                 let lanes = TABLE.get_or_init(|| {
                     let mut lanes = Box::new(Vectors::empty(()));
-                    Fill { lanes: &mut *lanes, points }.run(());
+                    in_one_lane::<Portable>(Fill { lanes: &mut *lanes, points });
                     lanes
                 });
-                Multiply { lanes: &**lanes, scalars, kind: Kind::Clamped, out }.run(());
+                in_one_lane::<Portable>(Multiply { lanes: &**lanes, scalars, kind: Kind::Clamped, out });
             }
         }
     }
@@ -316,7 +322,7 @@ impl Single {
     #[must_use]
     pub fn new(point: &[u8; 32]) -> Self {
         let mut lanes = Vectors::empty(());
-        Fill { lanes: &mut lanes, points: &[point] }.run(());
+        in_one_lane::<Portable>(Fill { lanes: &mut lanes, points: &[point] });
         Self(lanes)
     }
 
@@ -324,7 +330,12 @@ impl Single {
     #[must_use]
     pub fn multiply(&self, scalar: &[u8; 32]) -> [u8; 32] {
         let mut out = [[0; 32]];
-        Multiply { lanes: &self.0, scalars: &[scalar], kind: Kind::Clamped, out: &mut out }.run(());
+        in_one_lane::<Portable>(Multiply {
+            lanes: &self.0,
+            scalars: &[scalar],
+            kind: Kind::Clamped,
+            out: &mut out,
+        });
         out[0]
     }
 }
@@ -346,6 +357,8 @@ struct Fill<'a, F: Field, const N: usize> {
 }
 
 impl<F: Field, const N: usize> Work<F> for Fill<'_, F, N> {
+    const LEAVES: Leavings = Leavings::Public;
+
     #[inline(always)]
     fn run(self, proof: F::Proof) {
         let lanes = self.lanes;
@@ -376,6 +389,8 @@ struct Refill<'a, F: Field, const N: usize> {
 }
 
 impl<F: Field, const N: usize> Work<F> for Refill<'_, F, N> {
+    const LEAVES: Leavings = Leavings::Public;
+
     #[inline(always)]
     fn run(self, proof: F::Proof) {
         let lanes = self.lanes;
@@ -407,6 +422,8 @@ struct Multiply<'a, F: Field, const N: usize> {
 }
 
 impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
+    const LEAVES: Leavings = Leavings::Large;
+
     #[inline(always)]
     fn run(self, proof: F::Proof) {
         let lanes = self.lanes;

@@ -60,6 +60,25 @@ fn hkdf_is_that_of_the_crate() {
     }
 }
 
+#[test]
+fn the_longest_expansion_is_that_of_the_crate() {
+    for path in Path::all() {
+        let keys = [[7; 32]; 16];
+        let mut found = vec![[0; 8160]; keys.len()];
+        sha256::hkdf(path, b"salt", &keys, &[Expansion { info: b"all", range: 0..8160 }], &mut found);
+        let mut expected = [0; 8160];
+        Hkdf::<Sha256>::new(Some(b"salt"), &keys[0]).expand(b"all", &mut expected).unwrap();
+        assert!(found.iter().all(|found| *found == expected), "{}", path.name());
+    }
+}
+
+#[test]
+#[should_panic(expected = "an expansion has at most 8160 bytes")]
+fn no_expansion_repeats_itself() {
+    let mut out = [[0; 8161]];
+    sha256::hkdf(Path::PORTABLE, b"", &[[7; 32]], &[Expansion { info: b"", range: 0..8161 }], &mut out);
+}
+
 fn hmac_of<const M: usize>(path: Path, rng: &mut ChaCha20Rng, count: usize) {
     let keys: Vec<[u8; 16]> = (0..count).map(|_| bytes(rng)).collect();
     let messages: Vec<[u8; M]> = (0..count).map(|_| bytes(rng)).collect();

@@ -80,11 +80,16 @@ pub enum Stop {
 /// What a recipient did that it must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IssuerError {
-    /// An acknowledgement of a packet that was not sent, or was acknowledged.
+    /// An acknowledgement of a packet that was not sent, or was acknowledged; below the highest number that was given up this cannot
+    /// be told from [`IssuerError::Late`].
     #[error("an acknowledgement belongs to no packet")]
     UnknownPacket,
     /// An acknowledgement of a packet that was given up: it was held back, got lost, or its hop is slow. The packet cannot be listed any
     /// more, so that the lists differ.
+    ///
+    /// Only the highest number that was given up is remembered, and since this issuer was made. So this is said of every number up to
+    /// that one which waits for no acknowledgement: also of what was acknowledged before, and of what was never sent. Whoever names
+    /// those gains nothing, since nothing is listed; how often it may is for the caller to bound.
     #[error("an acknowledgement came too late")]
     Late,
     /// The acknowledgement of the first hop is not the one that the client told.

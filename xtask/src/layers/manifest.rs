@@ -1,7 +1,9 @@
 //! Rules about what the files of the workspace say: order of the members, lint tables, bans in `clippy.toml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use anyhow::Context;
 use serde::Deserialize;
 
 use super::{Violation, rules};
@@ -79,6 +81,42 @@ pub(super) fn check_lints(name: &str, manifest: &str, root: &str) -> Option<Viol
         *rule = toml::Value::String("deny".into());
     }
     (lints != expected.as_ref()).then(|| Violation::UnsafeLints { name: name.into() })
+}
+
+/// The files below a directory that lift the rule against `unsafe`, relative to it. Only an attribute can, and it names the lint.
+///
+/// # Errors
+///
+/// A directory or file could not be read.
+pub(super) fn lifting_files(directory: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let mut rest = vec![directory.to_owned()];
+    while let Some(at) = rest.pop() {
+        for entry in std::fs::read_dir(&at).with_context(|| format!("cannot read {}", at.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                rest.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                if text.contains("unsafe_code") {
+                    let relative = path.strip_prefix(directory).unwrap_or(&path);
+                    found.insert(relative.to_string_lossy().into_owned());
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The crate that may contain `unsafe` has it in the files that the rules name, and in no other.
+pub(super) fn check_unsafe(name: &str, files: &BTreeSet<String>) -> Vec<Violation> {
+    let allowed: BTreeSet<String> = rules::UNSAFE_FILES.map(String::from).into();
+    let more =
+        files.difference(&allowed).map(|file| Violation::Unsafe { name: name.into(), file: file.clone() });
+    let less =
+        allowed.difference(files).map(|file| Violation::NoUnsafe { name: name.into(), file: file.clone() });
+    more.chain(less).collect()
 }
 
 /// An entry of a list in `clippy.toml`: a path alone, or a table with a path and more.
@@ -186,6 +224,20 @@ mod tests {
                 "{lacking}"
             );
         }
+    }
+
+    #[test]
+    fn unsafe_code_stands_in_the_files_that_are_named() {
+        let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/lanes");
+        let mut files = lifting_files(&crate_directory).unwrap();
+        assert_eq!(check_unsafe("a", &files), []);
+        files.insert("src/new.rs".into());
+        let more = Violation::Unsafe { name: "a".into(), file: "src/new.rs".into() };
+        assert_eq!(check_unsafe("a", &files), [more]);
+        files.remove("src/new.rs");
+        files.remove(rules::UNSAFE_FILES[0]);
+        let less = Violation::NoUnsafe { name: "a".into(), file: rules::UNSAFE_FILES[0].into() };
+        assert_eq!(check_unsafe("a", &files), [less]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`rules`] is the table: which crate is on which layer, and what the pure layers may not contain. [`graph`] checks
 //! the dependencies that `cargo metadata` reports, [`manifest`] what the files themselves say: the order of the
-//! members, the lint tables and the bans in `clippy.toml`.
+//! members, the lint tables, the bans in `clippy.toml`, and which ones may contain `unsafe`.
 
 mod graph;
 mod manifest;
@@ -35,6 +35,10 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         directories.insert(relative.to_string_lossy().into_owned(), package);
 
         violations.extend(manifest::check_lints(&package.name, &read(&package.manifest_path)?, &root));
+        if package.name == rules::UNSAFE {
+            let files = manifest::lifting_files(directory)?;
+            violations.extend(manifest::check_unsafe(&package.name, &files));
+        }
         if rules::layer_of(&package.name).is_some_and(rules::Layer::is_pure) {
             let clippy = std::fs::read_to_string(directory.join("clippy.toml")).unwrap_or_default();
             violations.extend(manifest::check_bans(&package.name, &clippy));
@@ -82,6 +86,16 @@ enum Violation {
          `unsafe_code = \"deny\"`"
     )]
     UnsafeLints { name: String },
+
+    #[error(
+        "{name}: {file} lifts the rule that there is no `unsafe`, for which xtask/src/layers/rules.rs does not name it"
+    )]
+    Unsafe { name: String, file: String },
+
+    #[error(
+        "{name}: {file} does not lift the rule that there is no `unsafe`: strike it from xtask/src/layers/rules.rs"
+    )]
+    NoUnsafe { name: String, file: String },
 
     #[error("{name}: its clippy.toml does not ban {path} under {list}, as layers 1 and 2 must")]
     Ban { name: String, list: &'static str, path: &'static str },

@@ -16,6 +16,7 @@ pub(crate) mod avx2;
 pub(crate) mod ifma;
 pub(crate) mod words;
 
+use crate::erase::Leavings;
 use crate::path::{Lanes, Work};
 
 /// Shows that this processor has AVX-512 F, DQ, VL and IFMA, and AVX2.
@@ -45,22 +46,24 @@ impl Avx2 {
     }
 }
 
-/// Does some work with AVX-512.
+/// Does some work with AVX-512, and erases what it left on the stack.
 pub(crate) fn with_avx512<L: Lanes<Proof = Avx512>>(proof: Avx512, work: impl Work<L>) {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma,avx2")]
-    fn enter<L: Lanes<Proof = Avx512>>(proof: Avx512, work: impl Work<L>) {
+    fn enter<L: Lanes<Proof = Avx512>, W: Work<L>>(proof: Avx512, work: W) -> Leavings {
         work.run(proof);
+        W::LEAVES
     }
     // SAFETY: the proof shows that the processor has the features (invariant 1).
-    unsafe { enter(proof, work) }
+    unsafe { enter(proof, work) }.erase();
 }
 
-/// Does some work with AVX2.
+/// Does some work with AVX2, and erases what it left on the stack.
 pub(crate) fn with_avx2<L: Lanes<Proof = Avx2>>(proof: Avx2, work: impl Work<L>) {
     #[target_feature(enable = "avx2")]
-    fn enter<L: Lanes<Proof = Avx2>>(proof: Avx2, work: impl Work<L>) {
+    fn enter<L: Lanes<Proof = Avx2>, W: Work<L>>(proof: Avx2, work: W) -> Leavings {
         work.run(proof);
+        W::LEAVES
     }
     // SAFETY: the proof shows that the processor has the feature (invariant 1).
-    unsafe { enter(proof, work) }
+    unsafe { enter(proof, work) }.erase();
 }

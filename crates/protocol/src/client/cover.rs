@@ -2,7 +2,8 @@
 //!
 //! How much of it is built, and when, follows from the ticks of the clocks alone, whatever they carried: a batch for each
 //! [`BATCH`] of them. What was not needed, because messages took its place, is thrown away. So the time that building cover
-//! takes says nothing about whether there were messages, and none of it is spent between a tick and its packet.
+//! takes says nothing about whether there were messages, and none of it is spent between a tick and its packet. The time of a
+//! client in all does: messages are built besides.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
