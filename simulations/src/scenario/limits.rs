@@ -17,13 +17,14 @@ const MOST_NODES: usize = 100_000;
 const MOST_CLIENTS: usize = 100_000_000;
 /// Packets under way at a time; each takes about a hundred bytes.
 const MOST_UNDER_WAY: f64 = 1e8;
-/// Loops that are followed at a time, of all monitored clients together.
+/// Places for loops that are followed, of all monitored clients and of all mixes together.
 const MOST_LOOPS: f64 = 1e8;
 /// Loops for which a monitor has places, whatever the interval.
 const LOOPS_AT_LEAST: f64 = 64.0;
 /// What one replication may take for its clients, in bytes: more than a large machine has.
 const MOST_BYTES: f64 = 64e9;
-/// Bytes that a client with a schedule of its own takes, measured with three streams; and one that shares a schedule.
+/// Some bytes of a client with a schedule of its own, by what a million with three streams take in all; and of one that shares a
+/// schedule.
 const BYTES_INDIVIDUAL: f64 = 700.0;
 const BYTES_SUPERPOSED: f64 = 48.0;
 const MOST_REPLICATIONS: usize = 1_000_000;
