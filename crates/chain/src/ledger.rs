@@ -60,6 +60,11 @@ pub enum LedgerError {
         /// Its words.
         message: String,
     },
+    /// A contract that is called is not there.
+    #[error(
+        "there is no contract {0} on the chain that the server shows; it may be another chain, or one that has lost blocks"
+    )]
+    NoContract(Address),
     /// The answer makes no sense.
     #[error(
         "the answer of the chain's server to {method} makes no sense: {what}; its address must be that of a JSON-RPC"

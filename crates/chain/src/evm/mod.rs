@@ -89,6 +89,10 @@ pub(crate) async fn read<C: SolCall>(
 ) -> Result<C::Return, LedgerError> {
     let request = json!({ "to": to, "data": Bytes::from(call.abi_encode()) });
     let output: Bytes = rpc.ask("eth_call", (request, at)).await?;
+    // What is called returns something, always: only an account without code has nothing to say.
+    if output.is_empty() {
+        return Err(LedgerError::NoContract(to));
+    }
     C::abi_decode_returns(&output).map_err(|error| LedgerError::Answer {
         method: "eth_call",
         what: format!("{}: {error}", C::SIGNATURE),

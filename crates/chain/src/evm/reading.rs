@@ -37,7 +37,8 @@ impl Ledger for Evm {
         }
         match read(&self.rpc, escrow, &Escrow::domainSeparatorCall {}, "latest".into()).await {
             Ok(separator) if separator == self.domain.separator() => Ok(()),
-            Ok::<B256, _>(_) | Err(LedgerError::Reverted(_) | LedgerError::Answer { .. }) => {
+            Ok::<B256, _>(_)
+            | Err(LedgerError::Reverted(_) | LedgerError::NoContract(_) | LedgerError::Answer { .. }) => {
                 Err(CheckError::OtherContract(escrow))
             }
             Err(error) => Err(error.into()),

@@ -167,9 +167,10 @@ impl Operator {
 fn said<T>(answer: Result<T, OpsError>) -> Result<Option<T>, OpsError> {
     match answer {
         Ok(said) => Ok(Some(said)),
-        Err(OpsError::Ledger { source: LedgerError::Reverted(_) | LedgerError::Answer { .. }, .. }) => {
-            Ok(None)
-        }
+        Err(OpsError::Ledger {
+            source: LedgerError::Reverted(_) | LedgerError::NoContract(_) | LedgerError::Answer { .. },
+            ..
+        }) => Ok(None),
         Err(error) => Err(error),
     }
 }

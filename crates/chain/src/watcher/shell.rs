@@ -1,5 +1,6 @@
 //! The core, a clock and a ledger.
 
+use core::mem::Discriminant;
 use core::time::Duration;
 
 use alloy_primitives::Address;
@@ -56,7 +57,8 @@ pub struct Watcher<L> {
     refreshed: Option<Instant>,
     time: Option<tombola_tickets::UnixSeconds>,
     failures: u32,
-    gone: bool,
+    /// What kind of error was told when reading failed, until it works again.
+    gone: Option<Discriminant<LedgerError>>,
     rng: Rng,
 }
 
@@ -73,7 +75,7 @@ impl<L: Ledger> Watcher<L> {
             refreshed: None,
             time: None,
             failures: 0,
-            gone: false,
+            gone: None,
             rng: Rng::from_seed(seed),
         }
     }
@@ -116,7 +118,7 @@ impl<L: Ledger> Watcher<L> {
         let more = match read {
             Ok(more) => {
                 self.failures = 0;
-                if core::mem::take(&mut self.gone) {
+                if self.gone.take().is_some() {
                     tracing::info!("{}", Fact::Back);
                     facts.insert(0, Fact::Back);
                 }
@@ -127,7 +129,7 @@ impl<L: Ledger> Watcher<L> {
                 false
             }
         };
-        metrics::gauge!("tombola_chain_reachable").set(if self.gone { 0.0 } else { 1.0 });
+        metrics::gauge!("tombola_chain_reachable").set(if self.gone.is_some() { 0.0 } else { 1.0 });
         (facts, more)
     }
 
@@ -215,9 +217,12 @@ impl<L: Ledger> Watcher<L> {
         self.failures = self.failures.saturating_add(1);
         metrics::counter!("tombola_chain_errors_total").increment(1);
         tracing::debug!(%error, "the chain could not be read");
-        if !self.gone {
-            self.gone = true;
+        // A server that answers at last may answer something that a person must see to.
+        let before = self.gone.replace(core::mem::discriminant(error));
+        if before != self.gone {
             tracing::warn!("{error}; what is on the chain is not known until it answers; trying again");
+        }
+        if before.is_none() {
             facts.push(Fact::Gone);
         }
     }

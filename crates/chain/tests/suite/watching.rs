@@ -52,6 +52,10 @@ async fn another_chain_or_contract_is_refused() {
     for wrong in [world.contracts.token, world.contracts.registry] {
         assert!(matches!(check(Domain::new(CHAIN_ID, wrong)).await, CheckError::OtherContract(_)));
     }
+    // As it is of a chain that was right and has lost the blocks with the contract.
+    let nobody = Evm::new(&EvmConfig::new(&world.url), Domain::new(CHAIN_ID, stranger())).unwrap();
+    let error = nobody.deposit(stranger(), 0).await.unwrap_err();
+    assert!(matches!(error, LedgerError::NoContract(account) if account == stranger()), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
