@@ -26,7 +26,7 @@ fn main() {
         }
     }
     if wanted("network") {
-        let (clients, on_their_way, seconds) = if is_test { (8, 16, 2.0) } else { (256, 8_000, 20.0) };
+        let (clients, on_their_way, seconds) = if is_test { (8, 16, 2.0) } else { (256, 16_000, 20.0) };
         let flow = network::closed_loop(clients, on_their_way, seconds);
         show_flow(&flow);
         if !is_test {
