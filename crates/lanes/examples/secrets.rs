@@ -10,7 +10,9 @@
 use std::hint::black_box;
 
 use tombola_lanes::sha256::Expansion;
-use tombola_lanes::{BATCH, Kept, Multiples, Path, Single, blake2b, chacha20, sha256, x25519, x25519_base};
+use tombola_lanes::{
+    BATCH, Kept, Multiples, Path, Single, blake2b, chacha20, keccak, sha256, x25519, x25519_base,
+};
 
 /// Requests of valgrind and its memcheck (`valgrind.h`, `memcheck.h`).
 const RUNNING_ON_VALGRIND: u64 = 0x1001;
@@ -113,6 +115,8 @@ fn main() {
         let mut data = secret::<500>(5);
         let messages = data.each_ref().map(|data| &data[..]);
         blake2b::keyed_256(path, &hash_keys.each_ref(), &messages, &mut out);
+        mark(MAKE_MEM_DEFINED, &out);
+        keccak::keccak_256(path, &hash_keys, &mut out);
         mark(MAKE_MEM_DEFINED, &out);
         chacha20::apply(path, &scalars[0], &mut data[0]);
         mark(MAKE_MEM_DEFINED, &data);

@@ -5,6 +5,7 @@ pub mod chacha20;
 mod edwards;
 mod erase;
 mod field;
+pub mod keccak;
 mod montgomery;
 mod path;
 mod portable;

@@ -11,8 +11,9 @@ use hmac::Hmac;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use sha2::Sha256;
+use sha3::{Digest as _, Keccak256};
 use tombola_lanes::sha256::Expansion;
-use tombola_lanes::{Path, blake2b, chacha20 as stream, sha256};
+use tombola_lanes::{Path, blake2b, chacha20 as stream, keccak, sha256};
 
 fn bytes<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
     let mut bytes = [0; N];
@@ -127,6 +128,35 @@ fn keyed_blake2b_is_that_of_the_crate() {
             }
         }
     }
+}
+
+fn keccak_of<const N: usize>(path: Path, rng: &mut ChaCha20Rng, count: usize) {
+    let messages: Vec<[u8; N]> = (0..count).map(|_| bytes(rng)).collect();
+    let mut out = vec![[0; 32]; count];
+    keccak::keccak_256(path, &messages, &mut out);
+    for (message, out) in messages.iter().zip(out) {
+        assert_eq!(out, *Keccak256::digest(message), "{} of {count}, {N} bytes", path.name());
+    }
+}
+
+#[test]
+fn keccak_is_that_of_the_crate() {
+    let mut rng = ChaCha20Rng::from_seed([5; 32]);
+    for path in Path::all() {
+        for count in 0..=17 {
+            keccak_of::<0>(path, &mut rng, count);
+            keccak_of::<1>(path, &mut rng, count);
+            keccak_of::<16>(path, &mut rng, count);
+            keccak_of::<40>(path, &mut rng, count);
+            keccak_of::<65>(path, &mut rng, count);
+            keccak_of::<126>(path, &mut rng, count);
+            keccak_of::<127>(path, &mut rng, count);
+        }
+    }
+    // With the padding of Keccak, not that of SHA-3.
+    let mut empty = [[0; 32]; 2];
+    keccak::keccak_256(Path::best(), &[[]; 2], &mut empty);
+    assert_eq!(empty[0][..4], [0xc5, 0xd2, 0x46, 0x01]);
 }
 
 #[test]

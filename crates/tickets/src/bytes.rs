@@ -1,12 +1,39 @@
 //! Byte strings of fixed length, each its own type, and the hash over them.
 
 use alloy_primitives::keccak256;
+use tombola_lanes::Path;
+use tombola_lanes::keccak::keccak_256;
 use zeroize::Zeroizing;
+
+/// Hashes that are computed at a time: as many as there are lanes, at most.
+pub(crate) const TOGETHER: usize = 8;
 
 /// The first `N` bytes of the Keccak-256 hash of `input`; `N` is at most 32.
 pub(crate) fn keccak<const N: usize>(input: &[u8]) -> [u8; N] {
     const { assert!(N <= 32) };
     *keccak256(input).0.first_chunk().expect("N is at most 32")
+}
+
+/// As [`keccak`] of each, several at a time.
+pub(crate) fn keccak_each<const N: usize, const M: usize>(
+    inputs: &[[u8; N]],
+    mut take: impl FnMut(usize, [u8; M]),
+) {
+    const { assert!(M <= 32) };
+    let path = Path::best();
+    for (chunk, inputs) in inputs.chunks(TOGETHER).enumerate() {
+        let mut hashes = [[0; 32]; TOGETHER];
+        let hashes = &mut hashes[..inputs.len()];
+        // Assembly for one at a time is as fast as two lanes.
+        if path.lanes() > 1 && inputs.len() > 2 {
+            keccak_256(path, inputs, hashes);
+        } else {
+            hashes.iter_mut().zip(inputs).for_each(|(hash, input)| *hash = *keccak256(input));
+        }
+        for (at, hash) in hashes.iter().enumerate() {
+            take(chunk * TOGETHER + at, *hash.first_chunk().expect("M is at most 32"));
+        }
+    }
 }
 
 /// The parts, one after the other; together they have exactly `N` bytes. On the stack, and erased on drop, for a part
@@ -130,6 +157,17 @@ pub(crate) use {constant_time_eq, methods, public_bytes, redacted, secret_bytes,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_hashes_are_those_of_each() {
+        for count in 0..20_u8 {
+            let inputs: Vec<[u8; 40]> = (0..count).map(|at| [at; 40]).collect();
+            let mut found = Vec::new();
+            keccak_each::<40, 20>(&inputs, |at, hash| found.push((at, hash)));
+            let expected = inputs.iter().map(|input| keccak::<20>(input)).enumerate();
+            assert!(found.into_iter().eq(expected), "{count}");
+        }
+    }
 
     #[test]
     fn the_hash_is_keccak_and_not_sha3() {

@@ -6,9 +6,10 @@
 use alloy_primitives::Address;
 
 use crate::batch::{Digest, Domain};
-use crate::bytes::{concat, keccak, public_bytes, secret_bytes};
+use crate::bytes::{TOGETHER, concat, keccak, keccak_each, public_bytes, secret_bytes};
 use crate::class::WinProbability;
 use crate::por::Opener;
+use zeroize::Zeroizing;
 
 /// Number of a window between one issuer and one recipient; the series goes on over epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,13 +59,74 @@ pub fn wins(
     randomness: &Randomness,
     win_probability: WinProbability,
 ) -> bool {
-    let input = concat::<65>(&[digest.as_bytes(), &[k], opener.as_bytes(), &randomness.0]);
-    u64::from_be_bytes(keccak(&*input)) < win_probability.get()
+    Draw(keccak(&*draw_input(digest, k, opener, randomness))).wins(win_probability)
+}
+
+/// What is drawn for a ticket.
+#[derive(Clone, Copy)]
+pub(crate) struct Draw([u8; 8]);
+
+impl Draw {
+    pub(crate) fn wins(self, win_probability: WinProbability) -> bool {
+        u64::from_be_bytes(self.0) < win_probability.get()
+    }
+}
+
+/// Draws for tickets of a batch, as [`wins`] does for one, several at a time.
+pub(crate) fn draw_each<'a>(
+    digest: &Digest,
+    mut tickets: impl Iterator<Item = (u8, &'a Opener)>,
+    randomness: &Randomness,
+    mut take: impl FnMut(u8, Draw),
+) {
+    let (mut inputs, mut places) = (Zeroizing::new([[0; DRAW_INPUT]; TOGETHER]), [0; TOGETHER]);
+    loop {
+        let mut count = 0;
+        for (k, opener) in tickets.by_ref().take(TOGETHER) {
+            inputs[count] = *draw_input(digest, k, opener, randomness);
+            places[count] = k;
+            count += 1;
+        }
+        if count == 0 {
+            return;
+        }
+        keccak_each(&inputs[..count], |at, hash| take(places[at], Draw(hash)));
+    }
+}
+
+const DRAW_INPUT: usize = 65;
+
+fn draw_input(
+    digest: &Digest,
+    k: u8,
+    opener: &Opener,
+    randomness: &Randomness,
+) -> Zeroizing<[u8; DRAW_INPUT]> {
+    concat(&[digest.as_bytes(), &[k], opener.as_bytes(), &randomness.0])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn draws_together_are_those_of_each() {
+        let (digest, randomness) = (
+            Digest::from_bytes([7; 32]),
+            Randomness::derive(&[1; 32], &domain(), &Address::ZERO, WindowNumber(2)),
+        );
+        for count in 0..=33_u8 {
+            let openers: Vec<_> = (0..count).map(|at| (at * 3, Opener::from_bytes([at; 16]))).collect();
+            let mut found = Vec::new();
+            draw_each(&digest, openers.iter().map(|(k, opener)| (*k, opener)), &randomness, |k, draw| {
+                found.push((k, draw.0));
+            });
+            let expected = openers
+                .iter()
+                .map(|(k, opener)| (*k, keccak(&*draw_input(&digest, *k, opener, &randomness))));
+            assert!(found.into_iter().eq(expected), "{count}");
+        }
+    }
 
     fn domain() -> Domain {
         Domain::new(31337, Address::repeat_byte(0xe5))

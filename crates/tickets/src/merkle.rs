@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::bytes::{concat, keccak, public_bytes};
+use crate::bytes::{concat, keccak, keccak_each, public_bytes};
 use crate::por::{Challenge, Opener};
 
 /// Most tickets of a batch.
@@ -143,9 +143,14 @@ fn climb(leaves: &[Challenge], mut level: impl FnMut(usize, &[Node])) -> Result<
     for height in 0..depth {
         let width = 1 << (depth - height);
         level(height, &nodes[..width]);
-        for at in 0..width / 2 {
-            nodes[at] = parent(&nodes[2 * at], &nodes[2 * at + 1]);
+        let mut pairs = [[0; 2 * Node::LEN]; MAX_TICKETS / 2];
+        let pairs = &mut pairs[..width / 2];
+        for (pair, nodes) in pairs.iter_mut().zip(nodes.as_chunks::<2>().0) {
+            let (left, right) = pair.split_at_mut(Node::LEN);
+            left.copy_from_slice(nodes[0].as_bytes());
+            right.copy_from_slice(nodes[1].as_bytes());
         }
+        keccak_each(pairs, |at, hash| nodes[at] = Node::from_bytes(hash));
     }
     Ok(Root::from_bytes(*nodes[0].as_bytes()))
 }

@@ -7,6 +7,7 @@ use super::{Avx2, Avx512};
 use crate::blake2b::Word64;
 use crate::chacha20::Word32;
 use crate::erase::erase;
+use crate::keccak::KeccakWord;
 use crate::path::Lanes;
 use crate::sha256::{LANES_MAX, Sha256, bytes_of_each, words_of_each};
 
@@ -114,8 +115,9 @@ const K: [u32; 64] = [
     0xc671_78f2,
 ];
 
-/// Truth tables for three operands: exclusive or, choice, majority.
+/// Truth tables for three operands: exclusive or, choice, majority, and what Keccak calls chi.
 const XOR3: i32 = 0x96;
+const CHI: i32 = 0xd2;
 const CHOOSE: i32 = 0xca;
 const MAJORITY: i32 = 0xe8;
 
@@ -435,5 +437,43 @@ impl Word64 for FourWords {
             }
             _ => _mm256_or_si256(_mm256_srli_epi64::<63>(self.0), _mm256_add_epi64(self.0, self.0)),
         }))
+    }
+}
+
+impl KeccakWord for EightWords {
+    #[inline(always)]
+    fn rotate_left<const BITS: i32>(self) -> Self {
+        Self(isa!(_mm512_rol_epi64::<BITS>(self.0)))
+    }
+
+    #[inline(always)]
+    fn xor3(self, b: Self, c: Self) -> Self {
+        Self(isa!(_mm512_ternarylogic_epi64::<XOR3>(self.0, b.0, c.0)))
+    }
+
+    #[inline(always)]
+    fn chi(self, b: Self, c: Self) -> Self {
+        Self(isa!(_mm512_ternarylogic_epi64::<CHI>(self.0, b.0, c.0)))
+    }
+}
+
+impl KeccakWord for FourWords {
+    #[inline(always)]
+    fn rotate_left<const BITS: i32>(self) -> Self {
+        // The numbers are constants to the compiler, which makes them part of the instructions.
+        Self(isa!(_mm256_or_si256(
+            _mm256_sll_epi64(self.0, _mm_cvtsi32_si128(BITS)),
+            _mm256_srl_epi64(self.0, _mm_cvtsi32_si128(64 - BITS)),
+        )))
+    }
+
+    #[inline(always)]
+    fn xor3(self, b: Self, c: Self) -> Self {
+        self.xor(b).xor(c)
+    }
+
+    #[inline(always)]
+    fn chi(self, b: Self, c: Self) -> Self {
+        Self(isa!(_mm256_xor_si256(self.0, _mm256_andnot_si256(b.0, c.0))))
     }
 }

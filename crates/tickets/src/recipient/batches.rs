@@ -5,7 +5,8 @@ use thiserror::Error;
 use super::{Event, Pending, Recipient, State};
 use crate::batch::{BatchHeader, Digest, SignedBatch};
 use crate::books::{Books, Now};
-use crate::merkle::{self, TicketCount};
+use crate::lottery::{Draw, draw_each};
+use crate::merkle::{self, MAX_TICKETS, TicketCount};
 use crate::messages::RecipientMessage;
 
 /// Why a batch counts for nothing. Whether its issuer did what it must not: see [`is_fault`](Self::is_fault).
@@ -183,11 +184,12 @@ impl Recipient {
         books.ledger.with(self.link.issuer).batch(count.into());
         self.pending.push_back(Pending { batch: *batch, digest, start, waiting: count, since: now.time });
         let last = self.pending.len() - 1;
-        for ticket in start..self.signed {
+        let draws = self.draw(batch, &digest, start);
+        for (ticket, draw) in (start..self.signed).zip(draws) {
             let Some(at) = self.index(ticket) else { continue };
             match self.tickets[at].state {
                 State::Waiting(..) => {}
-                State::Open(_) => self.evaluate(last, at, books),
+                State::Open(_) => self.evaluate(last, at, draw, books),
                 State::Done => {
                     self.pending[last].waiting -= 1;
                     books.ledger.with(self.link.issuer).give_up();
@@ -195,5 +197,20 @@ impl Recipient {
             }
         }
         self.release();
+    }
+
+    /// Draws for those tickets of a batch that are open by now.
+    fn draw(&self, batch: &SignedBatch, digest: &Digest, start: u64) -> [Option<Draw>; MAX_TICKETS] {
+        let mut draws = [None; MAX_TICKETS];
+        let (Some(from), Some(window)) = (self.index(start), self.windows.get(&batch.header.window)) else {
+            return draws;
+        };
+        let open = self.tickets.iter().skip(from).zip(0..=batch.header.count.less_one());
+        let open = open.filter_map(|(ticket, k)| match &ticket.state {
+            State::Open(opener) => Some((k, opener)),
+            _ => None,
+        });
+        draw_each(digest, open, &window.randomness, |k, draw| draws[usize::from(k)] = Some(draw));
+        draws
     }
 }

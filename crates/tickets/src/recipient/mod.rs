@@ -19,7 +19,7 @@ use crate::claim::{BatchClaim, WindowClaim, WinnerClaim};
 use crate::class::{ClassNumber, PriceClass};
 use crate::journal::Gated;
 use crate::ledger::Winners;
-use crate::lottery::{WindowNumber, wins};
+use crate::lottery::{Draw, WindowNumber, wins};
 use crate::merkle::{self, MAX_TICKETS};
 use crate::messages::{PacketAck, PacketId, RecipientMessage};
 use crate::opening::{Neighbour, Openings};
@@ -452,7 +452,7 @@ impl Recipient {
             }
         } else if let Some(pending) = self.pending_of(id.number) {
             if opens {
-                self.evaluate(pending, at, books);
+                self.evaluate(pending, at, None, books);
             } else {
                 self.pending[pending].waiting -= 1;
                 self.give_up(books);
@@ -471,8 +471,8 @@ impl Recipient {
         books.ledger.with(self.link.issuer).give_up();
     }
 
-    /// A ticket of a signed batch is open: whether it wins.
-    fn evaluate(&mut self, pending: usize, at: usize, books: &mut Books) {
+    /// A ticket of a signed batch is open: whether it wins. `draw`: if that was drawn already.
+    fn evaluate(&mut self, pending: usize, at: usize, draw: Option<Draw>, books: &mut Books) {
         let State::Open(opener) = core::mem::replace(&mut self.tickets[at].state, State::Done) else {
             return;
         };
@@ -485,10 +485,14 @@ impl Recipient {
         let (Ok(k), Some(window)) = (u8::try_from(place), self.windows.get_mut(&header.window)) else {
             return;
         };
+        let probability = self.link.price.win_probability;
         // Beyond what a claim holds, which only an issuer reaches that goes on though the next window is open.
         if window.claimed
             || window.winners >= MOST_CLAIMED
-            || !wins(&pending.digest, k, &opener, &window.randomness, self.link.price.win_probability)
+            || !draw.map_or_else(
+                || wins(&pending.digest, k, &opener, &window.randomness, probability),
+                |draw| draw.wins(probability),
+            )
         {
             return;
         }
