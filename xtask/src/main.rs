@@ -53,7 +53,7 @@ enum Command {
     },
     /// Draw where the time of unwrapping goes.
     Flamegraph {
-        /// Which instructions are used: avx512ifma, avx2 or portable.
+        /// Which instructions are used: avx512ifma, avx512ifma-few, avx2 or portable.
         #[arg(long, value_name = "PATH", default_value = "avx512ifma")]
         path: String,
         /// Write the picture to this file.

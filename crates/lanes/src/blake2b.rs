@@ -74,12 +74,16 @@ const SIGMA: [[usize; 16]; 10] = [
 pub fn keyed_256(path: Path, keys: &[&[u8; KEY_LEN]], messages: &[&[u8]], out: &mut [[u8; HASH_LEN]]) {
     assert!(keys.len() == messages.len() && keys.len() == out.len(), "one message and output per key");
     assert!(messages.windows(2).all(|two| two[0].len() == two[1].len()), "messages of one length");
-    let lanes = path.lanes();
+    let lanes = match path.0 {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Few(_) => EightWords::LANES,
+        _ => path.lanes(),
+    };
     for ((keys, messages), out) in keys.chunks(lanes).zip(messages.chunks(lanes)).zip(out.chunks_mut(lanes)) {
         match path.0 {
             // A few are faster one after the other.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) if keys.len() > 1 => {
+            Isa::Avx512(proof) | Isa::Few(proof) if keys.len() > 1 => {
                 with_avx512::<EightWords>(proof, Keyed { keys, messages, out });
             }
             #[cfg(target_arch = "x86_64")]

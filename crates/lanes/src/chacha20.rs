@@ -42,7 +42,7 @@ const GROUP_LEN: usize = 4 * BLOCK_LEN;
 pub fn apply(path: Path, key: &[u8; KEY_LEN], data: &mut [u8]) {
     match path.0 {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(proof) => {
+        Isa::Avx512(proof) | Isa::Few(proof) => {
             assert!(u32::try_from(data.len().div_ceil(BLOCK_LEN)).is_ok(), "the stream has 2^32 blocks");
             with_avx512::<Sixteen>(proof, Apply { key, data });
         }

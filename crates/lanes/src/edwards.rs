@@ -18,7 +18,7 @@ use crate::field::{Field, Limbs, power_p58};
 use crate::montgomery::{LANES_MAX, ONE, ZERO};
 
 /// 2 d, where d = -121665 / 121666.
-const D2: Limbs = [
+pub(crate) const D2: Limbs = [
     1_859_910_466_990_425,
     932_731_440_258_426,
     1_072_319_116_312_658,
@@ -45,17 +45,17 @@ const SCALE: Limbs = [
 const A: u32 = 486_662;
 
 /// Entries of one block of a table.
-const ENTRIES: usize = 8;
+pub(crate) const ENTRIES: usize = 8;
 /// Columns of one block.
-const COLUMNS: u32 = 32;
+pub(crate) const COLUMNS: u32 = 32;
 
 /// A point: x = X / Z, y = Y / Z, x y = T / Z. All tight.
 #[derive(Clone, Copy)]
-struct Point<F> {
-    x: F,
-    y: F,
-    z: F,
-    t: F,
+pub(crate) struct Point<F> {
+    pub(crate) x: F,
+    pub(crate) y: F,
+    pub(crate) z: F,
+    pub(crate) t: F,
 }
 
 /// A point that is about to be added: Y + X, Y - X, 2 Z, 2 d T. Tight or loose.
@@ -100,6 +100,26 @@ impl<F: Field> Completed<F> {
 }
 
 impl<F: Field> Point<F> {
+    /// The point with coordinate u, tight; `root` is what [`inverse_roots`] gave for it.
+    #[inline(always)]
+    pub(crate) fn of(proof: F::Proof, u: F, (root, witness): (F, F)) -> Self {
+        let one = F::splat(proof, ONE);
+        let (above, below) = (u.add(one), u.sub(one));
+        // Where the witness is -1, the root has to be multiplied by a root of -1. Both are tried on the way: x^2 of the
+        // two differs in sign, so only one satisfies the curve; choosing by the witness costs a comparison of fields, so
+        // it is computed: root * ((1 + w) + i (1 - w)) / 2 is root or i root; the factor 2 goes into Z.
+        let i = F::splat(proof, SQRT_MINUS_ONE);
+        let choose = one.add(witness).mul(one);
+        let choose = choose.add(one.sub(witness).mul(i)).mul(one);
+        // x = SCALE u / v, y = (u - 1) / (u + 1), over 2 (u + 1).
+        let x = u.mul(root).mul(F::splat(proof, SCALE)).mul(choose);
+        let two_above = above.mul(one);
+        let two_above = two_above.add(two_above).mul(one);
+        let two_below = below.mul(one);
+        let two_below = two_below.add(two_below).mul(one);
+        Self { x: x.mul(above), y: two_below, z: two_above, t: x.mul(below) }
+    }
+
     #[inline(always)]
     fn double(&self) -> Completed<F> {
         let xx = self.x.square();
@@ -198,23 +218,8 @@ impl<F: Field> Table<F> {
     ///
     /// Takes time that depends on nothing; the points may be public anyway.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, proof: F::Proof, u: F, (root, witness): (F, F)) {
-        let one = F::splat(proof, ONE);
-        let (above, below) = (u.add(one), u.sub(one));
-        // Where the witness is -1, the root has to be multiplied by a root of -1. Both are tried on the way: x^2 of the
-        // two differs in sign, so only one satisfies the curve; choosing by the witness costs a comparison of fields, so
-        // it is computed: root * ((1 + w) + i (1 - w)) / 2 is root or i root; the factor 2 goes into Z.
-        let i = F::splat(proof, SQRT_MINUS_ONE);
-        let choose = one.add(witness).mul(one);
-        let choose = choose.add(one.sub(witness).mul(i)).mul(one);
-        // x = SCALE u / v, y = (u - 1) / (u + 1), over 2 (u + 1).
-        let x = u.mul(root).mul(F::splat(proof, SCALE)).mul(choose);
-        let two_above = above.mul(one);
-        let two_above = two_above.add(two_above).mul(one);
-        let two_below = below.mul(one);
-        let two_below = two_below.add(two_below).mul(one);
-        let mut point = Point { x: x.mul(above), y: two_below, z: two_above, t: x.mul(below) };
-
+    pub(crate) fn fill(&mut self, proof: F::Proof, u: F, root: (F, F)) {
+        let mut point = Point::of(proof, u, root);
         // 2^(32 j) 8 P for j = 0 to 7, and twice that, which turns the sign of a tooth.
         let d2 = F::splat(proof, D2);
         for _ in 0..3 {

@@ -70,7 +70,7 @@ pub(crate) trait Field: Lanes {
     /// The second where the mask says so, else the first.
     fn select(mask: Self::Mask, no: Self, yes: Self) -> Self;
     /// In each lane, one of eight entries of a table, by an index below 8 that is secret: all entries are read.
-    fn look_up(entries: &[[Self::Packed; 4]; 8], index: Self::Word) -> [Self::Packed; 4];
+    fn look_up<const N: usize>(entries: &[[Self::Packed; N]; 8], index: Self::Word) -> [Self::Packed; N];
 
     /// Overwrites an element that is not needed any more, and is secret.
     fn wipe(&mut self);

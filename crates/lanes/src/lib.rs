@@ -4,6 +4,8 @@ pub mod blake2b;
 pub mod chacha20;
 mod edwards;
 mod erase;
+#[cfg(target_arch = "x86_64")]
+mod few;
 mod field;
 pub mod keccak;
 mod montgomery;

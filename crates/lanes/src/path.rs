@@ -15,6 +15,9 @@ pub struct Path(pub(crate) Isa);
 pub(crate) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// The same processor, with a vector for each point; see [`few`](crate::few).
+    #[cfg(target_arch = "x86_64")]
+    Few(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     Portable,
@@ -30,40 +33,50 @@ impl Path {
         Self::all().next().unwrap_or(Self::PORTABLE)
     }
 
-    /// The fastest path for that many points. A vector costs the same however many of its lanes are filled.
+    /// The fastest path for that many points.
     #[must_use]
     pub fn for_points(points: usize) -> Self {
-        // One vector takes about as long as one point of the portable path in eight lanes, as three in four.
-        let worth_it = |path: &Self| match path.lanes() {
-            8 => points >= 2,
-            4 => points >= 3,
-            _ => true,
+        // A vector with a point in each lane costs the same however many of them are filled: about as much as four vectors
+        // with one point, or as three points of the portable path in four lanes.
+        let worth_it = |path: &Self| match path.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => points > 3,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Few(_) => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => points >= 3,
+            Isa::Portable => true,
         };
         Self::all().find(worth_it).unwrap_or(Self::PORTABLE)
     }
 
-    /// Every path that this processor has, the fastest first.
+    /// Every path that this processor has, the fastest for full batches first; `avx512ifma-few` comes behind `avx512ifma`.
     pub fn all() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
-        let vectors = [Avx512::detect().map(Isa::Avx512), Avx2::detect().map(Isa::Avx2)];
+        let vectors = {
+            let avx512 = Avx512::detect();
+            [avx512.map(Isa::Avx512), avx512.map(Isa::Few), Avx2::detect().map(Isa::Avx2)]
+        };
         #[cfg(not(target_arch = "x86_64"))]
         let vectors: [Option<Isa>; 0] = [];
         vectors.into_iter().flatten().chain([Isa::Portable]).map(Self)
     }
 
-    /// `avx512ifma`, `avx2` or `portable`.
+    /// `avx512ifma`, `avx512ifma-few`, `avx2` or `portable`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512ifma",
             #[cfg(target_arch = "x86_64")]
+            Isa::Few(_) => "avx512ifma-few",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             Isa::Portable => "portable",
         }
     }
 
-    /// How many points are multiplied at the same time: 8, 4 or 1.
+    /// How many points are multiplied by the same instructions: 8, 4 or 1.
     #[must_use]
     pub const fn lanes(self) -> usize {
         match self.0 {
@@ -71,6 +84,8 @@ impl Path {
             Isa::Avx512(_) => 8,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => 4,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Few(_) => 1,
             Isa::Portable => 1,
         }
     }

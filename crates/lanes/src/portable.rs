@@ -230,8 +230,8 @@ impl Field for Portable {
     }
 
     #[inline(never)]
-    fn look_up(entries: &[[Self; 4]; 8], index: u64) -> [Self; 4] {
-        let mut found = [[0; 4]; 4];
+    fn look_up<const N: usize>(entries: &[[Self; N]; 8], index: u64) -> [Self; N] {
+        let mut found = [[0; 4]; N];
         for (at, entry) in (0..).zip(entries) {
             let here = equals(index, at);
             for (found, coordinate) in found.iter_mut().zip(entry) {

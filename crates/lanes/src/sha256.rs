@@ -117,7 +117,7 @@ fn each_lane<'a, K, O, W: Hashing>(
 ) {
     match path.0 {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(proof) => {
+        Isa::Avx512(proof) | Isa::Few(proof) => {
             for (keys, out) in keys.chunks(Sixteen::LANES).zip(out.chunks_mut(Sixteen::LANES)) {
                 // Few hashes are faster one after the other, with the instructions for them.
                 if keys.len() * 4 < Sixteen::LANES {

@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use crate::edwards::{self, Table, inverse_roots, is_on_curve};
 use crate::erase::{Leavings, erase};
+#[cfg(target_arch = "x86_64")]
+use crate::few::Few;
 use crate::field::{Field, Limbs, bytes_of, invert, limbs_of};
 use crate::montgomery::{self, LANES_MAX, ONE};
 use crate::path::{Isa, Path, Work, in_one_lane};
@@ -76,6 +78,9 @@ pub fn x25519(path: Path, points: &[&[u8; 32]], scalars: &[&[u8; 32]], out: &mut
             Isa::Avx512(proof) => with_avx512::<Eight>(proof, climb),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(proof) => with_avx2::<Four>(proof, climb),
+            // A ladder has no use for lanes.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Few(_) => in_one_lane::<Portable>(climb),
             Isa::Portable => in_one_lane::<Portable>(climb),
         }
     }
@@ -114,6 +119,8 @@ enum Inner {
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512, Vectors<Eight, { BATCH / 8 }>),
     #[cfg(target_arch = "x86_64")]
+    Few(Avx512, Few<BATCH>),
+    #[cfg(target_arch = "x86_64")]
     Avx2(Avx2, Vectors<Four, { BATCH / 4 }>),
     Portable(Vectors<Portable, BATCH>),
 }
@@ -135,6 +142,8 @@ impl Multiples {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(proof) => Inner::Avx512(proof, Vectors::empty(proof)),
             #[cfg(target_arch = "x86_64")]
+            Isa::Few(proof) => Inner::Few(proof, Few::empty(proof)),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2(proof) => Inner::Avx2(proof, Vectors::empty(proof)),
             Isa::Portable => Inner::Portable(Vectors::empty(())),
         })
@@ -154,6 +163,8 @@ impl Multiples {
             #[cfg(target_arch = "x86_64")]
             Inner::Avx512(proof, lanes) => with_avx512::<Eight>(*proof, Fill { lanes, points }),
             #[cfg(target_arch = "x86_64")]
+            Inner::Few(proof, few) => few.set(*proof, points),
+            #[cfg(target_arch = "x86_64")]
             Inner::Avx2(proof, lanes) => with_avx2::<Four>(*proof, Fill { lanes, points }),
             Inner::Portable(lanes) => in_one_lane::<Portable>(Fill { lanes, points }),
         }
@@ -170,6 +181,8 @@ impl Multiples {
             #[cfg(target_arch = "x86_64")]
             Inner::Avx512(proof, lanes) => with_avx512::<Eight>(*proof, Refill { lanes, points }),
             #[cfg(target_arch = "x86_64")]
+            Inner::Few(proof, few) => few.set_kept(*proof, points),
+            #[cfg(target_arch = "x86_64")]
             Inner::Avx2(proof, lanes) => with_avx2::<Four>(*proof, Refill { lanes, points }),
             Inner::Portable(lanes) => in_one_lane::<Portable>(Refill { lanes, points }),
         }
@@ -183,19 +196,7 @@ impl Multiples {
     ///
     /// If there are more scalars than points, or not as much room as scalars.
     pub fn multiply(&self, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
-        match &self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Inner::Avx512(proof, lanes) => {
-                with_avx512::<Eight>(*proof, Multiply { lanes, scalars, kind: Kind::Clamped, out });
-            }
-            #[cfg(target_arch = "x86_64")]
-            Inner::Avx2(proof, lanes) => {
-                with_avx2::<Four>(*proof, Multiply { lanes, scalars, kind: Kind::Clamped, out });
-            }
-            Inner::Portable(lanes) => {
-                in_one_lane::<Portable>(Multiply { lanes, scalars, kind: Kind::Clamped, out });
-            }
-        }
+        self.multiply_by(scalars, Kind::Clamped, out);
     }
 
     /// The u-coordinate of `8 * scalars[i]` times each point, for scalars that are reduced modulo the order l of the prime
@@ -209,18 +210,22 @@ impl Multiples {
     ///
     /// If there are more scalars than points, or not as much room as scalars; or if a point is on the twist or of small order.
     pub fn multiply_eighths(&self, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
+        self.multiply_by(scalars, Kind::Eighth, out);
+    }
+
+    fn multiply_by(&self, scalars: &[&[u8; 32]], kind: Kind, out: &mut [[u8; 32]]) {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Inner::Avx512(proof, lanes) => {
-                with_avx512::<Eight>(*proof, Multiply { lanes, scalars, kind: Kind::Eighth, out });
+                with_avx512::<Eight>(*proof, Multiply { lanes, scalars, kind, out });
             }
             #[cfg(target_arch = "x86_64")]
+            Inner::Few(proof, few) => few.multiply(*proof, scalars, kind, out),
+            #[cfg(target_arch = "x86_64")]
             Inner::Avx2(proof, lanes) => {
-                with_avx2::<Four>(*proof, Multiply { lanes, scalars, kind: Kind::Eighth, out });
+                with_avx2::<Four>(*proof, Multiply { lanes, scalars, kind, out });
             }
-            Inner::Portable(lanes) => {
-                in_one_lane::<Portable>(Multiply { lanes, scalars, kind: Kind::Eighth, out });
-            }
+            Inner::Portable(lanes) => in_one_lane::<Portable>(Multiply { lanes, scalars, kind, out }),
         }
     }
 }
@@ -248,6 +253,16 @@ pub fn x25519_base(path: Path, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
                 with_avx512::<Eight>(proof, Multiply { lanes: &**lanes, scalars, kind: Kind::Clamped, out });
             }
             #[cfg(target_arch = "x86_64")]
+            Isa::Few(proof) => {
+                static TABLE: OnceLock<Box<Few<1>>> = OnceLock::new();
+                let few = TABLE.get_or_init(|| {
+                    let mut few = Box::new(Few::empty(proof));
+                    few.set(proof, points);
+                    few
+                });
+                few.multiply(proof, scalars, Kind::Clamped, out);
+            }
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2(proof) => {
                 static TABLE: OnceLock<Box<Vectors<Four, 1>>> = OnceLock::new();
                 let lanes = TABLE.get_or_init(|| {
@@ -272,7 +287,7 @@ pub fn x25519_base(path: Path, scalars: &[&[u8; 32]], out: &mut [[u8; 32]]) {
 
 /// What the bytes of a scalar mean, and how it is multiplied by.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     /// They are clamped, for a ladder.
     Climbed,
     /// They are clamped, for a table; the product is that of X25519.
@@ -282,7 +297,13 @@ enum Kind {
 }
 
 impl Kind {
-    fn words(self, bytes: &[u8; 32]) -> Words {
+    /// Whether a ladder gives the same.
+    pub(crate) const fn climbs(self) -> bool {
+        !matches!(self, Self::Eighth)
+    }
+
+    /// The words that a ladder or a table takes.
+    pub(crate) fn words(self, bytes: &[u8; 32]) -> Words {
         match self {
             Self::Climbed => clamped(bytes),
             Self::Clamped => comb_words(&eighth(&clamped(bytes))),
@@ -305,6 +326,12 @@ impl Kept {
     pub fn new(point: &[u8; 32]) -> Option<Self> {
         let Single(lanes) = Single::new(point);
         lanes.have_tables[0].then(|| Self { point: *point, table: lanes.tables[0].keep(()) })
+    }
+
+    /// Its table.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn table(&self) -> &edwards::Kept {
+        &self.table
     }
 
     /// The point, as it was given.
@@ -410,7 +437,7 @@ impl<F: Field, const N: usize> Work<F> for Refill<'_, F, N> {
 /// Whether all points of a vector have a table. In variable time, and not inlined among code that must not be: points are
 /// public.
 #[inline(never)]
-fn have_tables(points: &[[u8; 32]], witnesses: &[[u8; 32]]) -> bool {
+pub(crate) fn have_tables(points: &[[u8; 32]], witnesses: &[[u8; 32]]) -> bool {
     points.iter().zip(witnesses).all(|(u, witness)| is_on_curve(witness) && !SMALL_ORDER.contains(u))
 }
 
@@ -452,10 +479,7 @@ impl<F: Field, const N: usize> Work<F> for Multiply<'_, F, N> {
                 inverse = inverse.mul(denominators[at]);
                 result
             } else {
-                assert!(
-                    matches!(self.kind, Kind::Clamped),
-                    "an eighth is for points on the curve, of large order"
-                );
+                assert!(self.kind.climbs(), "an eighth is for points on the curve, of large order");
                 let mut scalar = load_scalars::<F>(proof, scalars, Kind::Climbed);
                 let result = montgomery::x25519(proof, lanes.points[at], &scalar);
                 F::wipe_words(&mut scalar);
@@ -495,7 +519,7 @@ fn load_scalars<F: Field>(proof: F::Proof, scalars: &[&[u8; 32]], kind: Kind) ->
 
 /// Writes as many lanes as there is room for.
 #[inline(always)]
-fn store<F: Field>(element: F, out: &mut [[u8; 32]]) {
+pub(crate) fn store<F: Field>(element: F, out: &mut [[u8; 32]]) {
     let mut lanes: [Limbs; LANES_MAX] = [[0; 5]; LANES_MAX];
     element.store(&mut lanes[..F::LANES]);
     bytes_of_each(&lanes, out);
@@ -506,7 +530,7 @@ fn store<F: Field>(element: F, out: &mut [[u8; 32]]) {
 // them, and they would be other code than what valgrind can check on the portable path.
 
 #[inline(never)]
-fn limbs_of_each(points: &[&[u8; 32]]) -> [Limbs; LANES_MAX] {
+pub(crate) fn limbs_of_each(points: &[&[u8; 32]]) -> [Limbs; LANES_MAX] {
     let mut lanes = [BASE; LANES_MAX];
     for (lane, point) in lanes.iter_mut().zip(points) {
         *lane = limbs_of(point);
@@ -515,7 +539,7 @@ fn limbs_of_each(points: &[&[u8; 32]]) -> [Limbs; LANES_MAX] {
 }
 
 #[inline(never)]
-fn words_of_each(scalars: &[&[u8; 32]], kind: Kind) -> [[u64; LANES_MAX]; 4] {
+pub(crate) fn words_of_each(scalars: &[&[u8; 32]], kind: Kind) -> [[u64; LANES_MAX]; 4] {
     let mut words = [[0; LANES_MAX]; 4];
     for (lane, scalar) in scalars.iter().enumerate() {
         let mut recoded = kind.words(scalar);

@@ -203,10 +203,8 @@ fn a_million_products_of_every_kind() {
     });
 }
 
-/// Every odd point in every lane of every size of batch, among sound ones.
-#[test]
-fn each_odd_point_in_each_lane() {
-    let mut rng = rng(3);
+/// Points of small order, those in odd encodings, on the twist, and with a part of small order.
+fn odd_points() -> Vec<Bytes> {
     let near = |low: u8, high: u8| {
         let mut bytes = [if high & 0x7f == 0x7f { 0xff } else { 0 }; 32];
         (bytes[0], bytes[31]) = (low, high);
@@ -218,7 +216,14 @@ fn each_odd_point_in_each_lane() {
     odd.extend((0..4).flat_map(|low| [near(low, 0), near(low, 0x80)]));
     odd.extend((2..40).map(|u| near(u, 0)).filter(|u| MontgomeryPoint(*u).to_edwards(0).is_none()));
     odd.extend(EIGHT_TORSION.map(|torsion| (ED25519_BASEPOINT_POINT + torsion).to_montgomery().to_bytes()));
-    for (number, point) in odd.iter().enumerate() {
+    odd
+}
+
+/// Every odd point in every lane of every size of batch, among sound ones.
+#[test]
+fn each_odd_point_in_each_lane() {
+    let mut rng = rng(3);
+    for (number, point) in odd_points().iter().enumerate() {
         let lane = number % BATCH;
         let mut batch: Vec<_> =
             (0..BATCH).map(|_| MontgomeryPoint::mul_base_clamped(random(&mut rng)).to_bytes()).collect();
@@ -227,6 +232,41 @@ fn each_odd_point_in_each_lane() {
         let scalars = [(); 2].map(|()| batch.iter().map(|_| random(&mut rng)).collect::<Vec<_>>());
         check(&batch, [&scalars[0], &scalars[1]]);
         check_alone(&batch, &scalars[0]);
+    }
+}
+
+/// Every odd point in every place among few, sound ones and odd ones, where a point has a vector of its own.
+#[test]
+fn each_odd_point_among_few() {
+    let mut rng = rng(8);
+    let odd = odd_points();
+    for point in &odd {
+        for count in 1..=5 {
+            for place in 0..count {
+                let mut batch: Vec<_> = (0..count)
+                    .map(|_| match rng.next_u32() % 4 {
+                        0 => odd[rng.next_u32() as usize % odd.len()],
+                        _ => MontgomeryPoint::mul_base_clamped(random(&mut rng)).to_bytes(),
+                    })
+                    .collect();
+                batch[place] = *point;
+                let scalars =
+                    [(); 2].map(|()| (0..count).map(|_| scalar_of_any_kind(&mut rng)).collect::<Vec<_>>());
+                check(&batch, [&scalars[0], &scalars[1]]);
+            }
+        }
+    }
+}
+
+/// The path that is chosen for few points is there to be tested.
+#[test]
+fn all_paths_that_are_chosen_are_tested() {
+    let all: Vec<_> = Path::all().collect();
+    assert_eq!(all[0], Path::best());
+    assert!((1..=BATCH).all(|points| all.contains(&Path::for_points(points))));
+    assert_eq!(Path::for_points(BATCH), Path::best());
+    if all.iter().any(|path| path.name() == "avx512ifma") {
+        assert_eq!(Path::for_points(1).name(), "avx512ifma-few");
     }
 }
 

@@ -596,13 +596,13 @@ impl Field for Four {
     }
 
     #[inline(always)]
-    fn look_up(entries: &[[Packed; 4]; 8], index: __m256i) -> [Packed; 4] {
-        let mut found = [Packed([constant(0); 5]); 4];
+    fn look_up<const N: usize>(entries: &[[Packed; N]; 8], index: __m256i) -> [Packed; N] {
+        let mut found = [Packed([constant(0); 5]); N];
         let mut at = 0;
         while at < 8 {
             let here = isa!(_mm256_cmpeq_epi64(index, constant(at as u64)));
             let mut coordinate = 0;
-            while coordinate < 4 {
+            while coordinate < N {
                 let (sum, entry) = (&found[coordinate].0, &entries[at][coordinate].0);
                 found[coordinate] = Packed(five!(AT => isa!(_mm256_or_si256(sum[AT], and(here, entry[AT])))));
                 coordinate += 1;

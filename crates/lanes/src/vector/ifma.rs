@@ -14,7 +14,7 @@ use crate::path::Lanes;
 
 /// Eight elements. There are none without an [`Avx512`].
 #[derive(Clone, Copy)]
-pub(crate) struct Eight([__m512i; 5]);
+pub(crate) struct Eight(pub(super) [__m512i; 5]);
 
 /// Calls intrinsics of the features that [`Avx512`] stands for.
 macro_rules! isa {
@@ -54,35 +54,35 @@ macro_rules! five {
 }
 
 #[inline(always)]
-fn constant(value: u64) -> __m512i {
+pub(super) fn constant(value: u64) -> __m512i {
     isa!(_mm512_set1_epi64(value.cast_signed()))
 }
 
 /// Lower and upper half of a product in each lane, added to `sum`.
 #[inline(always)]
-fn low(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn low(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
     isa!(_mm512_madd52lo_epu64(sum, a, b))
 }
 
 #[inline(always)]
-fn high(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn high(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
     isa!(_mm512_madd52hi_epu64(sum, a, b))
 }
 
 #[inline(always)]
-fn plus(a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn plus(a: __m512i, b: __m512i) -> __m512i {
     isa!(_mm512_add_epi64(a, b))
 }
 
 #[inline(always)]
-fn minus(a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn minus(a: __m512i, b: __m512i) -> __m512i {
     isa!(_mm512_sub_epi64(a, b))
 }
 
 /// Carries each limb into the next at the same time. Limbs below 2^64 become tight if those that carry out are below
 /// 2^64 - 2^51: what is carried is below 2^13, and 19 times that below 2^18.
 #[inline(always)]
-fn carry(x: [__m512i; 5]) -> Eight {
+pub(super) fn carry(x: [__m512i; 5]) -> Eight {
     let mask = constant(MASK51);
     let carried = five!(AT => isa!(_mm512_srli_epi64::<51>(x[AT])));
     let rest = five!(AT => isa!(_mm512_and_si512(x[AT], mask)));
@@ -97,14 +97,14 @@ fn carry(x: [__m512i; 5]) -> Eight {
 
 /// From the sums of the products by weight, to five limbs. `lows[k]` and half of `highs[k]` have weight 2^(51 k).
 #[inline(always)]
-fn fold(z: [__m512i; 10]) -> Eight {
+pub(super) fn fold(z: [__m512i; 10]) -> Eight {
     // Each is below 2^57: 19 times that fits a lane.
     let nineteen = constant(19);
     carry(five!(AT => plus(z[AT], isa!(_mm512_mullo_epi64(z[AT + 5], nineteen)))))
 }
 
 #[inline(always)]
-fn double(x: __m512i) -> __m512i {
+pub(super) fn double(x: __m512i) -> __m512i {
     plus(x, x)
 }
 
@@ -305,13 +305,13 @@ impl Field for Eight {
     }
 
     #[inline(always)]
-    fn look_up(entries: &[[Self; 4]; 8], index: __m512i) -> [Self; 4] {
+    fn look_up<const N: usize>(entries: &[[Self; N]; 8], index: __m512i) -> [Self; N] {
         let mut found = entries[0];
         let mut at = 1;
         while at < 8 {
             let here = isa!(_mm512_cmpeq_epi64_mask(index, constant(at as u64)));
             let mut coordinate = 0;
-            while coordinate < 4 {
+            while coordinate < N {
                 found[coordinate] = Self::select(here, found[coordinate], entries[at][coordinate]);
                 coordinate += 1;
             }

@@ -1,0 +1,181 @@
+//! Eight elements as two groups of four lanes: what goes on between the lanes of a group, for [`few`](crate::few).
+//!
+//! Orders of lanes are known when this is compiled, and so are the lanes that a sum is a difference in: no instruction here
+//! depends on a value, but for the masks that say which points are negated.
+
+use core::arch::x86_64::*;
+
+use super::ifma::{Eight, carry, constant, double, fold, high, low, minus, plus};
+use crate::field::{Field, MASK51};
+
+/// Calls intrinsics of the features that an `Avx512` stands for.
+macro_rules! isa {
+    ($body:expr) => {
+        // SAFETY: no value of `Eight` exists unless an `Avx512` was made, which only detection of the features does; and no
+        // intrinsic in here reads or writes memory.
+        unsafe { $body }
+    };
+}
+
+/// An array of five; see [`ifma`](super::ifma).
+macro_rules! five {
+    ($at:ident => $each:expr) => {
+        [
+            {
+                const $at: usize = 0;
+                $each
+            },
+            {
+                const $at: usize = 1;
+                $each
+            },
+            {
+                const $at: usize = 2;
+                $each
+            },
+            {
+                const $at: usize = 3;
+                $each
+            },
+            {
+                const $at: usize = 4;
+                $each
+            },
+        ]
+    };
+}
+
+/// Sums and differences of tight elements, yet to be carried. No more than one tight element is subtracted in any lane, and
+/// no more than three are added: what is below zero meanwhile comes back above it.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum([__m512i; 5]);
+
+/// The order in which lane i of each group takes what lane `lanes[i]` has.
+pub(crate) const fn order(lanes: [i32; 4]) -> i32 {
+    lanes[0] | lanes[1] << 2 | lanes[2] << 4 | lanes[3] << 6
+}
+
+/// The lanes of both groups, from those of one, a bit for each.
+const fn both(lanes: u8) -> __mmask8 {
+    lanes | lanes << 4
+}
+
+impl Eight {
+    /// Puts the lanes of each group into an [`order`].
+    #[inline(always)]
+    pub(crate) fn permute<const ORDER: i32>(self) -> Self {
+        Self(five!(AT => isa!(_mm512_permutex_epi64::<ORDER>(self.0[AT]))))
+    }
+
+    /// The same, with zeros in all lanes but some.
+    #[inline(always)]
+    pub(crate) fn permute_some<const LANES: u8, const ORDER: i32>(self) -> Self {
+        Self(five!(AT => isa!(_mm512_maskz_permutex_epi64::<ORDER>(both(LANES), self.0[AT]))))
+    }
+
+    /// The first or the second group of each of the two, side by side.
+    #[inline(always)]
+    pub(crate) fn groups<const SECOND: bool>(self, other: Self) -> Self {
+        let (a, b) = (&self.0, &other.0);
+        Self(if SECOND {
+            five!(AT => isa!(_mm512_shuffle_i64x2::<0xee>(a[AT], b[AT])))
+        } else {
+            five!(AT => isa!(_mm512_shuffle_i64x2::<0x44>(a[AT], b[AT])))
+        })
+    }
+
+    /// Tight plus tight, but tight less tight in some lanes of each group.
+    #[inline(always)]
+    pub(crate) fn plus_or_minus<const MINUS: u8>(self, other: Self) -> Sum {
+        let (a, b) = (&self.0, &other.0);
+        Sum(five!(AT => isa!(_mm512_mask_sub_epi64(plus(a[AT], b[AT]), both(MINUS), a[AT], b[AT]))))
+    }
+
+    /// [`Field::mul`] for a product that others wait for: lower and upper halves are summed apart, in shorter chains of
+    /// instructions that wait for each other, which is slower where there is other work meanwhile.
+    #[inline(always)]
+    pub(crate) fn mul_soon(self, other: Self) -> Self {
+        let (a, b) = (&self.0, &other.0);
+        let zero = constant(0);
+        let (mut lows, mut highs) = ([zero; 10], [zero; 10]);
+        // The upper five limbs first: they are multiplied by 19 meanwhile.
+        let mut half = 0;
+        while half < 2 {
+            let mut i = 0;
+            while i < 5 {
+                let mut j = 0;
+                while j < 5 {
+                    let at = i + j;
+                    if (at >= 5) == (half == 0) {
+                        lows[at] = low(lows[at], a[i], b[j]);
+                    }
+                    if (at >= 4) == (half == 0) {
+                        highs[at + 1] = high(highs[at + 1], a[i], b[j]);
+                    }
+                    j += 1;
+                }
+                i += 1;
+            }
+            half += 1;
+        }
+        let mut i = 1;
+        while i < 10 {
+            lows[i] = plus(lows[i], double(highs[i]));
+            i += 1;
+        }
+        fold(lows)
+    }
+
+    /// Negates an addend, its sum, 2 d T, difference and 2 Z in the lanes of each group, where `negate` has bits.
+    ///
+    /// What becomes of 2 d T goes into multiplications only: limbs below 2^52.
+    #[inline(always)]
+    pub(crate) fn negate_addend(self, (negate, product): (__mmask8, __mmask8)) -> Self {
+        const SWAPPED: i32 = order([2, 1, 0, 3]);
+        let x = &self.0;
+        let (p0, p) = twice_p();
+        Self(five!(AT => {
+            let swapped = isa!(_mm512_mask_permutex_epi64::<SWAPPED>(x[AT], negate, x[AT]));
+            isa!(_mm512_mask_sub_epi64(swapped, product, if AT == 0 { p0 } else { p }, swapped))
+        }))
+    }
+
+    /// The masks that negate all addends.
+    pub(crate) const ALWAYS: (__mmask8, __mmask8) = (both(0b1111), both(0b0010));
+
+    /// [`Field::digit`], with the masks of [`negate_addend`](Self::negate_addend).
+    #[inline(always)]
+    pub(crate) fn digit_of_addend(words: &[__m512i; 4], at: u32) -> (__m512i, (__mmask8, __mmask8)) {
+        let (index, negate) = Self::digit(words, at);
+        let product = isa!(_mm512_mask_testn_epi64_mask(both(0b0010), words[3], constant(1 << at)));
+        (index, (negate, product))
+    }
+}
+
+impl Sum {
+    /// Adds a tight element.
+    #[inline(always)]
+    pub(crate) fn plus(self, other: Eight) -> Self {
+        Self(five!(AT => plus(self.0[AT], other.0[AT])))
+    }
+
+    /// Subtracts a tight element.
+    #[inline(always)]
+    pub(crate) fn minus(self, other: Eight) -> Self {
+        Self(five!(AT => minus(self.0[AT], other.0[AT])))
+    }
+
+    /// Tight.
+    #[inline(always)]
+    pub(crate) fn carried(self) -> Eight {
+        // Plus 2 p, so that no lane is negative.
+        let (p0, p) = twice_p();
+        carry(five!(AT => plus(self.0[AT], if AT == 0 { p0 } else { p })))
+    }
+}
+
+/// The first limb of 2 p, and each of the others.
+#[inline(always)]
+fn twice_p() -> (__m512i, __m512i) {
+    (constant(2 * (MASK51 - 18)), constant(2 * MASK51))
+}
