@@ -2,7 +2,7 @@
 
 use crate::blake2b::Word64;
 use crate::erase::{Leavings, erase};
-use crate::path::{Isa, Path, Work};
+use crate::path::{Isa, Lanes, Path, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{
     with_avx2, with_avx512,
@@ -64,12 +64,16 @@ const ROUNDS: [u64; 24] = [
 pub fn keccak_256<const N: usize>(path: Path, messages: &[[u8; N]], out: &mut [[u8; HASH_LEN]]) {
     const { assert!(N <= MESSAGE_MAX) };
     assert_eq!(messages.len(), out.len(), "one output per message");
-    let lanes = path.lanes();
+    let lanes = match path.0 {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Few(_) => EightWords::LANES,
+        _ => path.lanes(),
+    };
     for (messages, out) in messages.chunks(lanes).zip(out.chunks_mut(lanes)) {
         match path.0 {
             // One is as fast by itself.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(proof) if messages.len() > 1 => {
+            Isa::Avx512(proof) | Isa::Few(proof) if messages.len() > 1 => {
                 with_avx512::<EightWords>(proof, Hash { messages, out });
             }
             #[cfg(target_arch = "x86_64")]
