@@ -10,13 +10,15 @@ use tombola_node::metrics::PACKETS_DROPPED_TOTAL;
 use tombola_tests::load::network::{self, Flow};
 use tombola_tests::load::stage::{Run, Setting, Stage};
 
+/// What is measured, unless a part of it is named.
+const PARTS: [&str; 3] = ["node-quic", "node-tcp", "network"];
 /// Seconds of each run.
 const SECONDS: f64 = 6.0;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let is_test = args.iter().any(|arg| arg == "--test");
-    let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| arg.starts_with('n')).collect();
+    let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| PARTS.contains(arg)).collect();
     let rate =
         args.iter().position(|arg| arg == "--rate").map(|at| args[at + 1].parse().expect("packets a second"));
     let wanted = |part| parts.is_empty() || parts.contains(&part);
