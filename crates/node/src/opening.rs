@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tombola_protocol::opener::{Inbound, Opened, Opener};
 
 use crate::driver::Inputs;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{FailureGuard, Shutdown};
 use crate::workers::{BATCH_MAX, Pool, PoolSettings, Refused, Submitter, WorkerPanicked};
 
 /// Packets that may wait for a worker.
@@ -67,15 +67,16 @@ impl Openers {
         input_of: impl Fn(Opened) -> I + Clone + Send + Sync + 'static,
         stop: Shutdown,
     ) -> std::io::Result<Self> {
-        let (inputs, counted) = (inputs.clone(), inputs.clone());
-        // Sending fails only when the driver has ended, and then nothing leaves this node any more.
-        let deliver = move |opened| drop(inputs.send(input_of(opened)));
+        let inputs = inputs.clone();
         if threads == 0 {
             let (waiting, received) = mpsc::channel(WORKER_QUEUE);
-            let room = move || counted.room();
-            tokio::spawn(open_together(opener, received, room.clone(), deliver));
-            return Ok(Self::Here(Inline { waiting, room: Arc::new(room) }));
+            let counted = inputs.clone();
+            let guard = FailureGuard { shutdown: stop, what: "open" };
+            tokio::spawn(open_together(opener, received, inputs, input_of, guard));
+            return Ok(Self::Here(Inline { waiting, room: Arc::new(move || counted.room()) }));
         }
+        // Sending fails only when the driver has ended, and then nothing leaves this node any more.
+        let deliver = move |opened| drop(inputs.send(input_of(opened)));
         let worker = |_| {
             let opener = Arc::clone(&opener);
             let mut spare = Vec::new();
@@ -154,23 +155,23 @@ impl ToOpeners {
     }
 }
 
-/// Opens what was read, until nobody reads any more.
-async fn open_together(
+/// Opens what was read, until nobody reads any more or the driver has ended. Should it panic, the process ends.
+async fn open_together<I>(
     opener: Arc<Opener>,
     mut waiting: mpsc::Receiver<Inbound>,
-    room: impl Fn() -> usize,
-    deliver: impl Fn(Opened),
+    inputs: Inputs<I>,
+    input_of: impl Fn(Opened) -> I,
+    _guard: FailureGuard,
 ) {
     let (mut batch, mut out, mut spare) = (Vec::new(), Vec::new(), Vec::new());
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
         opener.open_batch(&mut batch, &mut out, &mut spare);
         spare.clear();
         for opened in out.drain(..) {
-            // The driver may be on this thread, and something else has come to it meanwhile.
-            while room() == 0 {
-                tokio::task::yield_now().await;
+            // The driver may be on this thread, so the thread must not wait if something else has taken the room meanwhile.
+            if !inputs.pass(input_of(opened)).await {
+                return;
             }
-            deliver(opened);
         }
     }
 }
