@@ -6,7 +6,9 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use tombola_lanes::sha256::Expansion;
-use tombola_lanes::{BATCH, Kept, Multiples, Path, Single, blake2b, chacha20, sha256, x25519, x25519_base};
+use tombola_lanes::{
+    BATCH, Kept, Multiples, Path, Single, blake2b, chacha20, keccak, sha256, x25519, x25519_base,
+};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -55,6 +57,16 @@ fuzz_target!(|input: Input| {
     let points: Vec<_> = lanes.iter().map(|lane| lane.point.bytes()).collect();
     let points: Vec<_> = points.iter().collect();
     let scalars: [Vec<_>; 2] = [0, 1].map(|which| lanes.iter().map(|lane| &lane.scalars[which]).collect());
+    // Below 2^252, and thus below l, and not zero.
+    let reduced: Vec<[u8; 32]> = lanes
+        .iter()
+        .map(|lane| {
+            let mut scalar = lane.scalars[0];
+            scalar[0] |= 1;
+            scalar[31] &= 0x0f;
+            scalar
+        })
+        .collect();
     let keys: Vec<[u8; 32]> = lanes.iter().map(|lane| lane.scalars[0]).collect();
     let hash_keys: Vec<[u8; 64]> =
         lanes.iter().map(|lane| std::array::from_fn(|at| lane.scalars[at / 32][at % 32])).collect();
@@ -84,15 +96,20 @@ fuzz_target!(|input: Input| {
                 multiples.multiply(scalars, &mut looked_up);
                 assert_eq!(climbed, &looked_up, "{}", path.name());
             }
+            let mut eighths = vec![[0; 32]; lanes.len()];
+            multiples.multiply_eighths(&reduced.iter().collect::<Vec<_>>(), &mut eighths);
+            products.push((eighths, Vec::new()));
         }
         let mut expanded = vec![[0; 64]; lanes.len()];
         sha256::hkdf(path, b"", &keys, &[Expansion { info: data, range: 0..64 }], &mut expanded);
         let mut hashes = vec![[0; 32]; lanes.len()];
         let messages = vec![data; lanes.len()];
         blake2b::keyed_256(path, &hash_keys.iter().collect::<Vec<_>>(), &messages, &mut hashes);
+        let mut digests = vec![[0; 32]; lanes.len()];
+        keccak::keccak_256(path, &keys, &mut digests);
         let mut stream = data.to_vec();
         keys.iter().for_each(|key| chacha20::apply(path, key, &mut stream));
-        let all = (products, expanded, hashes, stream);
+        let all = (products, expanded, hashes, digests, stream);
         match &expected {
             None => expected = Some(all),
             Some(expected) => assert_eq!(expected, &all, "{}", path.name()),

@@ -34,7 +34,7 @@ pub const HASH_LEN: usize = 32;
 /// Length of a block in bytes.
 pub(crate) const BLOCK_LEN: usize = 128;
 /// Lanes, at most.
-const LANES_MAX: usize = 8;
+pub(crate) const LANES_MAX: usize = 8;
 
 /// The first state (RFC 7693, section 2.6).
 const START: [u64; 8] = [
@@ -74,11 +74,7 @@ const SIGMA: [[usize; 16]; 10] = [
 pub fn keyed_256(path: Path, keys: &[&[u8; KEY_LEN]], messages: &[&[u8]], out: &mut [[u8; HASH_LEN]]) {
     assert!(keys.len() == messages.len() && keys.len() == out.len(), "one message and output per key");
     assert!(messages.windows(2).all(|two| two[0].len() == two[1].len()), "messages of one length");
-    let lanes = match path.0 {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Few(_) => EightWords::LANES,
-        _ => path.lanes(),
-    };
+    let lanes = path.words();
     for ((keys, messages), out) in keys.chunks(lanes).zip(messages.chunks(lanes)).zip(out.chunks_mut(lanes)) {
         match path.0 {
             // A few are faster one after the other.
@@ -152,19 +148,25 @@ impl<W: Word64> Work<W> for Keyed<'_> {
             }
         }
         erase(&mut padded);
-        let mut words = [[0; LANES_MAX]; HASH_LEN / 8];
-        let mut at = 0;
-        while at < HASH_LEN / 8 {
-            state[at].store(&mut words[at][..W::LANES]);
-            at += 1;
-        }
-        for (lane, out) in self.out.iter_mut().enumerate() {
-            for (bytes, word) in out.as_chunks_mut().0.iter_mut().zip(&words) {
-                *bytes = word[lane].to_le_bytes();
-            }
-        }
-        erase(&mut words);
+        write_hashes(&state, self.out);
     }
+}
+
+/// Writes the first words of a state as the hash of each lane.
+#[inline(always)]
+pub(crate) fn write_hashes<W: Word64>(state: &[W], out: &mut [[u8; HASH_LEN]]) {
+    let mut words = [[0; LANES_MAX]; HASH_LEN / 8];
+    let mut at = 0;
+    while at < words.len() {
+        state[at].store(&mut words[at][..W::LANES]);
+        at += 1;
+    }
+    for (lane, out) in out.iter_mut().enumerate() {
+        for (bytes, word) in out.as_chunks_mut().0.iter_mut().zip(&words) {
+            *bytes = word[lane].to_le_bytes();
+        }
+    }
+    erase(&mut words);
 }
 
 /// Hashes a block in each lane, behind `hashed` bytes in all (RFC 7693, section 3.2).

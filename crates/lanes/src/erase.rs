@@ -135,7 +135,7 @@ mod tests {
         use sha2::Sha256;
 
         use crate::sha256::{Expansion, hkdf, hmac};
-        use crate::{Multiples, Path, blake2b, chacha20, x25519, x25519_base};
+        use crate::{Multiples, Path, blake2b, chacha20, keccak, x25519, x25519_base};
 
         const DEPTH: usize = 64 << 10;
         const KEY: [u8; 64] = *b"What is to be found in no frame once the work that used it ended";
@@ -209,6 +209,10 @@ mod tests {
             blake2b::keyed_256(path, &keys, &[&[1; 300][..]; 16], &mut vec![[0; 32]; 16]);
         }
 
+        fn hash_for_tickets(path: Path) {
+            keccak::keccak_256(path, &keys::<64>(), &mut vec![[0; 32]; 16]);
+        }
+
         fn encrypt(path: Path) {
             chacha20::apply(path, &keys()[0], &mut vec![0; 2000]);
         }
@@ -246,6 +250,7 @@ mod tests {
                 check("HKDF", path, &[key.clone(), extracted.to_vec(), expanded.clone()], derive);
                 check("HMAC", path, &[std::slice::from_ref(&key), &pads].concat(), authenticate);
                 check("BLAKE2b", path, &[KEY.to_vec()], hash);
+                check("Keccak", path, &[KEY.to_vec()], hash_for_tickets);
                 check("ChaCha20", path, &[key.clone(), stream.clone()], encrypt);
                 check("a ladder", path, &scalars, climb);
                 check("a table", path, &scalars, multiply);

@@ -49,34 +49,35 @@ fn prepared(point: Eight) -> Eight {
 
 #[inline(always)]
 fn addend(point: Eight, factors: Eight) -> Eight {
-    prepared(point).mul_soon(factors)
+    prepared(point).mul_low_latency(factors)
 }
 
 /// The second half of both formulas: e f, g h, h e, f g, from a sum of e, g, h, f.
 #[inline(always)]
 fn completed(sum: Sum) -> Eight {
     let sum = sum.carried();
-    sum.mul_soon(sum.permute::<{ order([3, 2, 0, 1]) }>())
+    sum.mul_low_latency(sum.permute::<{ order([3, 2, 0, 1]) }>())
 }
 
 /// Of both groups. The formula is that of section 3.3.
 #[inline(always)]
 fn double(point: Eight) -> Eight {
     // X Y, Y^2, X^2, Z^2.
-    let products =
-        point.permute::<{ order([0, 1, 0, 3]) }>().mul_soon(point.permute::<{ order([1, 1, 0, 3]) }>());
+    let products = point
+        .permute::<{ order([0, 1, 0, 3]) }>()
+        .mul_low_latency(point.permute::<{ order([1, 1, 0, 3]) }>());
     // e = 2 X Y, g = Y^2 - X^2, h = Y^2 + X^2, f = 2 Z^2 - g.
     let swapped = products.permute::<{ order([0, 2, 1, 3]) }>();
-    let last = products.permute_some::<0b1000, { order([2, 2, 2, 2]) }>();
-    let lost = products.permute_some::<0b1000, { order([1, 1, 1, 1]) }>();
-    completed(products.plus_or_minus::<0b0010>(swapped).plus(last).minus(lost))
+    let added = products.permute_some::<0b1000, { order([2, 2, 2, 2]) }>();
+    let subtracted = products.permute_some::<0b1000, { order([1, 1, 1, 1]) }>();
+    completed(products.plus_or_minus::<0b0010>(swapped).plus(added).minus(subtracted))
 }
 
 /// Adds each group to each; complete (section 3.1).
 #[inline(always)]
 fn add(point: Eight, addend: Eight) -> Eight {
     // b, c, a, d of the formula; e = b - a, g = d + c, h = b + a, f = d - c.
-    let products = prepared(point).mul_soon(addend);
+    let products = prepared(point).mul_low_latency(addend);
     completed(products.plus_or_minus::<0b1001>(products.permute::<{ order([2, 3, 0, 1]) }>()))
 }
 

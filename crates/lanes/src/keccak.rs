@@ -1,8 +1,8 @@
 //! Keccak-256, as Ethereum has it, of several short messages at a time.
 
-use crate::blake2b::Word64;
+use crate::blake2b::{LANES_MAX, Word64, write_hashes};
 use crate::erase::{Leavings, erase};
-use crate::path::{Isa, Lanes, Path, Work};
+use crate::path::{Isa, Path, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{
     with_avx2, with_avx512,
@@ -26,8 +26,6 @@ pub const HASH_LEN: usize = 32;
 pub const MESSAGE_MAX: usize = BLOCK_LEN - 1;
 /// Of the 136 bytes of a block those before the last word.
 const BLOCK_LEN: usize = 128;
-/// Lanes, at most.
-const LANES_MAX: usize = 8;
 /// What is added to the first word in each round (FIPS 202, section 3.2.5).
 const ROUNDS: [u64; 24] = [
     0x0000_0000_0000_0001,
@@ -64,11 +62,7 @@ const ROUNDS: [u64; 24] = [
 pub fn keccak_256<const N: usize>(path: Path, messages: &[[u8; N]], out: &mut [[u8; HASH_LEN]]) {
     const { assert!(N <= MESSAGE_MAX) };
     assert_eq!(messages.len(), out.len(), "one output per message");
-    let lanes = match path.0 {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Few(_) => EightWords::LANES,
-        _ => path.lanes(),
-    };
+    let lanes = path.words();
     for (messages, out) in messages.chunks(lanes).zip(out.chunks_mut(lanes)) {
         match path.0 {
             // One is as fast by itself.
@@ -121,18 +115,7 @@ impl<W: KeccakWord, const N: usize> Work<W> for Hash<'_, N> {
             permute_once(&mut state, W::splat(proof, ROUNDS[round]));
             round += 1;
         }
-        let mut words = [[0; LANES_MAX]; HASH_LEN / 8];
-        let mut at = 0;
-        while at < HASH_LEN / 8 {
-            state[at].store(&mut words[at][..W::LANES]);
-            at += 1;
-        }
-        for (lane, out) in self.out.iter_mut().enumerate() {
-            for (bytes, word) in out.as_chunks_mut().0.iter_mut().zip(&words) {
-                *bytes = word[lane].to_le_bytes();
-            }
-        }
-        erase(&mut words);
+        write_hashes(&state, self.out);
     }
 }
 

@@ -89,6 +89,15 @@ impl Path {
             Isa::Portable => 1,
         }
     }
+
+    /// How many words of 64 bits are hashed by the same instructions: 8, 4 or 1.
+    pub(crate) const fn words(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Few(_) => 8,
+            _ => self.lanes(),
+        }
+    }
 }
 
 /// Values side by side in the lanes of registers.

@@ -32,33 +32,7 @@ macro_rules! isa {
     };
 }
 
-/// Arrays written out: a closure that is not inlined may not use the instructions, and would be slow.
-macro_rules! five {
-    ($at:ident => $each:expr) => {
-        [
-            {
-                const $at: usize = 0;
-                $each
-            },
-            {
-                const $at: usize = 1;
-                $each
-            },
-            {
-                const $at: usize = 2;
-                $each
-            },
-            {
-                const $at: usize = 3;
-                $each
-            },
-            {
-                const $at: usize = 4;
-                $each
-            },
-        ]
-    };
-}
+/// See `five`.
 macro_rules! ten {
     ($at:ident => $each:expr) => {
         [

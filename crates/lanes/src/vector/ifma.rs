@@ -25,34 +25,6 @@ macro_rules! isa {
     };
 }
 
-/// An array of five, written out: a closure that is not inlined may not use the instructions, and would be slow.
-macro_rules! five {
-    ($at:ident => $each:expr) => {
-        [
-            {
-                const $at: usize = 0;
-                $each
-            },
-            {
-                const $at: usize = 1;
-                $each
-            },
-            {
-                const $at: usize = 2;
-                $each
-            },
-            {
-                const $at: usize = 3;
-                $each
-            },
-            {
-                const $at: usize = 4;
-                $each
-            },
-        ]
-    };
-}
-
 #[inline(always)]
 pub(super) fn constant(value: u64) -> __m512i {
     isa!(_mm512_set1_epi64(value.cast_signed()))

@@ -17,34 +17,6 @@ macro_rules! isa {
     };
 }
 
-/// An array of five; see [`ifma`](super::ifma).
-macro_rules! five {
-    ($at:ident => $each:expr) => {
-        [
-            {
-                const $at: usize = 0;
-                $each
-            },
-            {
-                const $at: usize = 1;
-                $each
-            },
-            {
-                const $at: usize = 2;
-                $each
-            },
-            {
-                const $at: usize = 3;
-                $each
-            },
-            {
-                const $at: usize = 4;
-                $each
-            },
-        ]
-    };
-}
-
 /// Sums and differences of tight elements, yet to be carried. No more than one tight element is subtracted in any lane, and
 /// no more than three are added: what is below zero meanwhile comes back above it.
 #[derive(Clone, Copy)]
@@ -94,7 +66,7 @@ impl Eight {
     /// [`Field::mul`] for a product that others wait for: lower and upper halves are summed apart, in shorter chains of
     /// instructions that wait for each other, which is slower where there is other work meanwhile.
     #[inline(always)]
-    pub(crate) fn mul_soon(self, other: Self) -> Self {
+    pub(crate) fn mul_low_latency(self, other: Self) -> Self {
         let (a, b) = (&self.0, &other.0);
         let zero = constant(0);
         let (mut lows, mut highs) = ([zero; 10], [zero; 10]);
@@ -178,4 +150,115 @@ impl Sum {
 #[inline(always)]
 fn twice_p() -> (__m512i, __m512i) {
     (constant(2 * (MASK51 - 18)), constant(2 * MASK51))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Avx512, with_avx512};
+    use super::{Eight, order};
+    use crate::erase::Leavings;
+    use crate::field::{Field, Limbs, MASK51, bytes_of};
+    use crate::path::Work;
+    use crate::portable::Portable;
+
+    /// Tight limbs are below this.
+    const TIGHT: u64 = (1 << 51) + (1 << 18);
+
+    /// What every operation gives of two elements, the same in all lanes.
+    struct Operations<'a> {
+        a: Limbs,
+        b: Limbs,
+        out: &'a mut Vec<[Limbs; 8]>,
+    }
+
+    impl Work<Eight> for Operations<'_> {
+        const LEAVES: Leavings = Leavings::Public;
+
+        #[inline(always)]
+        fn run(self, proof: Avx512) {
+            const AS_IT_IS: i32 = order([0, 1, 2, 3]);
+            let (a, b) = (Eight::splat(proof, self.a), Eight::splat(proof, self.b));
+            // In lane 1 of each group the addend's 2 d T becomes negative, in lanes 0 and 2 the same two change places.
+            let negated = b.negate_addend(Eight::ALWAYS);
+            for result in [
+                a.add(b),
+                a.sub(b),
+                a.mul(b),
+                a.mul_low_latency(b),
+                a.mul_low_latency(negated),
+                a.square(),
+                a.small(121_666),
+                a.plus_or_minus::<0b0101>(b).carried(),
+                a.plus_or_minus::<0b0000>(b).plus(a.permute::<AS_IT_IS>()).carried(),
+                a.plus_or_minus::<0b0000>(b).plus(a).minus(b).carried(),
+                a.plus_or_minus::<0b1111>(b).plus(a).carried(),
+            ] {
+                let mut limbs = [[0; 5]; 8];
+                result.store(&mut limbs);
+                self.out.push(limbs);
+            }
+        }
+    }
+
+    /// The same on one lane, where no limbs can overflow: for each operation what even and odd lanes hold.
+    fn expected(a: Limbs, b: Limbs) -> Vec<[[u8; 32]; 2]> {
+        let load = |limbs| Portable::load((), &[limbs]);
+        // Multiplication by one makes any class tight.
+        let value = |element: Portable| {
+            let mut limbs = [[0; 5]];
+            element.mul(load([1, 0, 0, 0, 0])).store(&mut limbs);
+            bytes_of(&limbs[0])
+        };
+        let (a, b) = (load(a), load(b));
+        let (sum, difference) = (value(a.add(b)), value(a.sub(b)));
+        let product = value(a.mul(b));
+        let negated = value(load([0; 5]).sub(a.mul(b)));
+        let twice = a.small(2);
+        [
+            [sum; 2],
+            [difference; 2],
+            [product; 2],
+            [product; 2],
+            [product, negated],
+            [value(a.square()); 2],
+            [value(a.small(121_666)); 2],
+            [difference, sum],
+            [value(twice.add(b)); 2],
+            [value(twice); 2],
+            [value(twice.sub(b)); 2],
+        ]
+        .to_vec()
+    }
+
+    #[test]
+    fn limbs_at_their_limits_stay_within_them() {
+        let Some(proof) = Avx512::detect() else { return };
+        let edges: [Limbs; 8] = [
+            [0; 5],
+            [1, 0, 0, 0, 0],
+            [MASK51; 5],
+            [TIGHT - 1; 5],
+            [TIGHT - 1, 0, TIGHT - 1, 0, TIGHT - 1],
+            [0, TIGHT - 1, 0, TIGHT - 1, 0],
+            [MASK51 - 18, MASK51, MASK51, MASK51, MASK51],
+            [0, 0, 0, 0, TIGHT - 1],
+        ];
+        for a in edges {
+            for b in edges {
+                let mut found = Vec::new();
+                with_avx512::<Eight>(proof, Operations { a, b, out: &mut found });
+                let expected = expected(a, b);
+                assert_eq!(found.len(), expected.len());
+                for (operation, (lanes, expected)) in found.iter().zip(&expected).enumerate() {
+                    for (lane, limbs) in lanes.iter().enumerate() {
+                        let what = format!("operation {operation} of {a:?} and {b:?}, lane {lane}");
+                        assert!(limbs.iter().all(|limb| *limb < TIGHT), "{what}: {limbs:?}");
+                        let is_lane_one = usize::from(lane % 4 == 1);
+                        let which = if operation == 7 { lane % 2 } else { is_lane_one };
+                        assert_eq!(bytes_of(limbs), expected[which], "{what}");
+                    }
+                }
+            }
+        }
+    }
 }
