@@ -68,16 +68,7 @@ impl Openers {
         stop: Shutdown,
     ) -> std::io::Result<Self> {
         let inputs = inputs.clone();
-        if threads == 0 {
-            let (waiting, received) = mpsc::channel(WORKER_QUEUE);
-            let counted = inputs.clone();
-            let guard = FailureGuard { shutdown: stop, what: "open" };
-            tokio::spawn(open_together(opener, received, inputs, input_of, guard));
-            return Ok(Self::Here(Inline { waiting, room: Arc::new(move || counted.room()) }));
-        }
-        // Sending fails only when the driver has ended, and then nothing leaves this node any more.
-        let deliver = move |opened| drop(inputs.send(input_of(opened)));
-        let worker = |_| {
+        let worker = move |_| {
             let opener = Arc::clone(&opener);
             let mut spare = Vec::new();
             move |batch: &mut Vec<Inbound>, out: &mut Vec<Opened>| {
@@ -85,6 +76,15 @@ impl Openers {
                 spare.clear();
             }
         };
+        if threads == 0 {
+            let (waiting, received) = mpsc::channel(WORKER_QUEUE);
+            let counted = inputs.clone();
+            let guard = FailureGuard { shutdown: stop, what: "open" };
+            tokio::spawn(work_together(worker(0), received, inputs, input_of, guard));
+            return Ok(Self::Here(Inline { waiting, room: Arc::new(move || counted.room()) }));
+        }
+        // Sending fails only when the driver has ended, and then nothing leaves this node any more.
+        let deliver = move |opened| drop(inputs.send(input_of(opened)));
         let settings = PoolSettings { name: "open", threads, queue: WORKER_QUEUE, full: FULL, hold: HOLD };
         Ok(Self::Workers(Pool::spawn(settings, worker, deliver, stop)?))
     }
@@ -155,23 +155,84 @@ impl ToOpeners {
     }
 }
 
-/// Opens what was read, until nobody reads any more or the driver has ended. Should it panic, the process ends.
-async fn open_together<I>(
-    opener: Arc<Opener>,
-    mut waiting: mpsc::Receiver<Inbound>,
+/// Does the work of a worker as a task: with what was read, until nobody reads any more or the driver has ended. Should it
+/// panic, the process ends.
+async fn work_together<T, O, I>(
+    mut work: impl FnMut(&mut Vec<T>, &mut Vec<O>),
+    mut waiting: mpsc::Receiver<T>,
     inputs: Inputs<I>,
-    input_of: impl Fn(Opened) -> I,
+    input_of: impl Fn(O) -> I,
     _guard: FailureGuard,
 ) {
-    let (mut batch, mut out, mut spare) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut batch, mut out) = (Vec::new(), Vec::new());
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        opener.open_batch(&mut batch, &mut out, &mut spare);
-        spare.clear();
-        for opened in out.drain(..) {
+        work(&mut batch, &mut out);
+        for done in out.drain(..) {
             // The driver may be on this thread, so the thread must not wait if something else has taken the room meanwhile.
-            if !inputs.pass(input_of(opened)).await {
+            if !inputs.pass(input_of(done)).await {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver;
+    use crate::shutdown::Cause;
+
+    /// Whatever waits is worked on together, in its order; a full channel delays it, and no more.
+    #[tokio::test]
+    async fn what_was_read_is_opened_together_and_waits_for_the_driver() {
+        let (inputs, received) = driver::inputs::<u32>(1);
+        let (waiting, read) = mpsc::channel(100);
+        for number in 0..40 {
+            waiting.send(number).await.unwrap();
+        }
+        drop(waiting);
+        let sizes = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = Arc::clone(&sizes);
+        let work = move |batch: &mut Vec<u32>, out: &mut Vec<u32>| {
+            seen.lock().unwrap().push(batch.len());
+            out.append(batch);
+        };
+        let guard = FailureGuard { shutdown: Shutdown::new(), what: "open" };
+        let task = tokio::spawn(work_together(work, read, inputs, |number| number, guard));
+        let mut taken = Vec::new();
+        while taken.len() < 40 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            taken.extend(received.try_take());
+        }
+        task.await.unwrap();
+        assert_eq!(taken, (0..40).collect::<Vec<_>>());
+        assert_eq!(*sizes.lock().unwrap(), [BATCH_MAX, 40 - BATCH_MAX]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_process() {
+        let (inputs, _received) = driver::inputs::<u32>(1);
+        let (waiting, read) = mpsc::channel(1);
+        let shutdown = Shutdown::new();
+        let guard = FailureGuard { shutdown: shutdown.clone(), what: "open" };
+        let work = |_: &mut Vec<u32>, _: &mut Vec<u32>| panic!("wanted by a test");
+        let task = tokio::spawn(work_together(work, read, inputs, |number| number, guard));
+        assert!(!shutdown.is_triggered());
+        waiting.send(1).await.unwrap();
+        assert!(task.await.unwrap_err().is_panic());
+        assert!(matches!(shutdown.cause(), Some(Cause::Failure(why)) if why.contains("open")));
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_the_driver() {
+        let (inputs, received) = driver::inputs::<u32>(1);
+        let (waiting, read) = mpsc::channel(1);
+        let guard = FailureGuard { shutdown: Shutdown::new(), what: "open" };
+        let work = |batch: &mut Vec<u32>, out: &mut Vec<u32>| out.append(batch);
+        let task = tokio::spawn(work_together(work, read, inputs, |number| number, guard));
+        drop(received);
+        waiting.send(1).await.unwrap();
+        task.await.unwrap();
+        assert!(waiting.send(2).await.is_err(), "nobody takes it");
     }
 }

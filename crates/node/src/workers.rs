@@ -402,6 +402,28 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_back_from_a_batch_does_not_wait_for_the_next() {
+        let hold = Duration::from_secs(60);
+        let (sender, queue) = crossbeam_channel::bounded(4);
+        let shared = Arc::new(Shared {
+            name: "test",
+            stop: Shutdown::new(),
+            gathering: AtomicUsize::new(0),
+            refused: ::metrics::Counter::noop(),
+            length: ::metrics::Gauge::noop(),
+        });
+        let gather = Gather { queue, index: 0, threads: 2, full: 16, hold, shared };
+        sender.send(2).unwrap();
+        let (begun, mut batch) = (Instant::now(), vec![1]);
+        gather.fill(&mut batch, false);
+        assert_eq!(batch, [1, 2]);
+        assert_eq!(gather.shared.gathering.load(Ordering::Relaxed), 1, "it is the next one's turn");
+        // Nor does one whose turn it is not.
+        gather.fill(&mut batch, true);
+        assert!(begun.elapsed() < hold);
+    }
+
+    #[test]
     fn a_full_queue_gives_the_item_back() {
         let stop = Shutdown::new();
         let (gate, blocked) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
