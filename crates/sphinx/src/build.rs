@@ -82,8 +82,8 @@ impl RouteSecrets {
     }
 
     /// [`derive`](Self::derive) for several routes, whose multiplications share vector registers: eight at a time cost
-    /// little more than one, and less if the keys' tables are kept ([`KeptKey`](crate::KeptKey)). `each` gets every result, with its position, in order. There are as many routes as secrets;
-    /// what is left over of either is not looked at.
+    /// little more than one, and less if the keys' tables are kept ([`KeptKey`](crate::KeptKey)). `each` gets every result,
+    /// with its position, in order. There are as many routes as secrets; what is left over of either is not looked at.
     pub fn derive_batch<K: HopKey>(
         secrets: &[[u8; 32]],
         routes: &[&[K]],

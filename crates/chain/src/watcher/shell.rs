@@ -220,7 +220,7 @@ impl<L: Ledger> Watcher<L> {
         // A server that answers at last may answer something that a person must see to.
         let before = self.gone.replace(core::mem::discriminant(error));
         if before != self.gone {
-            tracing::warn!("{error}; what is on the chain is not known until it answers; trying again");
+            tracing::warn!("{error}; what is on the chain is not known meanwhile; trying again");
         }
         if before.is_none() {
             facts.push(Fact::Gone);
