@@ -2,9 +2,12 @@
 //! keys mean is in `docs/performance.md`.
 //!
 //! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part; `--rate N` what a node does at so many
-//! packets a second.
+//! packets a second; `--workers N` and `--link-threads N` are as in its configuration.
 
-#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
+
+use std::process::exit;
+use std::str::FromStr;
 
 use tombola_node::metrics::PACKETS_DROPPED_TOTAL;
 use tombola_tests::load::network::{self, Flow};
@@ -19,12 +22,17 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let is_test = args.iter().any(|arg| arg == "--test");
     let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| PARTS.contains(arg)).collect();
-    let rate =
-        args.iter().position(|arg| arg == "--rate").map(|at| args[at + 1].parse().expect("packets a second"));
+    let rate = option(&args, "--rate");
+    let default = Setting::default();
+    let setting = Setting {
+        workers: option(&args, "--workers").or(default.workers),
+        link_threads: option(&args, "--link-threads").unwrap_or(default.link_threads),
+        ..default
+    };
     let wanted = |part| parts.is_empty() || parts.contains(&part);
     for (part, key, tcp_only) in [("node-quic", "node.quic", false), ("node-tcp", "node.tcp", true)] {
         if wanted(part) {
-            node(key, &Setting { tcp_only, ..Setting::default() }, is_test, rate);
+            node(key, &Setting { tcp_only, ..setting.clone() }, is_test, rate);
         }
     }
     if wanted("network") {
@@ -35,6 +43,16 @@ fn main() {
             figure("network.closed_loop_packets_per_s", flow.packets_per_s);
         }
     }
+}
+
+/// The number behind an argument, if that is there.
+fn option<T: FromStr>(args: &[String], name: &str) -> Option<T> {
+    let at = args.iter().position(|arg| arg == name)?;
+    let Some(number) = args.get(at + 1).and_then(|number| number.parse().ok()) else {
+        eprintln!("{name}: a number is to follow");
+        exit(2);
+    };
+    Some(number)
 }
 
 fn node(key: &str, setting: &Setting, is_test: bool, rate: Option<f64>) {
@@ -50,7 +68,7 @@ fn node(key: &str, setting: &Setting, is_test: bool, rate: Option<f64>) {
     }
     // Twice: in the first one everything grows to its size.
     stage.push(20_000);
-    let most = stage.push(100_000);
+    let most = stage.push(200_000);
     show(key, "as many as it takes", &most);
     let mut at = |share: f64, name| {
         let rate = most.packets_per_s * share;

@@ -46,7 +46,7 @@ const BUILT_AT_ONCE: usize = 64;
 /// Frames that may wait for the node under load.
 const QUEUE: usize = 4096;
 /// How often what came is opened.
-const GATHERED: Duration = Duration::from_millis(4);
+const GATHERED: Duration = Duration::from_millis(10);
 
 /// What happened to a packet, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,7 +304,13 @@ pub fn play(cast: &Cast) {
     let flags =
         RunFlags { exit_with_stdin: false, log_format: LogFormat::Text, log: Some("warn".to_owned()) };
     flags.init_logging().unwrap();
-    flags.runtime(0).unwrap().block_on(serve(cast, &flags));
+    flags.runtime(link_threads(cast)).unwrap().block_on(serve(cast, &flags));
+}
+
+/// Those behind the node open on threads of their own, so that what comes meanwhile is noted at once; those before it have
+/// next to nothing to open.
+fn link_threads(cast: &Cast) -> usize {
+    usize::from(!cast.sends)
 }
 
 async fn serve(cast: &Cast, flags: &RunFlags) {
@@ -466,7 +472,12 @@ async fn open_together(gathering: Arc<Gathering<impl FrameSink>>, openers: ToOpe
             if packets.is_empty() {
                 break;
             }
-            openers.open(packets.into_iter(), |_| unreachable!("it is opened here"));
+            let mut refused = Vec::new();
+            openers.open(packets.into_iter(), |packet| refused.push(packet));
+            if !refused.is_empty() {
+                lock(&gathering.waiting).splice(0..0, refused);
+                break;
+            }
         }
     }
 }
@@ -490,8 +501,8 @@ async fn start(
         sphinx_secrets: config.sphinx_secrets.as_deref(),
         data: &config.data,
         listen: &config.listen,
-        workers: Some(0),
-        link_threads: 0,
+        workers: Some(link_threads(cast)),
+        link_threads: link_threads(cast),
         places: config.places,
         payment: config.payment.as_ref(),
     };
