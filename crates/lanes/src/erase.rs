@@ -50,7 +50,7 @@ pub(crate) enum Leavings {
     Large,
 }
 
-/// Four blocks of ChaCha20 or BLAKE2b in lanes take two thirds of it, and so does anything in one lane.
+/// Four blocks of ChaCha20 or BLAKE2b in lanes take two thirds of it, Keccak in lanes half, and anything in one lane less.
 pub(crate) const SMALL: usize = 4 << 10;
 /// Products by tables in four lanes take three quarters of it, a few points at a time and HKDF in sixteen lanes less.
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing has lanes here"))]

@@ -1,7 +1,7 @@
 //! Keccak-256, as Ethereum has it, of several short messages at a time.
 
 use crate::blake2b::{LANES_MAX, Word64, write_hashes};
-use crate::erase::{Leavings, erase};
+use crate::erase::{Leavings, SMALL, erase, erase_stack};
 use crate::path::{Isa, Path, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{
@@ -75,11 +75,18 @@ pub fn keccak_256<const N: usize>(path: Path, messages: &[[u8; N]], out: &mut [[
                 with_avx2::<FourWords>(proof, Hash { messages, out });
             }
             _ => {
-                for (message, out) in messages.iter().zip(out) {
-                    *out = Keccak256::digest(message).into();
-                }
+                one_by_one(messages, out);
+                erase_stack::<SMALL>();
             }
         }
+    }
+}
+
+/// Not inlined, so that what the crate leaves on the stack, which erases nothing, lies below its caller's frame.
+#[inline(never)]
+fn one_by_one<const N: usize>(messages: &[[u8; N]], out: &mut [[u8; HASH_LEN]]) {
+    for (message, out) in messages.iter().zip(out) {
+        *out = Keccak256::digest(message).into();
     }
 }
 

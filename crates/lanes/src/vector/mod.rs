@@ -4,8 +4,9 @@
 //!
 //! 1. A value of [`Avx512`] or [`Avx2`] exists only on a processor that has the features of that name, those of
 //!    [`with_avx512`] and [`with_avx2`]: `detect`, the only way to get one, asks the processor.
-//! 2. A value of [`ifma::Eight`], [`quads::Sum`], [`avx2::Four`] or the types of [`words`] exists only where its proof
-//!    does: whatever makes one from anything else takes a proof. So a method of such a value may use the instructions.
+//! 2. A value of [`ifma::Eight`], [`quads::Sum`], [`avx2::Four`], [`avx2::Packed`] or the types of [`words`] exists
+//!    only where its proof does: whatever makes one from anything else takes a proof. So a method of such a value may
+//!    use the instructions.
 //! 3. No intrinsic that is used reads or writes memory; between arrays of integers and registers, values are
 //!    transmuted, both being plain bytes; secrets are overwritten through a reference to them. Nothing else in here is
 //!    unsafe.

@@ -17,8 +17,8 @@ macro_rules! isa {
     };
 }
 
-/// Sums and differences of tight elements, yet to be carried. No more than one tight element is subtracted in any lane, and
-/// no more than three are added: what is below zero meanwhile comes back above it.
+/// Sums and differences of tight elements, yet to be carried. No more than one tight element is subtracted in any lane, so
+/// that 2 p makes up for what is below zero meanwhile; a few may be added, of which formulas need three.
 #[derive(Clone, Copy)]
 pub(crate) struct Sum([__m512i; 5]);
 
@@ -164,7 +164,7 @@ mod tests {
     /// Tight limbs are below this.
     const TIGHT: u64 = (1 << 51) + (1 << 18);
 
-    /// What every operation gives of two elements, the same in all lanes.
+    /// What operations give that add up limbs, of two elements, the same in all lanes.
     struct Operations<'a> {
         a: Limbs,
         b: Limbs,
@@ -178,7 +178,8 @@ mod tests {
         fn run(self, proof: Avx512) {
             const AS_IT_IS: i32 = order([0, 1, 2, 3]);
             let (a, b) = (Eight::splat(proof, self.a), Eight::splat(proof, self.b));
-            // In lane 1 of each group the addend's 2 d T becomes negative, in lanes 0 and 2 the same two change places.
+            // In lane 1 of each group the addend's 2 d T becomes negative; those in lanes 0 and 2 change places, and are the
+            // same.
             let negated = b.negate_addend(Eight::ALWAYS);
             for result in [
                 a.add(b),
@@ -188,6 +189,7 @@ mod tests {
                 a.mul_low_latency(negated),
                 a.square(),
                 a.small(121_666),
+                a.small((1 << 17) - 1),
                 a.plus_or_minus::<0b0101>(b).carried(),
                 a.plus_or_minus::<0b0000>(b).plus(a.permute::<AS_IT_IS>()).carried(),
                 a.plus_or_minus::<0b0000>(b).plus(a).minus(b).carried(),
@@ -200,8 +202,9 @@ mod tests {
         }
     }
 
-    /// The same on one lane, where no limbs can overflow: for each operation what even and odd lanes hold.
-    fn expected(a: Limbs, b: Limbs) -> Vec<[[u8; 32]; 2]> {
+    /// The same on one lane, where no limbs can overflow: for each operation which lanes of a group differ, a bit for each,
+    /// what the others hold, and what they hold.
+    fn expected(a: Limbs, b: Limbs) -> Vec<(u8, [[u8; 32]; 2])> {
         let load = |limbs| Portable::load((), &[limbs]);
         // Multiplication by one makes any class tight.
         let value = |element: Portable| {
@@ -214,20 +217,21 @@ mod tests {
         let product = value(a.mul(b));
         let negated = value(load([0; 5]).sub(a.mul(b)));
         let twice = a.small(2);
-        [
-            [sum; 2],
-            [difference; 2],
-            [product; 2],
-            [product; 2],
-            [product, negated],
-            [value(a.square()); 2],
-            [value(a.small(121_666)); 2],
-            [difference, sum],
-            [value(twice.add(b)); 2],
-            [value(twice); 2],
-            [value(twice.sub(b)); 2],
+        let same = |value| (0, [value; 2]);
+        vec![
+            same(sum),
+            same(difference),
+            same(product),
+            same(product),
+            (0b0010, [product, negated]),
+            same(value(a.square())),
+            same(value(a.small(121_666))),
+            same(value(a.small((1 << 17) - 1))),
+            (0b0101, [sum, difference]),
+            same(value(twice.add(b))),
+            same(value(twice)),
+            same(value(twice.sub(b))),
         ]
-        .to_vec()
     }
 
     #[test]
@@ -249,12 +253,11 @@ mod tests {
                 with_avx512::<Eight>(proof, Operations { a, b, out: &mut found });
                 let expected = expected(a, b);
                 assert_eq!(found.len(), expected.len());
-                for (operation, (lanes, expected)) in found.iter().zip(&expected).enumerate() {
+                for (operation, (lanes, (differ, expected))) in found.iter().zip(&expected).enumerate() {
                     for (lane, limbs) in lanes.iter().enumerate() {
                         let what = format!("operation {operation} of {a:?} and {b:?}, lane {lane}");
                         assert!(limbs.iter().all(|limb| *limb < TIGHT), "{what}: {limbs:?}");
-                        let is_lane_one = usize::from(lane % 4 == 1);
-                        let which = if operation == 7 { lane % 2 } else { is_lane_one };
+                        let which = usize::from(differ >> (lane % 4) & 1);
                         assert_eq!(bytes_of(limbs), expected[which], "{what}");
                     }
                 }
