@@ -3,8 +3,8 @@
 //! Why not simply a task: the timer wheel of the asynchronous runtime has ticks of a millisecond, and the wire format carries
 //! delays in nanoseconds. A delay that is rounded to ticks lets packets leave in groups, whose order an observer can then
 //! reason about. This loop sleeps in the kernel, with the thread's timer slack reduced from 50 us to 1 ns; it does not spin.
-//! `examples/lateness.rs` measures what comes out of that. Under load it rests (`rest.rs`) before it waits for more to come in,
-//! but no longer than until something is due.
+//! `examples/lateness.rs` measures what comes out of that. Under load it rests (`rest.rs`) before it waits for more to come in;
+//! on a thread of its own no longer than until something is due.
 
 use std::fmt;
 use std::io;

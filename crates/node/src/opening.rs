@@ -134,8 +134,8 @@ impl ToOpeners {
         }
     }
 
-    /// How many packets may be opened now. On this thread: as many as the driver has room for, which may be on this thread
-    /// too, so that waiting for it would be for ever.
+    /// How many packets may be opened now. On this thread: as many as the driver has room for, so that what it is too slow for
+    /// stays with the transport.
     #[must_use]
     pub fn room(&self) -> usize {
         match self {
@@ -167,6 +167,7 @@ async fn work_together<T, O, I>(
     let (mut batch, mut out) = (Vec::new(), Vec::new());
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
         work(&mut batch, &mut out);
+        batch.clear();
         for done in out.drain(..) {
             // The driver may be on this thread, so the thread must not wait if something else has taken the room meanwhile.
             if !inputs.pass(input_of(done)).await {
@@ -195,15 +196,19 @@ mod tests {
         let seen = Arc::clone(&sizes);
         let work = move |batch: &mut Vec<u32>, out: &mut Vec<u32>| {
             seen.lock().unwrap().push(batch.len());
-            out.append(batch);
+            // What it leaves is dropped, as workers do.
+            out.extend_from_slice(batch);
         };
         let guard = FailureGuard { shutdown: Shutdown::new(), what: "open" };
         let task = tokio::spawn(work_together(work, read, inputs, |number| number, guard));
         let mut taken = Vec::new();
-        while taken.len() < 40 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            taken.extend(received.try_take());
-        }
+        let all = async {
+            while taken.len() < 40 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                taken.extend(received.try_take());
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.expect("all of them");
         task.await.unwrap();
         assert_eq!(taken, (0..40).collect::<Vec<_>>());
         assert_eq!(*sizes.lock().unwrap(), [BATCH_MAX, 40 - BATCH_MAX]);

@@ -2,8 +2,11 @@
 //!
 //! To put a thread to sleep and to wake it costs as much as to handle a packet. At ten thousand packets a second something
 //! happens every 50 us, and threads that wait for each of these events would do little else. So a thread that was just woken
-//! rests before it waits again: whatever happens meanwhile is done together. What is further apart is not held up, and what
-//! is due at a known instant ends the rest.
+//! rests before it waits again: whatever happens meanwhile is done together. What is further apart is not held up.
+//!
+//! A driver on a thread of its own knows what is due, and rests until then at most. The one thread of the links does not, and
+//! rests in full, also where it drives the machine (`link_threads = 0`): a packet that is due meanwhile leaves up to
+//! [`REST`] late. Several threads of links do not rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
 
-/// From one waking to the next at least, unless something is due before. Nobody notices it in a packet that has crossed a
-/// network.
+/// From one waking to the next. Nobody notices it in a packet that has crossed a network.
 pub(crate) const REST: Duration = Duration::from_micros(200);
 
 /// When a thread was woken last.

@@ -412,14 +412,24 @@ mod tests {
             refused: ::metrics::Counter::noop(),
             length: ::metrics::Gauge::noop(),
         });
+        let stop = shared.stop.clone();
         let gather = Gather { queue, index: 0, threads: 2, full: 16, hold, shared };
-        sender.send(2).unwrap();
-        let (begun, mut batch) = (Instant::now(), vec![1]);
-        gather.fill(&mut batch, false);
-        assert_eq!(batch, [1, 2]);
+        for item in [1, 2] {
+            sender.send(item).unwrap();
+        }
+        // It works on what waits, and ends.
+        stop.trigger(Cause::Requested("test"));
+        let (begun, mut batches) = (Instant::now(), Vec::new());
+        serve(
+            &gather,
+            &stop,
+            |batch, out: &mut Vec<Vec<i32>>| out.push(batch.clone()),
+            |batch| batches.push(batch),
+        );
+        assert_eq!(batches, [[1, 2]]);
         assert_eq!(gather.shared.gathering.load(Ordering::Relaxed), 1, "it is the next one's turn");
-        // Nor does one whose turn it is not.
-        gather.fill(&mut batch, true);
+        // Nor does one wait whose turn it is not.
+        gather.fill(&mut vec![1], true);
         assert!(begun.elapsed() < hold);
     }
 
