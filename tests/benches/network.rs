@@ -2,7 +2,7 @@
 //! keys mean is in `docs/performance.md`.
 //!
 //! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part; `--rate N` what a node does at so many
-//! packets a second; `--workers N` and `--link-threads N` are as in its configuration.
+//! packets a second; `--workers N` and `--link-threads N` are as in that node's configuration.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
 
@@ -49,7 +49,7 @@ fn main() {
 fn option<T: FromStr>(args: &[String], name: &str) -> Option<T> {
     let at = args.iter().position(|arg| arg == name)?;
     let Some(number) = args.get(at + 1).and_then(|number| number.parse().ok()) else {
-        eprintln!("{name}: a number is to follow");
+        eprintln!("{name} needs a number behind it, for threads a whole one");
         exit(2);
     };
     Some(number)

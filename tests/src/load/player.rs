@@ -304,12 +304,12 @@ pub fn play(cast: &Cast) {
     let flags =
         RunFlags { exit_with_stdin: false, log_format: LogFormat::Text, log: Some("warn".to_owned()) };
     flags.init_logging().unwrap();
-    flags.runtime(link_threads(cast)).unwrap().block_on(serve(cast, &flags));
+    flags.runtime(threads(cast)).unwrap().block_on(serve(cast, &flags));
 }
 
-/// Those behind the node open on threads of their own, so that what comes meanwhile is noted at once; those before it have
-/// next to nothing to open.
-fn link_threads(cast: &Cast) -> usize {
+/// How many threads links have, and how many open packets. None before the node, where next to nothing is to be opened: one
+/// thread does everything. One each behind it, so that what comes while packets are opened is noted at once.
+fn threads(cast: &Cast) -> usize {
     usize::from(!cast.sends)
 }
 
@@ -432,7 +432,7 @@ fn build(
 }
 
 /// What comes to one played node. It is opened many at a time, which leaves the processors to the node under load; when it came
-/// is noted at once.
+/// is noted as soon as it has been read.
 struct Gathering<S> {
     clock: Clock,
     control: S,
@@ -474,6 +474,7 @@ async fn open_together(gathering: Arc<Gathering<impl FrameSink>>, openers: ToOpe
             }
             let mut refused = Vec::new();
             openers.open(packets.into_iter(), |packet| refused.push(packet));
+            // In whatever order: it was noted when they came.
             if !refused.is_empty() {
                 lock(&gathering.waiting).splice(0..0, refused);
                 break;
@@ -501,8 +502,8 @@ async fn start(
         sphinx_secrets: config.sphinx_secrets.as_deref(),
         data: &config.data,
         listen: &config.listen,
-        workers: Some(link_threads(cast)),
-        link_threads: link_threads(cast),
+        workers: Some(threads(cast)),
+        link_threads: threads(cast),
         places: config.places,
         payment: config.payment.as_ref(),
     };
