@@ -21,6 +21,7 @@ use tombola_topology::{ChainAddress, Payment};
 
 use super::child::Child;
 use super::network::{Chain, Funder, LocalError};
+use super::ports;
 
 /// How long the chain may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -282,7 +283,9 @@ async fn deploy(operator: &Operator, layers: u8) -> Result<(Contracts, Vec<Class
 }
 
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    ports::bind_any(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)))?
+        .local_addr()
+        .map(|address| address.port())
 }
 
 impl From<OpsError> for LocalError {

@@ -10,6 +10,7 @@ mod money;
 mod network;
 mod node;
 mod plan;
+mod ports;
 mod report;
 mod scrape;
 mod traffic;

@@ -24,6 +24,7 @@ use tombola_topology::{
 
 use super::bank::{Bank, Till};
 use super::network::{LocalError, Options};
+use super::ports;
 
 /// A node that is going to be started.
 #[derive(Clone, Debug)]
@@ -52,16 +53,14 @@ struct Ports {
 impl Ports {
     /// Multiaddresses on one port, free for UDP and TCP alike.
     fn addresses(&mut self, tcp_only: bool) -> io::Result<Vec<String>> {
-        for _ in 0..100 {
-            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = tcp.local_addr()?.port();
-            if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
-                self.held.push((udp, tcp));
-                let quic = (!tcp_only).then(|| format!("/ip4/127.0.0.1/udp/{port}/quic-v1"));
-                return Ok(quic.into_iter().chain([format!("/ip4/127.0.0.1/tcp/{port}")]).collect());
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free for both UDP and TCP"))
+        let (udp, tcp) = ports::bind_any(|port| {
+            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+            Ok((UdpSocket::bind((Ipv4Addr::LOCALHOST, tcp.local_addr()?.port()))?, tcp))
+        })?;
+        let port = tcp.local_addr()?.port();
+        self.held.push((udp, tcp));
+        let quic = (!tcp_only).then(|| format!("/ip4/127.0.0.1/udp/{port}/quic-v1"));
+        Ok(quic.into_iter().chain([format!("/ip4/127.0.0.1/tcp/{port}")]).collect())
     }
 }
 
