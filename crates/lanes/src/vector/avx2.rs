@@ -32,51 +32,9 @@ macro_rules! isa {
     };
 }
 
-/// See `five`.
 macro_rules! ten {
     ($at:ident => $each:expr) => {
-        [
-            {
-                const $at: usize = 0;
-                $each
-            },
-            {
-                const $at: usize = 1;
-                $each
-            },
-            {
-                const $at: usize = 2;
-                $each
-            },
-            {
-                const $at: usize = 3;
-                $each
-            },
-            {
-                const $at: usize = 4;
-                $each
-            },
-            {
-                const $at: usize = 5;
-                $each
-            },
-            {
-                const $at: usize = 6;
-                $each
-            },
-            {
-                const $at: usize = 7;
-                $each
-            },
-            {
-                const $at: usize = 8;
-                $each
-            },
-            {
-                const $at: usize = 9;
-                $each
-            },
-        ]
+        array!($at in 0 1 2 3 4 5 6 7 8 9 => $each)
     };
 }
 

@@ -13,31 +13,18 @@
 
 #![allow(unsafe_code, reason = "the module that the rule is lifted for; see the invariants above")]
 
-/// An array of five, written out: a closure that is not inlined may not use the instructions, and would be slow.
+/// An array written out, `$at` being each index: a closure that is not inlined may not use the instructions, and would be slow.
+macro_rules! array {
+    ($at:ident in $($index:literal)* => $each:expr) => {
+        [$({
+            const $at: usize = $index;
+            $each
+        }),*]
+    };
+}
 macro_rules! five {
     ($at:ident => $each:expr) => {
-        [
-            {
-                const $at: usize = 0;
-                $each
-            },
-            {
-                const $at: usize = 1;
-                $each
-            },
-            {
-                const $at: usize = 2;
-                $each
-            },
-            {
-                const $at: usize = 3;
-                $each
-            },
-            {
-                const $at: usize = 4;
-                $each
-            },
-        ]
+        array!($at in 0 1 2 3 4 => $each)
     };
 }
 
