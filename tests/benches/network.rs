@@ -123,4 +123,7 @@ fn show_flow(flow: &Flow) {
     for (name, us) in &flow.cpu_us_per_packet {
         println!("    {name}: {us:.1} us for each packet that arrived");
     }
+    for (reason, count) in &flow.drops {
+        println!("    dropped {reason}: {count}");
+    }
 }

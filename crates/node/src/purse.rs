@@ -19,7 +19,7 @@ pub const FILE: &str = "tickets.redb";
 const FORMAT: Format = Format { name: "tombola tickets", version: 1 };
 /// How long what is to be written waits for more. A batch leaves when it is durable: this is part of how long it takes.
 const LINGER: Duration = Duration::from_millis(50);
-/// How long if packets wait for it: with 512 tickets on their way at most, a link stands still for the rest of the time that
+/// How long if packets wait for it: with 1024 tickets on their way at most, a link stands still for the rest of the time that
 /// both disks, one after the other, take for a batch. Long enough for what comes of one round of control frames.
 const SHORT_LINGER: Duration = Duration::from_millis(3);
 

@@ -1,5 +1,15 @@
 //! How long a recipient works for an issuer before it is paid.
 
+use crate::merkle::MAX_TICKETS;
+
+/// Tickets for which a recipient works before they are signed: four batches.
+///
+/// A batch is signed when it is full, so one always waits, and only the others cover the time from a packet's departure until
+/// its batch is with the recipient: acknowledgement, disk, batch, disk. With two batches that would be the time in which one
+/// fills, 0.05 s on a link of 5000 packets a second, which a disk that is busy exceeds. What that risks is counted against
+/// what the issuer guarantees, like everything else.
+pub const MOST_UNSIGNED: usize = 4 * MAX_TICKETS;
+
 /// What an issuer guarantees to a recipient, and what the recipient has at risk with it; all links and epochs between
 /// the two share one. In the smallest unit of the token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

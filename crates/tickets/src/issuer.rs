@@ -11,6 +11,7 @@ use crate::ack_list::AckList;
 use crate::batch::{BatchHeader, Salt, SignedBatch};
 use crate::books::{Books, Now};
 use crate::class::{ClassNumber, PriceClass};
+use crate::credit::MOST_UNSIGNED;
 use crate::journal::Gated;
 use crate::lottery::{Commitment, WindowNumber};
 use crate::merkle::{self, MAX_TICKETS, TicketCount};
@@ -23,8 +24,6 @@ use crate::signature::SignerKey;
 const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// A packet that is not acknowledged after so long never will be.
 const ACK_WITHIN: Duration = Duration::from_secs(30);
-/// A recipient works on credit for two batches.
-const MOST_UNSIGNED: usize = 2 * MAX_TICKETS;
 /// Signed batches that the recipient has not received.
 const MOST_UNRECEIVED: usize = 4;
 /// Batches of a window.
@@ -60,8 +59,8 @@ pub enum Stop {
     /// The list has to be agreed on first, or the link is down.
     #[error("the list is not agreed on")]
     NoAgreement,
-    /// Two batches are unsigned, packets on their way and batches that were not handed out included.
-    #[error("two batches are unsigned")]
+    /// As much as the recipient works for on credit is unsigned, packets on their way and batches that were not handed out included.
+    #[error("{MOST_UNSIGNED} tickets are unsigned")]
     Unsigned,
     /// Four signed batches were not received.
     #[error("four signed batches were not received")]
@@ -145,7 +144,7 @@ struct Sent {
 /// [`sign`](Self::sign) and [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout) and after acknowledgements; then write
 /// the journal down, and send what [`poll_message`](Self::poll_message) yields. A batch comes out when it is durable.
 ///
-/// **Bound.** 512 tickets, sent or listed; four batches; a record of each window until it is claimed or expires.
+/// **Bound.** [`MOST_UNSIGNED`] tickets, sent or listed; four batches; a record of each window until it is claimed or expires.
 #[derive(Debug)]
 pub struct Issuer {
     link: IssuerLink,
@@ -188,10 +187,10 @@ impl Issuer {
             windows: BTreeMap::new(),
             current: None,
             ending: false,
-            sent: VecDeque::with_capacity(MOST_UNSIGNED),
+            sent: VecDeque::with_capacity(2 * MAX_TICKETS),
             in_flight: 0,
             last: None,
-            leaves: Vec::with_capacity(MOST_UNSIGNED),
+            leaves: Vec::with_capacity(2 * MAX_TICKETS),
             first: Time::MAX,
             list: AckList::new(),
             agreed: false,

@@ -32,7 +32,7 @@ pub use claim::{
     WinnerClaim, calldata, calldata_tokens, decode, decode_calldata, encode, encoded_len, verify,
 };
 pub use class::{ClassNumber, PriceClass, ProbabilityError, UnixSeconds, WinProbability};
-pub use credit::Credit;
+pub use credit::{Credit, MOST_UNSIGNED};
 pub use issuer::{Issuer, IssuerError, IssuerLink, Stop};
 pub use journal::{Change, Journal, Table};
 pub use kept::{KeptWindow, KeptWindows};

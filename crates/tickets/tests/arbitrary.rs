@@ -6,8 +6,8 @@ mod common;
 use common::Link;
 use proptest::prelude::*;
 use tombola_tickets::{
-    Ack, AckList, BatchHeader, Commitment, ListHash, PacketAck, PacketId, Root, Salt, Settlement,
-    TicketCount, WindowNumber, merkle,
+    Ack, AckList, BatchHeader, Commitment, ListHash, MOST_UNSIGNED, PacketAck, PacketId, Root, Salt,
+    Settlement, TicketCount, WindowNumber, merkle,
 };
 
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ proptest! {
         for says in &all {
             hear(&mut link, says);
             prop_assert!(link.is_conserved(), "{says:?}");
-            prop_assert!(link.recipient.unsigned() <= 512 && link.issuer.unsigned().len() <= 1024);
+            prop_assert!(link.recipient.unsigned() <= MOST_UNSIGNED && link.issuer.unsigned().len() <= 2 * MOST_UNSIGNED);
             // Whoever waits until a machine's next time does not wait for what cannot be done then.
             link.tick();
             let now = link.time;

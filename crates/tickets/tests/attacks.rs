@@ -10,9 +10,9 @@ use common::{Escrow, FACE, LIMITS, Link, NEXT, PREVIOUS, RECIPIENT, domain, issu
 use tombola_mixing::Rng;
 use tombola_sphinx::RelaySecrets;
 use tombola_tickets::{
-    Ack, BatchHeader, BatchRefused, Neighbour, OpenError, PacketId, Randomness, Recipient, Refused, Root,
-    Salt, Secret, SignedBatch, SignerKey, Stop, TicketCount, VerifyError, WindowNumber, merkle, por,
-    records::tables,
+    Ack, BatchHeader, BatchRefused, MOST_UNSIGNED, Neighbour, OpenError, PacketId, Randomness, Recipient,
+    Refused, Root, Salt, Secret, SignedBatch, SignerKey, Stop, TicketCount, VerifyError, WindowNumber,
+    merkle, por, records::tables,
 };
 
 /// What the escrow says of a claim.
@@ -150,13 +150,13 @@ fn nothing_is_accepted_under_a_randomness_that_is_known() {
 fn a_recipient_that_acknowledges_nothing_is_paid_nothing_and_shows() {
     let mut link = Link::new(6);
     let sent = (0..10_000).take_while(|_| link.send().is_ok()).count();
-    assert_eq!(sent, 512, "two batches, then nothing more is sent");
+    assert_eq!(sent, MOST_UNSIGNED, "the credit, then nothing more is sent");
     link.wait(10);
     link.pump();
     assert!(link.batches.is_empty());
     link.wait(20);
     link.pump();
-    assert_eq!(link.issuer.withheld(), 512);
+    assert_eq!(link.issuer.withheld(), 1024);
     assert!(
         link.payer.books.solvency.at_risk() < 70.0 * 1000.0,
         "what was set aside goes to the next packets"
@@ -264,7 +264,7 @@ fn an_issuer_that_issues_to_many_costs_each_no_more_than_its_guarantee() {
         link.pump();
         lost.push(link.won.values().sum::<u32>());
     }
-    // Luck moves the winners of what was in the two batches on credit, not the average.
+    // Luck moves the winners of what was worked for on credit, not the average.
     let average = f64::from(lost.iter().sum::<u32>()) / 4.0;
     assert!(average < 22.0, "{lost:?} winners were worked for, and 15 were guaranteed");
 }
@@ -335,14 +335,15 @@ fn an_issuer_that_lost_its_disk_signs_under_another_window() {
 #[test]
 fn what_is_signed_and_not_handed_out_is_unsigned_to_the_recipient() {
     let mut link = Link::new(12);
-    link.send_many(512);
+    link.send_many(MOST_UNSIGNED - 256);
     link.acks(usize::MAX);
-    // Two batches are signed, and wait for the disk.
+    // All batches are signed, and wait for the disk.
     link.tick();
-    assert_eq!((link.issuer.unsigned().len(), link.recipient.unsigned()), (0, 512));
+    assert_eq!((link.issuer.unsigned().len(), link.recipient.unsigned()), (0, MOST_UNSIGNED - 256));
+    link.send_many(256);
     assert_eq!(link.send(), Err(Stop::Unsigned), "it would be refused");
     link.pump();
-    link.send_many(512);
+    link.send_many(MOST_UNSIGNED - 256);
 }
 
 /// What the hop before and the hop behind an honest one see of one packet, everything that is ever claimed included.

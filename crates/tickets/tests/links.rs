@@ -5,7 +5,8 @@ mod common;
 
 use common::{Link, RECIPIENT, SETTLED, issuer};
 use tombola_tickets::{
-    Ack, BatchRefused, IssuerError, OpenError, PacketId, Refused, Secret, Settlement, Stop, WindowNumber, por,
+    Ack, BatchRefused, IssuerError, MOST_UNSIGNED, OpenError, PacketId, Refused, Secret, Settlement, Stop,
+    WindowNumber, por,
 };
 
 #[test]
@@ -56,12 +57,12 @@ fn nothing_is_sent_without_a_commitment() {
 }
 
 #[test]
-fn two_batches_are_the_credit() {
+fn four_batches_are_the_credit() {
     let mut link = Link::new(3);
-    link.send_many(512);
+    link.send_many(MOST_UNSIGNED);
     assert_eq!(link.send(), Err(Stop::Unsigned), "an honest issuer stops itself");
     let challenge = por::last_opener(&common::packet(&mut link.rng).0).challenge();
-    let packet = PacketId { session: 1, counter: 600 };
+    let packet = PacketId { session: 1, counter: 1100 };
     let secret = Secret::Opener(tombola_tickets::Opener::from_bytes([1; 16]));
     let now = link.now();
     let found = link.recipient.accept(
@@ -80,15 +81,16 @@ fn two_batches_are_the_credit() {
 #[test]
 fn what_is_signed_counts_until_it_is_received() {
     let mut link = Link::new(12);
-    link.send_many(512);
-    link.acks(512);
+    link.send_many(MOST_UNSIGNED - 256);
+    link.acks(MOST_UNSIGNED);
     link.tick();
-    assert_eq!(link.issuer.unsigned().len(), 0, "two batches are signed");
-    assert_eq!(link.recipient.unsigned(), 512, "and have not arrived");
+    assert_eq!(link.issuer.unsigned().len(), 0, "all batches are signed");
+    assert_eq!(link.recipient.unsigned(), MOST_UNSIGNED - 256, "and have not arrived");
+    link.send_many(256);
     assert_eq!(link.send(), Err(Stop::Unsigned));
     link.pump();
-    assert_eq!((link.recipient.unsigned(), link.accepted.len()), (0, 2));
-    link.send_many(512);
+    assert_eq!((link.recipient.unsigned(), link.accepted.len()), (256, 3));
+    link.send_many(MOST_UNSIGNED - 256);
     assert!(link.refused.is_empty() && link.errors.is_empty());
 }
 

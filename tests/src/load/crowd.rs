@@ -53,6 +53,8 @@ const OPENED_TOGETHER: usize = 16;
 const LOOK: Duration = Duration::from_millis(100);
 /// Nothing comes any more if nothing came for so long.
 const SILENCE: Duration = Duration::from_secs(12);
+/// In so many steps, over the first quarter of a run, as many packets get on their way as are kept there.
+const STEPS: usize = 50;
 /// A client's plaintexts: when it was sent.
 const PLAINTEXT: usize = 8;
 
@@ -433,8 +435,14 @@ async fn serve(homes: &[PathBuf]) {
         let (window, seconds): (usize, f64) = (window.parse().unwrap(), seconds.parse().unwrap());
         *lock(&book) = Book { last: Some(Instant::now()), ..Book::default() };
         let begun = clock.now();
-        assert!(inputs.pass(Input::More(window)).await);
-        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+        let end = tokio::time::Instant::now() + Duration::from_secs_f64(seconds);
+        // Little by little: a network that stands still has no room for all at once.
+        for step in 0..STEPS {
+            let more = window * (step + 1) / STEPS - window * step / STEPS;
+            assert!(inputs.pass(Input::More(more)).await);
+            tokio::time::sleep(Duration::from_secs_f64(seconds / 4.0 / STEPS as f64)).await;
+        }
+        tokio::time::sleep_until(end).await;
         assert!(inputs.pass(Input::Stop).await);
         let ended = clock.now();
         loop {

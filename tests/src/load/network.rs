@@ -1,19 +1,25 @@
 //! A whole network on this machine, between as many clients as it is told.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tombola::local::{Chain, LocalNetwork, Options};
+use tombola_node::metrics::PACKETS_DROPPED_TOTAL;
 use tombola_topology::Parameters;
 
 use super::measure::cpu_time;
 use crate::process::Process;
-use crate::tombola;
+use crate::{Metrics, tombola};
 
 /// How long a run may take beyond what it takes by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A gateway hands each client a packet so often, mail or not: 256 clients have slots for 5400 a second, little more than there is
+/// to hand over.
+const SLOT: Duration = Duration::from_millis(47);
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -29,6 +35,8 @@ pub struct Flow {
     pub p99_s: f64,
     /// Processor time for each packet that arrived, by process.
     pub cpu_us_per_packet: Vec<(String, f64)>,
+    /// Packets that nodes dropped since they started, by node and reason.
+    pub drops: BTreeMap<String, f64>,
 }
 
 /// Runs the default network, paid, on a chain of its own, with so many clients at its gateways, which keep so many packets on
@@ -37,13 +45,16 @@ pub struct Flow {
 /// # Panics
 /// Something does not start, or ends.
 pub fn closed_loop(clients: usize, on_their_way: usize, seconds: f64) -> Flow {
-    // The default parameters, but for the loops of clients and mix nodes: they leave no room for cover.
+    // The default parameters, but for cover: no loops, and no more slots than are wanted.
     let never = Duration::from_secs(86_400);
     let parameters = Parameters {
         loop_interval: never,
         drop_interval: never,
         mix_loop_interval: never,
         loop_timeout: never,
+        // Accounts of mix nodes send at this pace, too, and a gateway admits twice as much of a client.
+        main_interval: 2 * SLOT,
+        downlink_interval: SLOT,
         ..Parameters::default()
     };
     let options = Options {
@@ -84,6 +95,13 @@ pub fn closed_loop(clients: usize, on_their_way: usize, seconds: f64) -> Flow {
         .into_iter()
         .zip(before)
         .map(|((name, pid), before)| (name, (cpu_time(pid) - before).as_secs_f64() * 1e6 / arrived as f64));
+    let mut drops = BTreeMap::<String, f64>::new();
+    for node in network.nodes() {
+        let metrics = Metrics::of(node.metrics);
+        for (reason, count) in metrics.samples(PACKETS_DROPPED_TOTAL).filter(|(_, count)| *count > 0.0) {
+            *drops.entry(format!("{} {reason}", node.name)).or_default() += count;
+        }
+    }
     let number = |name: &str| found[name].as_f64().unwrap_or(f64::NAN);
     Flow {
         sent: found["sent"].as_u64().unwrap(),
@@ -92,6 +110,7 @@ pub fn closed_loop(clients: usize, on_their_way: usize, seconds: f64) -> Flow {
         p50_s: number("p50_s"),
         p99_s: number("p99_s"),
         cpu_us_per_packet: used.collect(),
+        drops,
     }
 }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use tombola_mixing::Time;
 use tombola_tickets::por::{AckCheck, Challenge, first_link_opener};
-use tombola_tickets::{PacketId, Secret, Stop};
+use tombola_tickets::{MOST_UNSIGNED, PacketId, Secret, Stop};
 use tombola_topology::IdentityKey;
 
 use super::types::{Debt, FirstLink};
@@ -17,8 +17,8 @@ use crate::opener::{Half, Ticket};
 const WAITING_MAX: usize = 1024;
 /// They wait no longer than an acknowledgement is waited for.
 const WAITING_LIFE: Duration = Duration::from_secs(30);
-/// Packets of a client that the first hop has not acknowledged, and that are unsigned.
-const CLIENT_OPEN_MAX: usize = 512;
+/// Packets of a client that the first hop has not acknowledged, and that are unsigned. As many as its own software lets wait.
+const CLIENT_OPEN_MAX: usize = MOST_UNSIGNED;
 
 impl Payments {
     /// A node sent a packet, and its ticket is the one that the sender meant. `next`: who the packet goes to, none if it ends

@@ -1,19 +1,20 @@
 //! Those who do not pay, cannot pay, do not acknowledge, or send what does not open: what each costs the others at most.
 //!
-//! Bounds are those of the specification: credit of two batches of 256 tickets, half a minute for an acknowledgement, 100 tickets
+//! Bounds are those of the specification: credit of four batches of 256 tickets, half a minute for an acknowledgement, 100 tickets
 //! and one in a hundred that may stay closed, a rate that is halved each minute down to a 64th.
 
 use core::time::Duration;
 
 use tombola_protocol::drops::DropReason;
 use tombola_protocol::payment::Fact;
+use tombola_tickets::MOST_UNSIGNED;
 
 use crate::common::{Net, Place, Setup, account_of};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Tickets for which a recipient works on credit.
-const TWO_BATCHES: u64 = 512;
+const CREDIT: u64 = MOST_UNSIGNED as u64;
 
 /// Tickets of an account that a node accepted, and those of them that were signed or are void.
 fn tickets(net: &mut Net, node: u32, issuer: u8) -> (u64, u64) {
@@ -22,7 +23,7 @@ fn tickets(net: &mut Net, node: u32, issuer: u8) -> (u64, u64) {
 }
 
 #[test]
-fn a_gateway_that_never_pays_is_served_for_two_batches_and_opened_for_no_more() {
+fn a_gateway_that_never_pays_is_served_on_credit_and_opened_for_no_more() {
     let mut net = Net::new(Setup::paid(303));
     net.run_for(2 * SECOND);
     // What gateway 0 signs from now on it keeps, and goes on.
@@ -30,7 +31,7 @@ fn a_gateway_that_never_pays_is_served_for_two_batches_and_opened_for_no_more() 
     net.run_for(5 * MINUTE);
     for node in [2, 3] {
         let (accepted, signed) = tickets(&mut net, node, 1);
-        assert!((256..=TWO_BATCHES).contains(&(accepted - signed)), "node {node}: {accepted} {signed}");
+        assert!((256..=CREDIT).contains(&(accepted - signed)), "node {node}: {accepted} {signed}");
         // It is refused in front of the header: nothing was opened that is not paid for.
         let all: u64 = [1, 2].into_iter().map(|issuer| tickets(&mut net, node, issuer).0).sum();
         let state = &net.nodes[node as usize];
@@ -41,12 +42,12 @@ fn a_gateway_that_never_pays_is_served_for_two_batches_and_opened_for_no_more() 
     }
     // The other gateway is served as ever.
     let (accepted, signed) = tickets(&mut net, 2, 2);
-    assert!(signed > 1000 && accepted - signed < TWO_BATCHES);
+    assert!(signed > 1000 && accepted - signed < CREDIT);
     assert_eq!(net.payments_of(1).counts().withheld, 0);
 }
 
 #[test]
-fn a_client_that_never_pays_is_served_for_two_batches() {
+fn a_client_that_never_pays_is_served_on_credit() {
     let mut net = Net::new(Setup::paid(309));
     net.run_for(2 * SECOND);
     net.cheat(|from, to| from == Place::Client(1) && to == Place::Node(1));
@@ -54,10 +55,10 @@ fn a_client_that_never_pays_is_served_for_two_batches() {
     let client = net.clients[1].payments().unwrap().account().address;
     let account = net.payments_of(1).ledger().account(&client);
     let unpaid = account.listed - account.batched - account.void;
-    assert!((256..=TWO_BATCHES).contains(&unpaid), "{account:?}");
+    assert!((256..=CREDIT).contains(&unpaid), "{account:?}");
     // What was on its way when the last ticket was accepted was passed on too.
     let forwarded = net.nodes[1].forwarded();
-    assert!(forwarded <= account.batched + TWO_BATCHES, "{forwarded}");
+    assert!(forwarded <= account.batched + CREDIT, "{forwarded}");
     assert!(net.nodes[1].drops.get(DropReason::Unpaid) > 100);
     net.run_for(MINUTE);
     assert_eq!(net.nodes[1].forwarded(), forwarded);
@@ -75,10 +76,10 @@ fn a_mix_node_that_never_acknowledges_is_paid_nothing_and_is_seen() {
     for (node, before) in [2, 3].into_iter().zip(before) {
         // Only what it had acknowledged before.
         let signed = issued(&mut net, node, 5) - before;
-        assert!(signed <= TWO_BATCHES, "node {node} has signed {signed}");
+        assert!(signed <= CREDIT, "node {node} has signed {signed}");
         let counts = net.payments_of(node).counts();
-        // Two batches on their way at a time, each for half a minute.
-        let bound = TWO_BATCHES * (1 + time.as_secs() / 30);
+        // As much as the credit on its way at a time, each for half a minute.
+        let bound = CREDIT * (1 + time.as_secs() / 30);
         assert!((100..=bound).contains(&counts.withheld), "node {node}: {counts:?}");
         assert_eq!(counts.slowed, 1, "the silent one, and nobody else: {counts:?}");
         let [silent, gateways @ ..] = [4, 0, 1].map(|other| net.world.identity(other));

@@ -8,8 +8,8 @@ use tombola_protocol::control::{ControlWriter, Record, records};
 use tombola_protocol::frame::{Frame, FrameKind};
 use tombola_protocol::payment::{Fact, Payments, Signs};
 use tombola_tickets::{
-    Account, AccountProof, AckList, Address, IssuerMessage, Ledger, RecipientMessage, SignedBatch, SignerKey,
-    UnixSeconds, WindowNumber,
+    Account, AccountProof, AckList, Address, IssuerMessage, Ledger, MOST_UNSIGNED, RecipientMessage,
+    SignedBatch, SignerKey, UnixSeconds, WindowNumber,
 };
 use tombola_topology::IdentityKey;
 
@@ -272,7 +272,9 @@ fn another_key_may_sign_for_an_issuer_and_a_key_that_is_revoked_may_not() {
         assert_eq!(batched(&mut net), before, "{signs:?}");
     }
     let unpaid = [6, 7].map(|node| net.payments_of(node).ledger().account(&issuer));
-    assert!(unpaid.iter().all(|account| account.listed - account.batched - account.void <= 512));
+    assert!(
+        unpaid.iter().all(|account| account.listed - account.batched - account.void <= MOST_UNSIGNED as u64)
+    );
     assert!([6, 7].iter().all(|node| net.payments_of(*node).counts().violations > 0), "they are counted");
     // What was won before is still there, and nobody else has lost anything.
     for (node, won) in [6, 7].into_iter().zip(won) {

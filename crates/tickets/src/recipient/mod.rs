@@ -17,6 +17,7 @@ use crate::batch::{Digest, SignedBatch};
 use crate::books::{Books, Now};
 use crate::claim::{BatchClaim, WindowClaim, WinnerClaim};
 use crate::class::{ClassNumber, PriceClass};
+use crate::credit::MOST_UNSIGNED;
 use crate::journal::Gated;
 use crate::ledger::Winners;
 use crate::lottery::{Draw, WindowNumber, wins};
@@ -28,9 +29,6 @@ use crate::records::Restore;
 
 pub use batches::BatchRefused;
 use windows::{MOST_CLAIMED, WINDOW_LIFE, Window};
-
-/// Credit in tickets: two batches.
-const MOST_UNSIGNED: usize = 2 * MAX_TICKETS;
 
 /// Between whom, and what a ticket is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +82,8 @@ pub enum Refused {
     /// The list has to be agreed on first, or the packet is older than the agreement.
     #[error("the list is not agreed on")]
     NoAgreement,
-    /// Two batches are unsigned.
-    #[error("two batches are unsigned")]
+    /// As much as is worked for on credit is unsigned.
+    #[error("{MOST_UNSIGNED} tickets are unsigned")]
     Unsigned,
     /// What is at risk exceeds what the issuer guarantees.
     #[error("the issuer's guarantee is used up")]
@@ -164,7 +162,7 @@ struct Pending {
 /// The earning side of one link under one key epoch: tickets in the order in which they were acknowledged, batches whose
 /// tickets wait for their openers, windows and their winners.
 ///
-/// **Bound.** Tickets: 512 unsigned, and those of the batches of [`Limits::settled_after`], since a ticket is given up then.
+/// **Bound.** Tickets: [`MOST_UNSIGNED`] unsigned, and those of the batches of [`Limits::settled_after`], since a ticket is given up then.
 /// Windows: until they are claimed and settled, or expire; of each the digests of 256 batches.
 #[derive(Debug)]
 pub struct Recipient {
@@ -220,7 +218,7 @@ impl Recipient {
             current: None,
             ended: false,
             end_said: None,
-            tickets: VecDeque::with_capacity(2 * MOST_UNSIGNED),
+            tickets: VecDeque::with_capacity(4 * MAX_TICKETS),
             base: 0,
             signed: 0,
             acked: 0,
