@@ -4,10 +4,9 @@ use crate::merkle::MAX_TICKETS;
 
 /// Tickets for which a recipient works before they are signed: four batches.
 ///
-/// A batch is signed when it is full, so one always waits, and only the others cover the time from a packet's departure until
-/// its batch is with the recipient: acknowledgement, disk, batch, disk. With two batches that would be the time in which one
-/// fills, 0.05 s on a link of 5000 packets a second, which a disk that is busy exceeds. What that risks is counted against
-/// what the issuer guarantees, like everything else.
+/// A batch is signed when it is full, so one of them always waits for tickets. Only the others cover the time from a packet's
+/// departure until its batch is with the recipient: acknowledgement, disk, batch, disk. With a credit of two batches, that time
+/// must be less than 256 packets take: 0.05 s at 5000 packets a second on a link, and a busy disk takes longer.
 pub const MOST_UNSIGNED: usize = 4 * MAX_TICKETS;
 
 /// What an issuer guarantees to a recipient, and what the recipient has at risk with it; all links and epochs between

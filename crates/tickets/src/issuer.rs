@@ -26,6 +26,7 @@ const CLOSE_AFTER: Duration = Duration::from_secs(10);
 const ACK_WITHIN: Duration = Duration::from_secs(30);
 /// Signed batches that the recipient has not received.
 const MOST_UNRECEIVED: usize = 4;
+const _: () = assert!(MOST_UNSIGNED <= MOST_UNRECEIVED * MAX_TICKETS);
 /// Batches of a window.
 const MOST_BATCHES: u16 = 256;
 /// Windows of a link that hold a batch and are neither claimed nor expired.
@@ -187,10 +188,10 @@ impl Issuer {
             windows: BTreeMap::new(),
             current: None,
             ending: false,
-            sent: VecDeque::with_capacity(2 * MAX_TICKETS),
+            sent: VecDeque::with_capacity(MOST_UNSIGNED),
             in_flight: 0,
             last: None,
-            leaves: Vec::with_capacity(2 * MAX_TICKETS),
+            leaves: Vec::with_capacity(MOST_UNSIGNED),
             first: Time::MAX,
             list: AckList::new(),
             agreed: false,
@@ -281,13 +282,10 @@ impl Issuer {
         if self.unreceived.len() >= MOST_UNRECEIVED {
             return Err(Stop::Unreceived);
         }
-        let open = self.in_flight + self.leaves.len();
-        // The recipient takes no more than this, and what is signed counts for it only when it has it.
-        let signed: usize = self.unreceived.iter().map(|batch| usize::from(batch.header.count.get())).sum();
-        if open + signed >= MOST_UNSIGNED {
+        if self.outstanding() >= MOST_UNSIGNED {
             return Err(Stop::Unsigned);
         }
-        if (open as u64) < self.reserved {
+        if (self.open() as u64) < self.reserved {
             return Ok(());
         }
         for tickets in [RESERVE, 1] {
@@ -297,6 +295,18 @@ impl Issuer {
             }
         }
         Err(Stop::Deposit)
+    }
+
+    /// Tickets that were sent or listed, and are not signed.
+    fn open(&self) -> usize {
+        self.in_flight + self.leaves.len()
+    }
+
+    /// Tickets for which the recipient has no signature yet: what is signed counts for it only when it has it.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        let signed = self.unreceived.iter().map(|batch| usize::from(batch.header.count.get()));
+        self.open() + signed.sum::<usize>()
     }
 
     /// Before a packet is sent. `check` is that of the first link: the acknowledgement must match it.

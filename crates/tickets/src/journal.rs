@@ -70,7 +70,7 @@ impl Journal {
     }
 
     /// Whether what was asked for last keeps packets waiting that others want to send; once. A link that is so busy that it
-    /// fills whole batches may send two of them ahead of the disks at both ends, and then stands still.
+    /// fills whole batches may send as much as its credit ahead of the disks at both ends, and then stands still.
     pub fn take_urgent(&mut self) -> bool {
         core::mem::take(&mut self.urgent)
     }

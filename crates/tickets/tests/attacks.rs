@@ -156,7 +156,7 @@ fn a_recipient_that_acknowledges_nothing_is_paid_nothing_and_shows() {
     assert!(link.batches.is_empty());
     link.wait(20);
     link.pump();
-    assert_eq!(link.issuer.withheld(), 1024);
+    assert_eq!(link.issuer.withheld(), MOST_UNSIGNED as u64);
     assert!(
         link.payer.books.solvency.at_risk() < 70.0 * 1000.0,
         "what was set aside goes to the next packets"
@@ -242,7 +242,8 @@ fn an_issuer_that_issues_to_many_costs_each_no_more_than_its_guarantee() {
     let mut lost = Vec::new();
     for seed in 0..4 {
         let mut link = Link::new(100 + seed);
-        let guarantee = 15 * FACE;
+        let guarantee = 30 * FACE;
+        let mut batches = 0;
         link.payee.books.credit(issuer()).set_guaranteed(guarantee);
         let refused = loop {
             match link.send() {
@@ -252,12 +253,14 @@ fn an_issuer_that_issues_to_many_costs_each_no_more_than_its_guarantee() {
                     link.acks(usize::MAX);
                     link.open(usize::MAX);
                     link.pump();
+                    batches = link.accepted.len();
                 }
                 Err(stop) => panic!("{stop}"),
             }
             assert!(link.payee.books.credit(issuer()).at_risk() <= guarantee + 40 * FACE);
         };
         assert_eq!(refused, Refused::Guarantee);
+        assert!(batches >= 4, "it was worked for beyond the credit");
         link.acks(usize::MAX);
         link.open(usize::MAX);
         link.wait(10);
@@ -266,7 +269,7 @@ fn an_issuer_that_issues_to_many_costs_each_no_more_than_its_guarantee() {
     }
     // Luck moves the winners of what was worked for on credit, not the average.
     let average = f64::from(lost.iter().sum::<u32>()) / 4.0;
-    assert!(average < 22.0, "{lost:?} winners were worked for, and 15 were guaranteed");
+    assert!(average < 38.0, "{lost:?} winners were worked for, and 30 were guaranteed");
 }
 
 #[test]

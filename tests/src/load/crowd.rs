@@ -7,7 +7,7 @@
 //!
 //! | command | what it does | answer |
 //! |---|---|---|
-//! | `run N S` | for S seconds keeps N packets on their way, then waits until nothing comes any more | a line of JSON |
+//! | `run N S` | for S seconds sends, N packets on their way from the first quarter on, then waits until nothing comes any more | a line of JSON |
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -455,7 +455,7 @@ async fn serve(homes: &[PathBuf]) {
         }
         let book = std::mem::take(&mut *lock(&book));
         // The first packets take their time to come.
-        let from = begun + (ended - begun) / 3;
+        let from = begun + (ended - begun) / 2;
         let counted = book.arrived.iter().filter(|(at, _)| *at >= from && *at < ended).count();
         let mut took: Vec<f64> = book.arrived.iter().map(|(_, took)| *took).collect();
         took.sort_by(f64::total_cmp);

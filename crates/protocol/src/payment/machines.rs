@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tombola_mixing::Time;
 use tombola_tickets::{
-    Address, Books, ClassNumber, Event, Issuer, IssuerLink, IssuerMessage, Limits, Neighbour, Now, PacketId,
-    PriceClass, Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim, WindowNumber,
+    Address, Books, ClassNumber, Event, Issuer, IssuerLink, IssuerMessage, Limits, MOST_UNSIGNED, Neighbour,
+    Now, PacketId, PriceClass, Recipient, RecipientLink, RecipientMessage, Restore, UnixSeconds, WindowClaim,
+    WindowNumber,
 };
 
 use super::{Account, Owed, PaymentCounts, Side, Signs, Terms};
@@ -13,7 +14,7 @@ use crate::control::{ControlWriter, Record};
 use crate::frame::Parity;
 
 /// Packets whose acknowledgement is waited for. Twice what an issuer has unsigned.
-const SENT_MAX: usize = 2048;
+const SENT_MAX: usize = 2 * MOST_UNSIGNED;
 /// An acknowledgement that has not come by then does not open anything: the issuer has given the packet up.
 const SENT_LIFE: core::time::Duration = core::time::Duration::from_secs(35);
 /// Messages that wait for a control slot. Only a neighbour that repeats itself brings more; those are lost on it.

@@ -17,8 +17,9 @@ use crate::opener::{Half, Ticket};
 const WAITING_MAX: usize = 1024;
 /// They wait no longer than an acknowledgement is waited for.
 const WAITING_LIFE: Duration = Duration::from_secs(30);
-/// Packets of a client that the first hop has not acknowledged, and that are unsigned. As many as its own software lets wait.
-const CLIENT_OPEN_MAX: usize = MOST_UNSIGNED;
+/// Packets of a client that the first hop has not acknowledged, or that are unsigned: half of what a node is trusted with, and of
+/// what may wait for a neighbour. Its own software stops there, too.
+const CLIENT_OPEN_MAX: usize = MOST_UNSIGNED / 2;
 
 impl Payments {
     /// A node sent a packet, and its ticket is the one that the sender meant. `next`: who the packet goes to, none if it ends
@@ -153,9 +154,12 @@ impl Payments {
     /// Whether a client could send a packet of that epoch now.
     pub fn may_send_first(&mut self, now: Time, gateway: &IdentityKey, parity: Parity) -> Result<(), Unpaid> {
         let at = self.now(now);
-        let terms =
-            self.links.get(gateway).and_then(|link| link.paying[parity.index()]).ok_or(Unpaid::NoTerms)?;
+        let link = self.links.get(gateway).ok_or(Unpaid::NoTerms)?;
+        let terms = link.paying[parity.index()].ok_or(Unpaid::NoTerms)?;
         let paying = self.machines.paying.get_mut(&terms).ok_or(Unpaid::NoTerms)?;
+        if link.paced && paying.issuer.outstanding() >= CLIENT_OPEN_MAX {
+            return Err(Unpaid::Stop(Stop::Unsigned));
+        }
         Ok(paying.issuer.may_send(at, &mut self.books)?)
     }
 
@@ -175,6 +179,9 @@ impl Payments {
         else {
             return Err((Unpaid::NoTerms, frame, owed));
         };
+        if link.paced && paying.issuer.outstanding() >= CLIENT_OPEN_MAX {
+            return Err((Unpaid::Stop(Stop::Unsigned), frame, owed));
+        }
         let counter = link.counter[parity.index()];
         let packet = packet_id((link.session, counter));
         let (challenge, check) = if link.paced {
