@@ -95,6 +95,23 @@ fn what_is_signed_counts_until_it_is_received() {
 }
 
 #[test]
+fn no_more_is_sent_while_four_batches_are_not_received() {
+    let mut link = Link::new(17);
+    for batch in 0..4 {
+        assert!(link.send().is_ok(), "after {batch} batches");
+        link.acks(1);
+        link.wait(10);
+        link.tick();
+        assert_eq!(link.issuer.unsigned().len(), 0, "a batch of one");
+    }
+    assert_eq!(link.send(), Err(Stop::Unreceived), "few as the tickets are");
+    link.pump();
+    assert_eq!(link.accepted.len(), 4);
+    assert!(link.send().is_ok());
+    assert!(link.refused.is_empty() && link.errors.is_empty());
+}
+
+#[test]
 fn acknowledgements_on_their_way_survive_the_closing_of_a_batch() {
     let mut link = Link::new(4);
     link.send_many(100);

@@ -143,6 +143,19 @@ fn times_p(factor: u64, at: usize) -> __m256i {
     })
 }
 
+/// Aligns the frame of the function. Where nothing but registers for which there is no room lies in it, the compiler does not: it
+/// writes them wherever the stack happens to be, half of them across two cache lines, and across two pages in every fifth process.
+macro_rules! align_frame {
+    () => {
+        let aligned = Aligned(0);
+        core::hint::black_box(&aligned);
+    };
+}
+
+/// A byte that is aligned as vectors are.
+#[repr(align(32))]
+struct Aligned(#[expect(dead_code, reason = "only where it lies matters")] u8);
+
 /// A function of its own: a formula with several of them inlined would not fit the instruction cache.
 ///
 /// The largest sum of products is that of limb 0: f0 g0 + 19 (4 of two even limbs, 5 of two odd ones, twice), at most
@@ -150,6 +163,7 @@ fn times_p(factor: u64, at: usize) -> __m256i {
 #[inline(never)]
 #[target_feature(enable = "avx2")]
 fn multiply(f: &Ten, g: &Ten) -> Ten {
+    align_frame!();
     let nineteen = constant(19);
     // Even limbs with even ones and odd with odd make the even limbs of the product, the others the odd ones: 25 products at
     // a time, whose factors and sums fit the registers.
@@ -317,6 +331,7 @@ fn multiply(f: &Ten, g: &Ten) -> Ten {
 #[inline(never)]
 #[target_feature(enable = "avx2")]
 fn squared(f: &Ten) -> Ten {
+    align_frame!();
     let nineteen = constant(19);
     let f0 = f[0];
     let r0 = m(f0, f0);
