@@ -8,6 +8,7 @@
 //! | wide | tight: [`Field::sub_wide`] carries |
 
 use core::arch::x86_64::*;
+use core::hint::black_box;
 
 use super::Avx2;
 use crate::field::{Field, Limbs};
@@ -143,18 +144,19 @@ fn times_p(factor: u64, at: usize) -> __m256i {
     })
 }
 
-/// Aligns the frame of the function. Where nothing but registers for which there is no room lies in it, the compiler does not: it
-/// writes them wherever the stack happens to be, half of them across two cache lines, and across two pages in every fifth process.
-macro_rules! align_frame {
-    () => {
-        let aligned = Aligned(0);
-        core::hint::black_box(&aligned);
-    };
-}
-
 /// A byte that is aligned as vectors are.
 #[repr(align(32))]
 struct Aligned(#[expect(dead_code, reason = "only where it lies matters")] u8);
+
+/// Aligns the frame of the function that this becomes part of. Where nothing but registers for which there is no room lies in it, the
+/// compiler does not: it writes them wherever the stack happens to be. That is 16 bytes off, so half of them go across two cache
+/// lines, and in every fifth process some across two pages. Nothing but speed depends on it.
+#[inline(always)]
+fn align_frame() {
+    let aligned = Aligned(0);
+    // A variable whose address nobody has lies in no frame.
+    black_box(&aligned);
+}
 
 /// A function of its own: a formula with several of them inlined would not fit the instruction cache.
 ///
@@ -163,7 +165,7 @@ struct Aligned(#[expect(dead_code, reason = "only where it lies matters")] u8);
 #[inline(never)]
 #[target_feature(enable = "avx2")]
 fn multiply(f: &Ten, g: &Ten) -> Ten {
-    align_frame!();
+    align_frame();
     let nineteen = constant(19);
     // Even limbs with even ones and odd with odd make the even limbs of the product, the others the odd ones: 25 products at
     // a time, whose factors and sums fit the registers.
@@ -331,7 +333,7 @@ fn multiply(f: &Ten, g: &Ten) -> Ten {
 #[inline(never)]
 #[target_feature(enable = "avx2")]
 fn squared(f: &Ten) -> Ten {
-    align_frame!();
+    align_frame();
     let nineteen = constant(19);
     let f0 = f[0];
     let r0 = m(f0, f0);
