@@ -61,7 +61,7 @@ pub enum Stop {
     #[error("the list is not agreed on")]
     NoAgreement,
     /// As much as the recipient works for on credit is unsigned, packets on their way and batches that were not handed out included.
-    #[error("{MOST_UNSIGNED} tickets are unsigned")]
+    #[error("as many tickets are unsigned as the recipient works for on credit")]
     Unsigned,
     /// Four signed batches were not received.
     #[error("four signed batches were not received")]
