@@ -4,9 +4,10 @@ use core::time::Duration;
 
 use tombola_mixing::Time;
 use tombola_tickets::por::{AckCheck, Challenge, first_link_opener};
-use tombola_tickets::{MOST_UNSIGNED, PacketId, Secret, Stop};
+use tombola_tickets::{Issuer, MOST_UNSIGNED, PacketId, Secret, Stop};
 use tombola_topology::IdentityKey;
 
+use super::link::Link;
 use super::types::{Debt, FirstLink};
 use super::{NOBODY, Owed, PaymentOutput, Payments, Unpaid};
 use crate::drops::DropReason;
@@ -157,9 +158,7 @@ impl Payments {
         let link = self.links.get(gateway).ok_or(Unpaid::NoTerms)?;
         let terms = link.paying[parity.index()].ok_or(Unpaid::NoTerms)?;
         let paying = self.machines.paying.get_mut(&terms).ok_or(Unpaid::NoTerms)?;
-        if link.paced && paying.issuer.outstanding() >= CLIENT_OPEN_MAX {
-            return Err(Unpaid::Stop(Stop::Unsigned));
-        }
+        stops_a_client(link, &paying.issuer)?;
         Ok(paying.issuer.may_send(at, &mut self.books)?)
     }
 
@@ -179,8 +178,8 @@ impl Payments {
         else {
             return Err((Unpaid::NoTerms, frame, owed));
         };
-        if link.paced && paying.issuer.outstanding() >= CLIENT_OPEN_MAX {
-            return Err((Unpaid::Stop(Stop::Unsigned), frame, owed));
+        if let Err(stop) = stops_a_client(link, &paying.issuer) {
+            return Err((stop.into(), frame, owed));
         }
         let counter = link.counter[parity.index()];
         let packet = packet_id((link.session, counter));
@@ -267,6 +266,14 @@ fn packet_id((session, counter): (u32, u32)) -> PacketId {
     PacketId { session: session.into(), counter: counter.into() }
 }
 
+/// A client sends nothing that its gateway would refuse.
+fn stops_a_client(link: &Link, issuer: &Issuer) -> Result<(), Stop> {
+    if link.paced && issuer.outstanding() >= CLIENT_OPEN_MAX {
+        return Err(Stop::Unsigned);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -350,6 +357,28 @@ mod tests {
         answer(&mut payments, now, peer);
         assert!(payments.issue(now, &peer, frame(), Owed::default()).is_ok());
         assert_eq!(in_flight(&payments), 2);
+    }
+
+    #[test]
+    fn a_client_stops_where_its_gateway_would_refuse_and_a_node_goes_on() {
+        for (paced, most) in [(true, 512), (false, 1024)] {
+            let (now, peer) = (Time::ZERO + Duration::from_secs(1), IdentityKey::of_seed(&[6; 32]));
+            let mut payments = agreed(now, peer);
+            payments.links.get_mut(&peer).unwrap().paced = paced;
+            let mut sent = 0;
+            let stopped = loop {
+                let may_send = payments.may_send_first(now, &peer, even());
+                let mut frame = Frame::zeroed();
+                frame.set_link_packet(even(), &LinkMeta::NONE);
+                match payments.issue(now, &peer, frame, Owed::default()) {
+                    Ok(_) => sent += 1,
+                    Err((why, ..)) => break (may_send, why),
+                }
+                assert_eq!(may_send, Ok(()));
+            };
+            let unsigned = Unpaid::Stop(Stop::Unsigned);
+            assert_eq!((sent, stopped), (most, (Err(unsigned), unsigned)));
+        }
     }
 
     #[test]
