@@ -26,7 +26,7 @@ pub struct Config {
     /// Where it keeps what has to survive it: a folder that nobody else uses.
     #[serde(default = "default_data")]
     pub data: PathBuf,
-    /// Addresses to listen on for neighbours, QUIC and TCP: `/ip4/0.0.0.0/udp/9000/quic-v1`, `/ip4/0.0.0.0/tcp/9000`.
+    /// Addresses to listen on for neighbours, TCP and QUIC: `/ip4/0.0.0.0/tcp/9000`, `/ip4/0.0.0.0/udp/9000/quic-v1`.
     pub listen: Vec<String>,
     /// Where metrics are served, a loopback address; absent: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,27 +1,31 @@
 //! What a mix node does under load, and what a whole network on one machine does. Prints lines `figure KEY VALUE`; what the
 //! keys mean is in `docs/performance.md`.
 //!
-//! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part; `--rate N` what a node does at so many
-//! packets a second; `--workers N` and `--link-threads N` are as in that node's configuration.
+//! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part, `network-quic`, which has to be named, a
+//! network without TCP; `--rate N` what a node does at so many packets a second; `--workers N` and `--link-threads N` are as in that node's configuration.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
 
 use std::process::exit;
 use std::str::FromStr;
 
+use tombola::local::Transport;
 use tombola_node::metrics::PACKETS_DROPPED_TOTAL;
 use tombola_tests::load::network::{self, Flow};
 use tombola_tests::load::stage::{Run, Setting, Stage};
 
 /// What is measured, unless a part of it is named.
 const PARTS: [&str; 3] = ["node-quic", "node-tcp", "network"];
+/// What is measured if it is named.
+const ONLY_NAMED: &str = "network-quic";
 /// Seconds of each run.
 const SECONDS: f64 = 6.0;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let is_test = args.iter().any(|arg| arg == "--test");
-    let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| PARTS.contains(arg)).collect();
+    let parts: Vec<&str> =
+        args.iter().map(String::as_str).filter(|arg| PARTS.contains(arg) || *arg == ONLY_NAMED).collect();
     let rate = option(&args, "--rate");
     let default = Setting::default();
     let setting = Setting {
@@ -29,18 +33,25 @@ fn main() {
         link_threads: option(&args, "--link-threads").unwrap_or(default.link_threads),
         ..default
     };
-    let wanted = |part| parts.is_empty() || parts.contains(&part);
-    for (part, key, tcp_only) in [("node-quic", "node.quic", false), ("node-tcp", "node.tcp", true)] {
+    let wanted = |part| parts.contains(&part) || parts.is_empty() && part != ONLY_NAMED;
+    for (part, key, transport) in
+        [("node-quic", "node.quic", Transport::Quic), ("node-tcp", "node.tcp", Transport::Tcp)]
+    {
         if wanted(part) {
-            node(key, &Setting { tcp_only, ..setting.clone() }, is_test, rate);
+            node(key, &Setting { transport, ..setting.clone() }, is_test, rate);
         }
     }
-    if wanted("network") {
+    for (part, key, transport) in
+        [("network", "network", Transport::Both), (ONLY_NAMED, "network.quic", Transport::Quic)]
+    {
+        if !wanted(part) {
+            continue;
+        }
         let (clients, on_their_way, seconds) = if is_test { (8, 16, 2.0) } else { (256, 16_000, 20.0) };
-        let flow = network::closed_loop(clients, on_their_way, seconds);
-        show_flow(&flow);
+        let flow = network::closed_loop(transport, clients, on_their_way, seconds);
+        show_flow(part, &flow);
         if !is_test {
-            figure("network.closed_loop_packets_per_s", flow.packets_per_s);
+            figure(&format!("{key}.closed_loop_packets_per_s"), flow.packets_per_s);
         }
     }
 }
@@ -115,9 +126,9 @@ fn show_drops(stage: &Stage) {
     }
 }
 
-fn show_flow(flow: &Flow) {
+fn show_flow(part: &str, flow: &Flow) {
     println!(
-        "network: {} sent, {} arrived, {:.0} a second, {:.2} s on their way, {:.2} at p99",
+        "{part}: {} sent, {} arrived, {:.0} a second, {:.2} s on their way, {:.2} at p99",
         flow.sent, flow.arrived, flow.packets_per_s, flow.p50_s, flow.p99_s
     );
     for (name, us) in &flow.cpu_us_per_packet {

@@ -8,9 +8,9 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
 /// What is below a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// QUIC version 1 over UDP. Sorts before TCP: it is dialled first.
+    /// QUIC version 1 over UDP.
     Quic,
     /// TCP, Noise, Yamux.
     Tcp,
@@ -138,11 +138,6 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-    }
-
-    #[test]
-    fn quic_sorts_before_tcp() {
-        assert!(Transport::Quic < Transport::Tcp);
     }
 
     #[test]

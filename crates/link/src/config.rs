@@ -63,9 +63,10 @@ pub struct LinkConfig {
     pub max_handshakes: usize,
     /// Time for one attempt on one address, and again for opening the two streams. Default 5 s.
     pub handshake_timeout: Duration,
-    /// A QUIC peer of which nothing has been heard for this long is gone; each end asks three times within it. A peer that
+    /// A peer of which nothing has been heard for this long is gone; each end asks three times within it. Over QUIC a peer that
     /// crashed is noticed by this and nothing else: the QUIC library does not send resets for connections of an earlier
-    /// process. (TCP is reset by the peer's kernel if that is still there; otherwise see `stall_timeout`.) Default 10 s.
+    /// process. Over TCP its kernel sends them, and only where that is silent, too, this is needed. It is the kernel that asks
+    /// and answers there: see `stall_timeout` for a process that stands still. At least 3 s over TCP. Default 10 s.
     pub silence_timeout: Duration,
     /// A peer that takes nothing for this long while frames wait for it is disconnected. Default 60 s.
     pub stall_timeout: Duration,
@@ -111,7 +112,7 @@ impl LinkConfig {
 pub struct Peer {
     /// The key by which it is recognised.
     pub identity: IdentityKey,
-    /// Where to reach it, best first. QUIC addresses are tried before TCP addresses whatever their order.
+    /// Where to reach it, best first: they are tried in this order, whatever their transports.
     pub addresses: Vec<String>,
     /// `true`: we connect to it, again and again. `false`: it connects to us.
     pub dial: bool,
@@ -210,7 +211,7 @@ fn check_peer(own: &IdentityKey, peer: &Peer) -> Result<Target, PeersError> {
     if !peer.dial {
         return Ok(Target { identity, addresses: Vec::new(), dial: false });
     }
-    let mut addresses = peer
+    let addresses = peer
         .addresses
         .iter()
         .map(|text| Address::to_dial(text).map_err(|source| PeersError::Address { identity, source }))
@@ -218,8 +219,6 @@ fn check_peer(own: &IdentityKey, peer: &Peer) -> Result<Target, PeersError> {
     if addresses.is_empty() {
         return Err(PeersError::NoAddress { identity });
     }
-    // Stable: within a transport the peer's own preference stays.
-    addresses.sort_by_key(|address| address.transport);
     Ok(Target { identity, addresses, dial: true })
 }
 
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn quic_is_tried_first_and_preference_is_kept_within_a_transport() {
+    fn addresses_keep_their_order() {
         let texts = [
             "/ip4/127.0.0.1/tcp/4",
             "/ip4/127.0.0.1/udp/2/quic-v1",
@@ -250,7 +249,7 @@ mod tests {
         ];
         let targets = check(&[Peer::dialled(key(1), texts.map(String::from).to_vec())]).unwrap();
         let ports: Vec<u16> = targets[0].addresses.iter().map(|a| a.socket.port()).collect();
-        assert_eq!(ports, [2, 1, 4, 3]);
+        assert_eq!(ports, [4, 2, 3, 1]);
     }
 
     #[test]

@@ -17,8 +17,8 @@ const STABLE: Duration = Duration::from_secs(10);
 
 /// Keeps one connection to every peer that is to be dialled, forever.
 ///
-/// One attempt tries the peer's addresses one after the other, QUIC before TCP; when all have failed, or when a connection
-/// ends, it waits (see [`Backoff`]) and starts with the first address again.
+/// One attempt tries the peer's addresses one after the other, in the order of the list; when all have failed, or when a
+/// connection ends, it waits (see [`Backoff`]) and starts with the first address again.
 #[derive(Debug, Default)]
 pub(crate) struct Dialer {
     peers: BTreeMap<IdentityKey, Entry>,

@@ -1,8 +1,8 @@
 //! Several streams on one TCP connection: Yamux with bounds that fit links.
 //!
 //! `libp2p-yamux` is not used because it leaves the receive windows to grow up to 1 GiB per connection, as a function of
-//! bandwidth and of a round-trip time that the other end can inflate. Here they stay at 256 KiB per stream, and there are few
-//! streams.
+//! bandwidth and of a round-trip time that the other end can inflate. Here they stay at 256 KiB per stream, but for one between
+//! nodes, which may grow to what a link needs, and there are few streams.
 
 use std::collections::VecDeque;
 use std::future::{Ready, ready};
@@ -26,11 +26,15 @@ const MAX_WAITING: usize = 4;
 pub(crate) struct MuxConfig(yamux::Config);
 
 impl MuxConfig {
-    pub(crate) fn new() -> Self {
+    /// One stream of a connection may have so many bytes on their way, if the round trip asks for it; at least, and otherwise,
+    /// the protocol's default of 256 KiB.
+    pub(crate) fn new(window: u32) -> Self {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(MAX_STREAMS);
-        // As small as it may be: this leaves no room for any window to grow beyond the protocol's default of 256 KiB.
-        config.set_max_connection_receive_window(Some(MAX_STREAMS * yamux::DEFAULT_CREDIT as usize));
+        // What is beyond the defaults of all streams is what windows can grow by.
+        let growth = window.saturating_sub(yamux::DEFAULT_CREDIT) as usize;
+        let defaults = MAX_STREAMS * yamux::DEFAULT_CREDIT as usize;
+        config.set_max_connection_receive_window(Some(defaults + growth));
         Self(config)
     }
 

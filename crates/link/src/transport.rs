@@ -1,17 +1,22 @@
 //! What is below a link: QUIC, or TCP with Noise and Yamux. There is no way without encryption.
 
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
 use futures::future::Either;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{PeerId, Transport, noise, quic, tcp};
+use rustix::net::sockopt;
 
 use crate::config::{LinkConfig, Policy};
 use crate::mux::MuxConfig;
 
 /// Keep-alives per silence timeout: all but one may get lost.
-const QUIC_KEEP_ALIVES: u32 = 3;
+const KEEP_ALIVES: u32 = 3;
 /// Streams that a peer may have open: its one, and one that is being refused.
 const QUIC_STREAMS: u32 = 2;
 /// Connections that the kernel keeps until they are accepted.
@@ -29,10 +34,18 @@ pub(crate) fn build(
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let quic = quic::tokio::Transport::new(quic_config(keypair, config))
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    let silence = config.silence_timeout;
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true).listen_backlog(TCP_BACKLOG))
+        .map(move |stream, _| {
+            if let Err(error) = end_with_silence(&stream.0, silence) {
+                // Nothing but a connection that has ended is refused that.
+                tracing::debug!(%error, "a TCP connection got no keep-alives");
+            }
+            stream
+        })
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(keypair)?)
-        .multiplex(MuxConfig::new())
+        .multiplex(MuxConfig::new(window(config)))
         .timeout(config.handshake_timeout)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let either = quic.or_transport(tcp).map(|output, _| match output {
@@ -41,15 +54,33 @@ pub(crate) fn build(
     Ok(either.boxed())
 }
 
-fn quic_config(keypair: &Keypair, link: &LinkConfig) -> quic::Config {
-    let window = match link.policy {
+fn window(config: &LinkConfig) -> u32 {
+    match config.policy {
         Policy::Neighbours => NODE_WINDOW,
         Policy::Clients(_) | Policy::DialOnly => CLIENT_WINDOW,
-    };
+    }
+}
+
+/// Has the kernel end a TCP connection of whose other end nothing was heard for so long: neither an answer to its probes nor an
+/// acknowledgement of what was sent. It counts in seconds, and may take one probe longer.
+fn end_with_silence(stream: impl AsFd, silence: Duration) -> io::Result<()> {
+    let between = Duration::from_secs((silence / KEEP_ALIVES).as_secs().max(1));
+    sockopt::set_tcp_keepidle(&stream, between)?;
+    sockopt::set_tcp_keepintvl(&stream, between)?;
+    sockopt::set_tcp_keepcnt(&stream, KEEP_ALIVES)?;
+    // For what was sent, which is not probed for; probes end by it, too.
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(&stream, u32::try_from(silence.as_millis()).unwrap_or(u32::MAX))?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    Ok(())
+}
+
+fn quic_config(keypair: &Keypair, link: &LinkConfig) -> quic::Config {
+    let window = window(link);
     let mut config = quic::Config::new(keypair);
     config.handshake_timeout = link.handshake_timeout;
     config.max_idle_timeout = u32::try_from(link.silence_timeout.as_millis()).unwrap_or(u32::MAX);
-    config.keep_alive_interval = link.silence_timeout / QUIC_KEEP_ALIVES;
+    config.keep_alive_interval = link.silence_timeout / KEEP_ALIVES;
     config.max_concurrent_stream_limit = QUIC_STREAMS;
     config.max_stream_data = window;
     config.max_connection_data = window * QUIC_STREAMS;

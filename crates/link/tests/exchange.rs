@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -47,20 +47,24 @@ async fn many_frames_each_way_over_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_quic_is_blocked_tcp_is_used() {
-    let a = Node::listening(1, TCP, &[2]).await;
-    // A socket that takes datagrams and never answers: what a firewall looks like.
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let blocked = format!("/ip4/127.0.0.1/udp/{}/quic-v1", silent.local_addr().unwrap().port());
-    let mut peer = a.as_peer();
-    peer.addresses.push(blocked);
-    let b = Node::start(node_config(2, Policy::Neighbours), vec![peer]).await;
-    b.connected_to(key(1)).await;
-    let stats = b.stats();
-    assert_eq!((stats.dials, stats.failed_dials), (2, 1), "QUIC was not tried first");
-    b.send(key(1), 0..10).await;
-    a.connected_to(key(2)).await;
-    assert!(a.frames(key(2), 10).await.into_iter().eq(0..10));
+async fn where_one_transport_is_blocked_the_other_is_used() {
+    // Sockets that take everything and never answer: what a firewall looks like.
+    let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let [udp_port, tcp_port] = [udp.local_addr(), tcp.local_addr()].map(|address| address.unwrap().port());
+    let no_quic = format!("/ip4/127.0.0.1/udp/{udp_port}/quic-v1");
+    let no_tcp = format!("/ip4/127.0.0.1/tcp/{tcp_port}");
+    for (blocked, open) in [(no_quic, TCP), (no_tcp, QUIC)] {
+        let a = Node::listening(1, open, &[2]).await;
+        let mut peer = a.as_peer();
+        peer.addresses.insert(0, blocked);
+        let b = Node::start(node_config(2, Policy::Neighbours), vec![peer]).await;
+        b.connected_to(key(1)).await;
+        let stats = b.stats();
+        assert_eq!((stats.dials, stats.failed_dials), (2, 1), "the first address was not tried first");
+        b.send(key(1), 0..10).await;
+        a.connected_to(key(2)).await;
+        assert!(a.frames(key(2), 10).await.into_iter().eq(0..10));
+    }
 }
 
 async fn restart(listen: &str) {

@@ -97,7 +97,7 @@ fn node_keys(home: &Path) -> Result<()> {
         "layer": 1,
         "identity": LinkSecret::from_seed(*link.expose()).identity().to_string(),
         "sphinx_key": sphinx_key.to_string(),
-        "addresses": ["/ip4/192.0.2.1/udp/9000/quic-v1", "/ip4/192.0.2.1/tcp/9000"],
+        "addresses": ["/ip4/192.0.2.1/tcp/9000", "/ip4/192.0.2.1/udp/9000/quic-v1"],
     });
     print_line(format_args!("{entry:#}"));
     Ok(())

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tombola::local::{Chain, LocalNetwork, Options};
+use tombola::local::{Chain, LocalNetwork, Options, Transport};
 use tombola_node::metrics::PACKETS_DROPPED_TOTAL;
 use tombola_topology::Parameters;
 
@@ -34,12 +34,12 @@ pub struct Flow {
     pub drops: Vec<(String, f64)>,
 }
 
-/// Runs the default network, paid, on a chain of its own, with so many clients at its gateways, which keep so many packets on
-/// their way to each other for so long.
+/// Runs the default network, paid, on a chain of its own, over such transports, with so many clients at its gateways, which keep
+/// so many packets on their way to each other for so long.
 ///
 /// # Panics
 /// Something does not start, or ends.
-pub fn closed_loop(clients: usize, on_their_way: usize, seconds: f64) -> Flow {
+pub fn closed_loop(transport: Transport, clients: usize, on_their_way: usize, seconds: f64) -> Flow {
     // The default parameters, but for cover: no loops, and as little of what accounts send as lets clients send enough.
     let never = Duration::from_secs(86_400);
     let parameters = Parameters {
@@ -54,6 +54,7 @@ pub fn closed_loop(clients: usize, on_their_way: usize, seconds: f64) -> Flow {
     let options = Options {
         parameters: Some(parameters),
         chain: Chain::Own,
+        transport,
         binary: Some(tombola().to_owned()),
         ..Options::default()
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tombola::local::{Chain, LocalNetwork, Options};
+use tombola::local::{Chain, LocalNetwork, Options, Transport};
 use tombola_mixnode::Config;
 use tombola_topology::Parameters;
 
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// No QUIC: everything goes over TCP.
-    pub tcp_only: bool,
+    /// What everything goes over.
+    pub transport: Transport,
     /// Neighbours on either side.
     pub width: u16,
     /// Mean delay.
@@ -48,7 +48,7 @@ impl Default for Setting {
     /// What a node has that is not told otherwise, between four neighbours on either side.
     fn default() -> Self {
         Self {
-            tcp_only: false,
+            transport: Transport::Quic,
             width: 4,
             mean_delay: Parameters::default().mean_delay,
             places: 16_384,
@@ -133,7 +133,7 @@ impl Stage {
             gateways: 1,
             parameters: Some(parameters),
             chain: Chain::Own,
-            tcp_only: setting.tcp_only,
+            transport: setting.transport,
             absent: absent.collect(),
             binary: Some(tombola().to_owned()),
             ..Options::default()

@@ -14,7 +14,7 @@ use tombola_node::{derive, process};
 use tombola_topology::duration;
 
 use super::ledger::{Kind, Ledger, Load, NAMES};
-use super::network::{Chain, Funder, LocalNetwork, Options};
+use super::network::{Chain, Funder, LocalNetwork, Options, Transport};
 use super::node::Restart;
 use super::report::{Measured, Report};
 use super::traffic::Traffic;
@@ -74,6 +74,9 @@ pub struct Args {
     /// that of the clients.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     downlink_interval: Option<Duration>,
+    /// What links go over; both: TCP, or QUIC where that is not let through.
+    #[arg(long, value_enum, default_value_t = Transport::Both)]
+    transport: Transport,
     /// Change epochs so often, such as "60s"; as many are planned as fit into a week, at most 40. Default: one epoch.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     epoch_length: Option<Duration>,
@@ -130,6 +133,7 @@ pub fn run(args: &Args) -> Result<()> {
         gateways: args.gateways,
         mean_delay: args.mean_delay,
         chain: args.chain(),
+        transport: args.transport,
         ..defaults
     };
     let mut parameters = options.parameters();

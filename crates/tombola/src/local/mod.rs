@@ -19,5 +19,5 @@ pub(crate) use bank::Till;
 pub use cli::{Args, run};
 pub use keeper::{KeeperArgs, keep};
 pub use money::{NOT_CONSERVED, Settled, Tickets};
-pub use network::{Chain, Funder, LocalError, LocalNetwork, Options};
+pub use network::{Chain, Funder, LocalError, LocalNetwork, Options, Transport};
 pub use node::{NodeInfo, Restart};

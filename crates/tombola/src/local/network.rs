@@ -59,6 +59,17 @@ pub struct Funder {
     pub password: PathBuf,
 }
 
+/// What addresses a local network's document has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// TCP first, then QUIC.
+    Both,
+    /// Nothing but TCP.
+    Tcp,
+    /// Nothing but QUIC.
+    Quic,
+}
+
 /// How large a local network is, and what it runs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -78,8 +89,8 @@ pub struct Options {
     pub epoch_length: Duration,
     /// Whether packets are paid for, and on which chain.
     pub chain: Chain,
-    /// Whether nodes reach each other, and clients them, over TCP alone, though QUIC would be tried first.
-    pub tcp_only: bool,
+    /// How nodes reach each other, and clients them.
+    pub transport: Transport,
     /// Nodes that are in the document, with keys, configuration and money, but are not started: somebody else plays them.
     pub absent: Vec<String>,
     /// The `tombola` binary; `None`: looked for as the crate's documentation says.
@@ -98,7 +109,7 @@ impl Default for Options {
             epochs: 1,
             epoch_length: Duration::from_secs(7 * 24 * 3600),
             chain: Chain::None,
-            tcp_only: false,
+            transport: Transport::Both,
             absent: Vec::new(),
             binary: None,
         }

@@ -23,7 +23,7 @@ use tombola_topology::{
 };
 
 use super::bank::{Bank, Till};
-use super::network::{LocalError, Options};
+use super::network::{LocalError, Options, Transport};
 use super::ports;
 
 /// A node that is going to be started.
@@ -52,15 +52,20 @@ struct Ports {
 
 impl Ports {
     /// Multiaddresses on one port, free for UDP and TCP alike.
-    fn addresses(&mut self, tcp_only: bool) -> io::Result<Vec<String>> {
+    fn addresses(&mut self, transport: Transport) -> io::Result<Vec<String>> {
         let (udp, tcp) = ports::bind_any(|port| {
             let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
             Ok((UdpSocket::bind((Ipv4Addr::LOCALHOST, tcp.local_addr()?.port()))?, tcp))
         })?;
         let port = tcp.local_addr()?.port();
         self.held.push((udp, tcp));
-        let quic = (!tcp_only).then(|| format!("/ip4/127.0.0.1/udp/{port}/quic-v1"));
-        Ok(quic.into_iter().chain([format!("/ip4/127.0.0.1/tcp/{port}")]).collect())
+        let (tcp, quic) =
+            (format!("/ip4/127.0.0.1/tcp/{port}"), format!("/ip4/127.0.0.1/udp/{port}/quic-v1"));
+        Ok(match transport {
+            Transport::Both => vec![tcp, quic],
+            Transport::Tcp => vec![tcp],
+            Transport::Quic => vec![quic],
+        })
     }
 }
 
@@ -96,9 +101,9 @@ pub(super) fn make(folder: &Path, options: &Options, bank: Option<&Bank>) -> Res
             file.generate()?;
             keys.push(public_key(&file)?);
         }
-        let addresses = ports.addresses(options.tcp_only).map_err(LocalError::Ports)?;
+        let addresses = ports.addresses(options.transport).map_err(LocalError::Ports)?;
         let client_addresses = match role {
-            Role::Gateway => ports.addresses(options.tcp_only).map_err(LocalError::Ports)?,
+            Role::Gateway => ports.addresses(options.transport).map_err(LocalError::Ports)?,
             Role::Mix { .. } => Vec::new(),
         };
         let identity = LinkSecret::from_seed(*link.expose()).identity();
