@@ -2,7 +2,8 @@
 //! keys mean is in `docs/performance.md`.
 //!
 //! `--test` sees that it works. `node-quic`, `node-tcp` and `network` measure a part, `network-quic`, which has to be named, a
-//! network without TCP; `--rate N` what a node does at so many packets a second; `--workers N` and `--link-threads N` are as in that node's configuration.
+//! network without TCP; `--rate N` what a node does at so many packets a second; `--workers N` and `--link-threads N` are as in
+//! that node's configuration.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
 
@@ -17,7 +18,7 @@ use tombola_tests::load::stage::{Run, Setting, Stage};
 /// What is measured, unless a part of it is named.
 const PARTS: [&str; 3] = ["node-quic", "node-tcp", "network"];
 /// What is measured if it is named.
-const ONLY_NAMED: &str = "network-quic";
+const NETWORK_QUIC: &str = "network-quic";
 /// Seconds of each run.
 const SECONDS: f64 = 6.0;
 
@@ -25,7 +26,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let is_test = args.iter().any(|arg| arg == "--test");
     let parts: Vec<&str> =
-        args.iter().map(String::as_str).filter(|arg| PARTS.contains(arg) || *arg == ONLY_NAMED).collect();
+        args.iter().map(String::as_str).filter(|arg| PARTS.contains(arg) || *arg == NETWORK_QUIC).collect();
     let rate = option(&args, "--rate");
     let default = Setting::default();
     let setting = Setting {
@@ -33,7 +34,7 @@ fn main() {
         link_threads: option(&args, "--link-threads").unwrap_or(default.link_threads),
         ..default
     };
-    let wanted = |part| parts.contains(&part) || parts.is_empty() && part != ONLY_NAMED;
+    let wanted = |part| parts.contains(&part) || parts.is_empty() && part != NETWORK_QUIC;
     for (part, key, transport) in
         [("node-quic", "node.quic", Transport::Quic), ("node-tcp", "node.tcp", Transport::Tcp)]
     {
@@ -42,7 +43,7 @@ fn main() {
         }
     }
     for (part, key, transport) in
-        [("network", "network", Transport::Both), (ONLY_NAMED, "network.quic", Transport::Quic)]
+        [("network", "network", Transport::Both), (NETWORK_QUIC, "network.quic", Transport::Quic)]
     {
         if !wanted(part) {
             continue;

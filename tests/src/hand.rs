@@ -401,6 +401,7 @@ fn new_key(path: &Path) -> SphinxKey {
 fn addresses(tcp_only: bool) -> Vec<String> {
     let port = free_port();
     let tcp = format!("/ip4/127.0.0.1/tcp/{port}");
+    // In the other order than those that `tombola` makes, so that both transports are tested.
     if tcp_only { vec![tcp] } else { vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1"), tcp] }
 }
 

@@ -65,8 +65,9 @@ pub struct LinkConfig {
     pub handshake_timeout: Duration,
     /// A peer of which nothing has been heard for this long is gone; each end asks three times within it. Over QUIC a peer that
     /// crashed is noticed by this and nothing else: the QUIC library does not send resets for connections of an earlier
-    /// process. Over TCP its kernel sends them, and only where that is silent, too, this is needed. It is the kernel that asks
-    /// and answers there: see `stall_timeout` for a process that stands still. At least 3 s over TCP. Default 10 s.
+    /// process. Over TCP its kernel sends them; only where that is silent, too, this is needed. The kernel asks and answers there:
+    /// it counts in whole seconds, 2 s at least, and anew from what was first sent in vain; and who stands still is gone so long after
+    /// its kernel's buffer is full, or after `stall_timeout`. What was sent in vain counts on Linux only. Default 10 s.
     pub silence_timeout: Duration,
     /// A peer that takes nothing for this long while frames wait for it is disconnected. Default 60 s.
     pub stall_timeout: Duration,

@@ -1,8 +1,8 @@
 //! Several streams on one TCP connection: Yamux with bounds that fit links.
 //!
 //! `libp2p-yamux` is not used because it leaves the receive windows to grow up to 1 GiB per connection, as a function of
-//! bandwidth and of a round-trip time that the other end can inflate. Here they stay at 256 KiB per stream, but for one between
-//! nodes, which may grow to what a link needs, and there are few streams.
+//! bandwidth and of a round-trip time that the other end can inflate. Here they begin with 256 KiB per stream, there are few
+//! streams, and between nodes all of a connection may grow by 768 KiB together.
 
 use std::collections::VecDeque;
 use std::future::{Ready, ready};
@@ -26,8 +26,8 @@ const MAX_WAITING: usize = 4;
 pub(crate) struct MuxConfig(yamux::Config);
 
 impl MuxConfig {
-    /// One stream of a connection may have so many bytes on their way, if the round trip asks for it; at least, and otherwise,
-    /// the protocol's default of 256 KiB.
+    /// Windows begin with the protocol's 256 KiB. Those of a connection may grow together by what `window` is above that, so that
+    /// one stream reaches it where the round trip asks for it.
     pub(crate) fn new(window: u32) -> Self {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(MAX_STREAMS);

@@ -22,6 +22,9 @@ const QUIC_STREAMS: u32 = 2;
 /// Connections that the kernel keeps until they are accepted.
 const TCP_BACKLOG: u32 = 128;
 
+/// Seconds between two probes of the kernel's, at most: Linux refuses more.
+const PROBES_APART_MAX: u64 = 32_767;
+
 /// Bytes that a peer may send before it hears that they were read. Bandwidth times delay: 1 MiB is 2 000 frames a second
 /// over 200 ms; a client, with some 25 frames a second, needs less by far.
 const NODE_WINDOW: u32 = 1 << 20;
@@ -61,16 +64,19 @@ fn window(config: &LinkConfig) -> u32 {
     }
 }
 
-/// Has the kernel end a TCP connection of whose other end nothing was heard for so long: neither an answer to its probes nor an
-/// acknowledgement of what was sent. It counts in seconds, and may take one probe longer.
+/// Has the kernel end a TCP connection of whose other end nothing was heard for so long, and a probe more, if nothing was sent; else
+/// from what was first sent in vain. (A slow reader is not meant: the muxer reads the socket whether or not anybody reads its streams.)
 fn end_with_silence(stream: impl AsFd, silence: Duration) -> io::Result<()> {
-    let between = Duration::from_secs((silence / KEEP_ALIVES).as_secs().max(1));
+    let between = Duration::from_secs((silence / KEEP_ALIVES).as_secs().clamp(1, PROBES_APART_MAX));
     sockopt::set_tcp_keepidle(&stream, between)?;
     sockopt::set_tcp_keepintvl(&stream, between)?;
     sockopt::set_tcp_keepcnt(&stream, KEEP_ALIVES)?;
-    // For what was sent, which is not probed for; probes end by it, too.
+    // There are no probes while something that was sent is not acknowledged. Probes end by it, too, and a window that stays shut.
     #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(&stream, u32::try_from(silence.as_millis()).unwrap_or(u32::MAX))?;
+    sockopt::set_tcp_user_timeout(
+        &stream,
+        i32::try_from(silence.as_millis()).unwrap_or(i32::MAX).unsigned_abs(),
+    )?;
     sockopt::set_socket_keepalive(&stream, true)?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use tombola_link::{
-    ChannelSink, DropReason, FrameSink, LinkEnd, LinkEvent, Peer, Policy, SendError, Taken, start,
+    ChannelSink, DropReason, FrameSink, LinkConfig, LinkEnd, LinkEvent, Peer, Policy, SendError, Taken, start,
 };
 use tombola_protocol::frame::{FRAME_LEN, Frame};
 use tombola_topology::IdentityKey;
@@ -255,11 +255,13 @@ async fn fill(node: &Node, to: IdentityKey, from: u64) -> u64 {
 
 async fn slow_reader(listen: &str) {
     let gate = Arc::new(Gate::default());
-    let config = node_config(1, Policy::Neighbours).listen_on(listen);
+    // A slow reader is not a silent one.
+    const SILENCE: Duration = Duration::from_secs(2);
+    let config = |n| LinkConfig { silence_timeout: SILENCE, ..node_config(n, Policy::Neighbours) };
+    let awaited = vec![Peer::awaited(key(2))];
     let a =
-        start(config, vec![Peer::awaited(key(2))], Arc::clone(&gate) as Arc<dyn FrameSink>).await.unwrap();
-    let peer = Peer::dialled(key(1), a.listen_addresses());
-    let b = Node::start(node_config(2, Policy::Neighbours), vec![peer]).await;
+        start(config(1).listen_on(listen), awaited, Arc::clone(&gate) as Arc<dyn FrameSink>).await.unwrap();
+    let b = Node::start(config(2), vec![Peer::dialled(key(1), a.listen_addresses())]).await;
     b.connected_to(key(1)).await;
 
     // What is accepted is bounded by the queue (1024), the receive window (at most 428 frames), the batches at both ends
@@ -272,6 +274,8 @@ async fn slow_reader(listen: &str) {
     // It stays like this: nothing grows while the reader is slow.
     let still_accepted = fill(&b, key(1), accepted).await;
     assert!(still_accepted < accepted + 64, "{accepted} {still_accepted}");
+    tokio::time::sleep(4 * SILENCE).await;
+    assert!(b.stats().ended.is_empty() && a.stats().ended.is_empty(), "{:#?}", b.stats());
 
     gate.open.store(true, Ordering::SeqCst);
     let deadline = Instant::now() + PATIENCE;

@@ -274,7 +274,7 @@ pub enum Problem {
     /// Not the text of an address.
     #[error(
         "expected a multiaddr, at most 256 printable ASCII characters that begin with '/', like \
-         \"/ip4/192.0.2.1/udp/9000/quic-v1\", found {found:?}"
+         \"/ip4/192.0.2.1/tcp/9000\", found {found:?}"
     )]
     Address {
         /// Cut to 80 characters.

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// What everything goes over.
+    /// What everything goes over; by default QUIC, which costs a node more.
     pub transport: Transport,
     /// Neighbours on either side.
     pub width: u16,

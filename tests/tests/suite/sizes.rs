@@ -7,29 +7,34 @@ use tombola_tests::PATIENCE;
 use tombola_tests::hand::{HandNetwork, Spec};
 use tombola_tests::process::run;
 
-fn a_run(layers: &str, width: &str, gateways: &str) {
+fn a_run(layers: &str, width: &str, gateways: &str, more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file.bin");
     std::fs::write(&file, vec![5; 9000]).unwrap();
     let size = ["--layers", layers, "--width", width, "--gateways", gateways];
     let load = ["--messages", "10", "--mean-delay", "20ms", "--file", file.to_str().unwrap()];
-    let table = run(&[size.as_slice(), &load].concat()).success();
+    let table = run(&[size.as_slice(), &load, more].concat()).success();
     assert!(table.contains("arrived unchanged") && table.contains("had 2448 bytes"), "{table}");
 }
 
 #[test]
 fn the_smallest_network_works() {
-    a_run("1", "1", "1");
+    a_run("1", "1", "1", &[]);
 }
 
 #[test]
 fn one_wide_layer_works() {
-    a_run("1", "3", "2");
+    a_run("1", "3", "2", &[]);
 }
 
 #[test]
 fn two_layers_of_three_work() {
-    a_run("2", "3", "2");
+    a_run("2", "3", "2", &[]);
+}
+
+#[test]
+fn a_network_over_quic_alone_works() {
+    a_run("1", "2", "1", &["--transport", "quic"]);
 }
 
 #[test]

@@ -105,6 +105,26 @@ impl Args {
             None => Chain::Own,
         }
     }
+
+    fn options(&self) -> Options {
+        let defaults = Options::default();
+        let epoch_length = self.epoch_length.unwrap_or(defaults.epoch_length);
+        let options = Options {
+            epochs: epochs_of(epoch_length),
+            epoch_length,
+            layers: self.layers,
+            width: self.width,
+            gateways: self.gateways,
+            mean_delay: self.mean_delay,
+            chain: self.chain(),
+            transport: self.transport,
+            ..defaults
+        };
+        let mut parameters = options.parameters();
+        parameters.main_interval = self.main_interval.unwrap_or(parameters.main_interval);
+        parameters.downlink_interval = self.downlink_interval.unwrap_or(parameters.downlink_interval);
+        Options { parameters: Some(parameters), ..options }
+    }
 }
 
 /// Runs a local network: starts it, sends messages and a file through it, reports.
@@ -123,25 +143,9 @@ pub fn run(args: &Args) -> Result<()> {
     if args.flags.exit_with_stdin {
         shutdown.on_stdin_closed()?;
     }
-    let defaults = Options::default();
-    let epoch_length = args.epoch_length.unwrap_or(defaults.epoch_length);
-    let mut options = Options {
-        epochs: epochs_of(epoch_length),
-        epoch_length,
-        layers: args.layers,
-        width: args.width,
-        gateways: args.gateways,
-        mean_delay: args.mean_delay,
-        chain: args.chain(),
-        transport: args.transport,
-        ..defaults
-    };
-    let mut parameters = options.parameters();
-    parameters.main_interval = args.main_interval.unwrap_or(parameters.main_interval);
-    parameters.downlink_interval = args.downlink_interval.unwrap_or(parameters.downlink_interval);
-    let load =
-        Load { messages: args.messages, replies: args.replies, main_interval: parameters.main_interval };
-    options.parameters = Some(parameters);
+    let options = args.options();
+    let main_interval = options.parameters().main_interval;
+    let load = Load { messages: args.messages, replies: args.replies, main_interval };
     print_line(format_args!(
         "Starting {} gateways, {} layers of {} mix nodes and 2 clients, each a process of its own.",
         args.gateways, args.layers, args.width
@@ -390,5 +394,38 @@ impl Screen {
         for bar in self.bars.iter().flat_map(|(_, bars)| bars) {
             bar.finish();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tombola_topology::Parameters;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn options(args: &[&str]) -> Options {
+        Cli::try_parse_from([&["tombola"], args].concat()).unwrap().args.options()
+    }
+
+    #[test]
+    fn a_network_is_what_its_arguments_say() {
+        let default = options(&[]);
+        assert_eq!(default.transport, Transport::Both);
+        assert_eq!(default.parameters().main_interval, Parameters::default().main_interval);
+        for (name, transport) in [("tcp", Transport::Tcp), ("quic", Transport::Quic)] {
+            assert_eq!(options(&["--transport", name]).transport, transport);
+        }
+        let quick =
+            options(&["--main-interval", "10ms", "--downlink-interval", "7ms", "--mean-delay", "20ms"]);
+        let parameters = quick.parameters();
+        let found = [parameters.main_interval, parameters.downlink_interval, parameters.mean_delay];
+        assert_eq!(found, [10, 7, 20].map(Duration::from_millis));
     }
 }

@@ -255,3 +255,21 @@ pub(super) fn parameters(options: &Options) -> Parameters {
         ..defaults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_the_transports_best_first() {
+        for (transport, wanted) in [
+            (Transport::Both, &["tcp", "quic"][..]),
+            (Transport::Tcp, &["tcp"]),
+            (Transport::Quic, &["quic"]),
+        ] {
+            let addresses = Ports { held: Vec::new() }.addresses(transport).unwrap();
+            let kind = |address: &String| if address.ends_with("/quic-v1") { "quic" } else { "tcp" };
+            assert!(addresses.iter().map(kind).eq(wanted.iter().copied()), "{addresses:?}");
+        }
+    }
+}

@@ -567,7 +567,7 @@ fn address_that_is_no_multiaddr() {
             refused_node("addresses", json!(["/ip4/127.0.0.1/udp/1/quic-v1", address])),
             format!(
                 "network.epochs[0].nodes[2].addresses[1]: expected a multiaddr, at most 256 printable ASCII characters \
-                 that begin with '/', like \"/ip4/192.0.2.1/udp/9000/quic-v1\", found {address:?}"
+                 that begin with '/', like \"/ip4/192.0.2.1/tcp/9000\", found {address:?}"
             )
         );
     }
