@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tombola::local::{Chain, LocalNetwork, Options};
+use tombola::local::{Chain, LocalNetwork, Options, Transport};
 use tombola_tests::hand::{free_port, quick};
 use tombola_tests::process::Process;
 use tombola_tests::proxy::{Proxy, Seen};
 use tombola_tests::{Metrics, PATIENCE, eventually, tombola};
+use tombola_topology::Role;
 
 use crate::observed::{assert_discreet, assert_healthy, assert_nobody, names_of};
 
@@ -108,6 +109,8 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
         gateways: 2,
         parameters: Some(quick(2)),
         chain: Chain::Own,
+        // What is seen are datagrams.
+        transport: Transport::Quic,
         binary: Some(talkative(folder.path())),
         ..Options::default()
     };
@@ -136,11 +139,15 @@ fn logs_and_wires_of_a_paid_run_join_nothing() {
             ids.insert(event["id"].as_str().unwrap().to_owned());
         }
     }
-    // Windows end, are claimed and paid meanwhile.
+    // Windows end, are claimed and paid meanwhile; and the first loops are due.
     let deadline = Instant::now() + 3 * PATIENCE;
     let paid = |address| Metrics::of(address).with("tombola_tickets_total", "stage", "paid") > 0.0;
-    while !network.nodes().all(|node| paid(node.metrics)) {
-        assert!(Instant::now() < deadline, "not everybody was paid");
+    let judged = |address| Metrics::of(address).has("tombola_loop_delivery_ratio");
+    while !network
+        .nodes()
+        .all(|node| paid(node.metrics) && (node.role == Role::Gateway || judged(node.metrics)))
+    {
+        assert!(Instant::now() < deadline, "not everybody was paid, or looked at loops");
         std::thread::sleep(Duration::from_secs(1));
     }
     let homes: Vec<_> =

@@ -204,6 +204,7 @@ pub fn run(args: &Args) -> Result<()> {
     if network.is_paid() && (at_leisure || !shutdown.is_triggered()) {
         print_line("Every node claims what it has won. Ctrl-C leaves it unclaimed.");
         if let Some(tickets) = network.wind_up(&|| !at_leisure && shutdown.is_triggered())? {
+            let tickets = if at_leisure { tickets.ended_early() } else { tickets };
             print_line(tickets.table());
             report.set_tickets(tickets);
             write_report(args, &report)?;
