@@ -1,4 +1,4 @@
-//! Networks of other sizes, and of TCP alone.
+//! Networks of other sizes, and of TCP or QUIC alone.
 
 use std::time::Duration;
 
