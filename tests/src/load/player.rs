@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval_at};
 use tombola_link::{BATCH, FrameSink, LinkConfig, NODE_PROTOCOL, Policy, Taken};
 use tombola_mixing::{Rng, Time};
 use tombola_mixnode::Config;
@@ -45,8 +46,8 @@ const WAITING_MAX: usize = 1024;
 const BUILT_AT_ONCE: usize = 64;
 /// Frames that may wait for the node under load.
 const QUEUE: usize = 4096;
-/// How often what came is opened.
-const GATHERED: Duration = Duration::from_millis(10);
+/// How often a played node opens what came.
+const GATHERED: Duration = Duration::from_millis(5);
 
 /// What happened to a packet, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,8 +320,11 @@ async fn serve(cast: &Cast, flags: &RunFlags) {
     let mut players = Vec::new();
     let (ready, mut readiness) = mpsc::unbounded_channel();
     let mut view = None;
+    let count = u32::try_from(cast.homes.len()).unwrap();
+    let mut turn = Instant::now();
     for (number, home) in (0..).zip(&cast.homes) {
-        let (inputs, of) = start(cast, home, number, &service, &book, ready.clone()).await;
+        let (inputs, of) = start(cast, home, number, &service, &book, ready.clone(), turn).await;
+        turn += GATHERED / count;
         players.push(inputs);
         view = Some(of);
     }
@@ -431,8 +435,9 @@ fn build(
     stocks
 }
 
-/// What comes to one played node. It is opened many at a time, which leaves the processors to the node under load; when it came
-/// is noted as soon as it has been read.
+/// What comes to one played node. It is opened many at a time, which leaves the processors to the node under load, and by one
+/// played node after the other: together they would take every processor from it. When it came is noted as soon as it has been
+/// read.
 struct Gathering<S> {
     clock: Clock,
     control: S,
@@ -460,9 +465,12 @@ impl<S: FrameSink> FrameSink for Gathering<S> {
     }
 }
 
-async fn open_together(gathering: Arc<Gathering<impl FrameSink>>, openers: ToOpeners) {
+async fn open_together(gathering: Arc<Gathering<impl FrameSink>>, openers: ToOpeners, turn: Instant) {
+    let mut turns = interval_at(turn.into(), GATHERED);
+    // A late one moves no later one towards those of the others.
+    turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
-        tokio::time::sleep(GATHERED).await;
+        turns.tick().await;
         loop {
             let packets: Vec<Inbound> = {
                 let mut waiting = lock(&gathering.waiting);
@@ -483,7 +491,7 @@ async fn open_together(gathering: Arc<Gathering<impl FrameSink>>, openers: ToOpe
     }
 }
 
-/// Starts one played node.
+/// Starts one played node. It opens what came at this time, and every [`GATHERED`] from then on.
 async fn start(
     cast: &Cast,
     home: &Path,
@@ -491,6 +499,7 @@ async fn start(
     service: &Service,
     book: &SharedBook,
     ready: mpsc::UnboundedSender<()>,
+    turn: Instant,
 ) -> (Inputs<Input>, Arc<EpochView>) {
     let config: Config = tombola_node::config::load(&home.join("node.toml")).unwrap();
     let settings = HopConfig {
@@ -523,7 +532,7 @@ async fn start(
     links.listen = config.listen.clone();
     links.outbound_queue = QUEUE;
     let gathering = Arc::new(Gathering { clock: hop.clock, control, waiting: Mutex::default() });
-    tokio::spawn(open_together(Arc::clone(&gathering), openers.way()));
+    tokio::spawn(open_together(Arc::clone(&gathering), openers.way(), turn));
     // None of the others is there.
     let neighbours = standing.neighbours.iter().filter(|peer| peer.identity == node).cloned().collect();
     let links = tombola_link::start(links, neighbours, gathering).await.unwrap();
