@@ -46,7 +46,8 @@ const WAITING_MAX: usize = 1024;
 const BUILT_AT_ONCE: usize = 64;
 /// Frames that may wait for the node under load.
 const QUEUE: usize = 4096;
-/// How often a played node opens what came.
+/// How often a played node opens what came. Each has its turn within it: with four of them these are more than a millisecond
+/// apart, which is what the runtime's timers can tell.
 const GATHERED: Duration = Duration::from_millis(5);
 
 /// What happened to a packet, in nanoseconds since 1970.
@@ -436,8 +437,8 @@ fn build(
 }
 
 /// What comes to one played node. It is opened many at a time, which leaves the processors to the node under load, and by one
-/// played node after the other: together they would take every processor from it. When it came is noted as soon as it has been
-/// read.
+/// played node after the other as long as this thread is on time: together they would take every processor from it. When it
+/// came is noted as soon as it has been read.
 struct Gathering<S> {
     clock: Clock,
     control: S,
@@ -467,7 +468,7 @@ impl<S: FrameSink> FrameSink for Gathering<S> {
 
 async fn open_together(gathering: Arc<Gathering<impl FrameSink>>, openers: ToOpeners, turn: Instant) {
     let mut turns = interval_at(turn.into(), GATHERED);
-    // A late one moves no later one towards those of the others.
+    // Missed ones are not made up for.
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         turns.tick().await;
@@ -491,7 +492,7 @@ async fn open_together(gathering: Arc<Gathering<impl FrameSink>>, openers: ToOpe
     }
 }
 
-/// Starts one played node. It opens what came at this time, and every [`GATHERED`] from then on.
+/// Starts one played node. It opens what has come at `turn`, which may be past, and every [`GATHERED`] from then on.
 async fn start(
     cast: &Cast,
     home: &Path,
