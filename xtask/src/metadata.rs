@@ -98,10 +98,14 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Asks cargo about the workspace that this program was built from.
+    /// Asks cargo about the workspace that `cargo xtask` was called in; without cargo, about the one that this program was built
+    /// from.
     pub(crate) fn load() -> anyhow::Result<Self> {
-        // The directory of xtask's own manifest: the command works from any subdirectory.
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
+        // The directory of xtask's own manifest: the command works from any subdirectory. What was compiled in names another
+        // one if the project has been moved, or if several clones share a target directory, and cargo builds nothing anew.
+        let directory = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let manifest = directory.with_file_name("Cargo.toml");
         let output = process::cargo(Path::new("."))
             .args(["metadata", "--format-version", "1", "--manifest-path"])
             .arg(&manifest)
